@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Proof on the host: a fresh probe whose plan is empty, and containers that run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_proof
+
+
+class ActionModule(ActionBase):
+    """Judge the probe's answer, run the container checks in one round trip, and report both."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return gpu_host_verify: {ok, checks}; fail with one line for each check that failed."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = self._task.args
+        found = task_vars["ansible_facts"]["gpu_host_probe"]
+        checks = host_proof.state_checks(found, task_vars["ansible_facts"]["gpu_host_plan"])
+        if found["docker"]["info"]:
+            gpu = bool(arguments["gpu"]) and host_proof.expects_gpu(found)
+            script = Path(self._find_needle("files", arguments["script"])).read_text(encoding="utf-8")
+            words = ["sh", "-c", script, "gpuprov-verify", arguments["image"], "gpu" if gpu else "no-gpu"]
+            command = shlex.join([*words, str(int(arguments["timeout"]))])
+            answer = self._low_level_execute_command(command, sudoable=True)
+            try:
+                checks += host_proof.container_checks(answer["stdout"], found["gpu"].get("smi") or [])
+            except host_proof.ProofError as error:
+                checks.append({"name": "containers", "ok": False, "detail": str(error)})
+        failed = [f"{check['name']}: {check['detail']}" for check in checks if not check["ok"]]
+        result["gpu_host_verify"] = {"ok": not failed, "checks": checks}
+        if failed:
+            result["failed"] = True
+            result["msg"] = "\n".join(failed)
+        return result

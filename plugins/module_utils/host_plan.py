@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""The plan of one host: a list of changes, and what stands in their way. Pure functions.
+
+Shapes of ``found``: see roles/gpu_host_probe/README.md. Python 2.7 syntax, like its neighbours.
+"""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, group_members, package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report import choose_python
+
+FORMAT = 1
+# Decisions are made in the order in which the roles run on a host that has an engine.
+ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group")
+
+
+def plan(wanted, found, problems, full=False):
+    """Return the plan of one host.
+
+    wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those found
+    already, [{name, message}]; full: run every role, whether something is pending or not.
+    Result: {format, changes, roles, joined, problems, disruption, running}, where roles are the
+    ones to run, in order, and joined says that nvidia_docker's packages go into docker_ce's
+    transaction.
+    """
+    problems = list(problems)
+    changes = []
+    for role in ROLES:
+        if role in wanted:
+            try:
+                changes += _DECISIONS[role](wanted[role], found)
+            except (daemon_json.DaemonJsonError, group_members.GroupError) as error:
+                problems.append({"name": role, "message": str(error)})
+    pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
+    joined = "docker_ce" in pending and "nvidia_docker" in pending and not found["docker"]["v1_volumes"]
+    return {
+        "format": FORMAT,
+        "changes": changes,
+        "roles": _order(list(ROLES) if full else pending, joined and not full, found),
+        "joined": joined,
+        "problems": problems,
+        "disruption": daemon_json.worst(change["disruption"] for change in changes),
+        "running": sorted(container["name"] for container in found["docker"]["running"]),
+    }
+
+
+def _order(pending, joined, found):
+    order = [role for role in pending if not (joined and role == "nvidia_docker")]
+    if "docker_daemon" in order and "docker_ce" in order and not _engine_installed(found):
+        # The daemon starts once, at its installation, and configured already.
+        order.remove("docker_daemon")
+        order.insert(0, "docker_daemon")
+    return order
+
+
+def _engine_installed(found):
+    return found["docker"]["service"]["load"] not in (None, "", "not-found")
+
+
+def _decide_docker_ce(wanted, found):
+    changes = package_set.decide(wanted, found["apt"], found["architecture"])
+    if _engine_installed(found) and found["init"] == "systemd":
+        changes += service_changes(found["docker"]["service"])
+    return changes
+
+
+def service_changes(service):
+    """Return what keeps docker.service from running now and at boot."""
+    changes = []
+    if service["load"] == "masked":
+        changes.append(_service_change("masked", "unmasked"))
+    if service["active"] not in ("active", "reloading"):
+        changes.append(_service_change(service["active"] or "inactive", "active"))
+    if service["enabled"] != "enabled" and service["load"] != "masked":
+        changes.append(_service_change(service["enabled"] or "disabled", "enabled"))
+    return changes
+
+
+def _service_change(before, after):
+    return {"role": "docker_ce", "subject": "docker.service", "from": before, "to": after, "disruption": "none"}
+
+
+def _decide_nvidia_docker(wanted, found):
+    changes = package_set.decide(wanted, found["apt"], found["architecture"])
+    if wanted["packages"]:
+        for volume in found["docker"]["v1_volumes"]:
+            changes.append(
+                {
+                    "role": "nvidia_docker",
+                    "subject": "volume of nvidia-docker v1",
+                    "from": volume,
+                    "to": None,
+                    "disruption": "none",
+                }
+            )
+    return changes
+
+
+def _decide_docker_daemon(wanted, found):
+    docker = dict(found["docker"], clock=found["clock"])
+    return daemon_json.decide(wanted, docker)[0]
+
+
+def _decide_docker_group(wanted, found):
+    return group_members.decide(wanted, found["groups"], found["users"])
+
+
+_DECISIONS = {
+    "docker_ce": _decide_docker_ce,
+    "nvidia_docker": _decide_nvidia_docker,
+    "docker_daemon": _decide_docker_daemon,
+    "docker_group": _decide_docker_group,
+}
+
+
+def release_problems(found, releases, architectures):
+    """Return the problem of a host whose OS or architecture is not among those supported.
+
+    releases are codenames, architectures dpkg's words.
+    """
+    system = found["os"]
+    if system["codename"] not in releases:
+        return [
+            _problem(
+                "operating system",
+                "%s is not supported; supported are the releases %s"
+                % (system["pretty"] or system["id"] or "this operating system", ", ".join(releases)),
+            )
+        ]
+    if found["architecture"] not in architectures:
+        return [
+            _problem(
+                "architecture",
+                "%s is not supported; supported are %s" % (found["architecture"], ", ".join(architectures)),
+            )
+        ]
+    return []
+
+
+def host_problems(found, core_version, free_mib):
+    """Return what must be in order before anything on a host is touched.
+
+    core_version is the running ansible-core's; free_mib: {path: MiB that must be free there}.
+    """
+    problems = []
+    if not choose_python(found["pythons"], core_version):
+        have = ", ".join("%(path)s is %(version)s" % python for python in found["pythons"]) or "it has no Python"
+        problems.append(
+            _problem(
+                "python",
+                "ansible-core %s cannot manage this host's Python (%s). For Ubuntu 16.04 and 18.04 run gpuprov "
+                "with ansible-core 2.16 (pipx install 'gpuprov[xenial]'); elsewhere install python3 there"
+                % (core_version, have),
+            )
+        )
+    for path, mib in sorted(free_mib.items()):
+        disk = found["disk"].get(path) or found["disk"].get("/")
+        if disk and disk["free_kb"] is not None and disk["free_kb"] < mib * 1024:
+            problems.append(
+                _problem("disk", "%s has %d MiB free; %d MiB are needed" % (path, disk["free_kb"] // 1024, mib))
+            )
+        elif disk and disk["free_inodes"] == 0:
+            problems.append(_problem("disk", "%s has no free inodes" % path))
+    if not found["apt"]["version"]:
+        problems.append(_problem("apt", "apt-get does not work on this host"))
+    return problems
+
+
+def _problem(name, message):
+    return {"name": name, "message": message}
+
+
+def lines(host_plan):
+    """Return a plan as lines for people: one for each change, or that there is none."""
+    result = []
+    for change in host_plan["changes"]:
+        if change["from"] is None:
+            text = "+ %s" % change["to"]
+        elif change["to"] is None:
+            text = "- %s" % change["from"]
+        else:
+            text = "%s -> %s" % (change["from"], change["to"])
+        note = "" if change["disruption"] == "none" else "  (%s)" % change["disruption"]
+        result.append("%s: %s%s" % (change["subject"], text, note))
+    return result or ["up to date"]

@@ -1,0 +1,115 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: docker_group_members
+short_description: Make users members of the docker group
+description:
+  - Adds users to a group, creating the group where it is missing. Nobody is taken out of it.
+  - Names are compared whole, accounts from directory services count, and an account that does
+    not exist is an error instead of being created.
+  - Works in check mode on a host that has no such group yet.
+author: gpuprov contributors
+options:
+  group:
+    description: The group.
+    type: str
+    default: docker
+  users:
+    description: The users that are to be its members.
+    type: list
+    elements: str
+    required: true
+attributes:
+  check_mode:
+    description: Predicts without touching the host.
+    support: full
+  diff_mode:
+    description: Shows the members before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Let alice use docker
+  gpuprov.gpuprov.docker_group_members:
+    users: [alice]
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or in check mode would be.
+  returned: success
+  type: list
+  elements: dict
+added:
+  description: Users that became members and must log in again for it to take effect.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import grp
+import pwd
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import GroupError, decide
+
+
+def read_group(name):
+    """Return {exists, members} of a group; a member by primary group counts."""
+    try:
+        group = grp.getgrnam(name)
+    except KeyError:
+        return {"exists": False, "members": []}
+    primary = [user.pw_name for user in pwd.getpwall() if user.pw_gid == group.gr_gid]
+    return {"exists": True, "members": sorted(set(group.gr_mem) | set(primary))}
+
+
+def account_exists(name):
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "group": {"type": "str", "default": "docker"},
+            "users": {"type": "list", "elements": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    before = read_group(wanted["group"])
+    try:
+        changes = decide(
+            wanted, {wanted["group"]: before}, dict((user, account_exists(user)) for user in wanted["users"])
+        )
+    except GroupError as error:
+        module.fail_json(msg=str(error))
+
+    added = sorted(set(wanted["users"]) - set(before["members"]))
+    if changes and not module.check_mode:
+        if not before["exists"]:
+            module.run_command(["groupadd", "--system", wanted["group"]], check_rc=True)
+        for user in added:
+            # gpasswd, unlike usermod, takes users of directory services too.
+            module.run_command(["gpasswd", "--add", user, wanted["group"]], check_rc=True)
+    module.exit_json(
+        changed=bool(changes),
+        changes=changes,
+        added=added,
+        diff={
+            "before": "\n".join(before["members"]) + "\n",
+            "after": "\n".join(sorted(set(before["members"]) | set(added))) + "\n",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
