@@ -1,0 +1,1 @@
+"""A lab of real systemd hosts on this machine: see README.md."""

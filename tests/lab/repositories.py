@@ -1,0 +1,550 @@
+"""Vendor-shaped apt repositories, made of Debian's own packages, and the registry's content.
+
+The programs inside are Debian's; names, versions, dependencies and conffiles are the vendors'.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab.images import CACHE, FILES, HERE, SUITES, debs, image_key, key, run, step
+
+# Our own copies of what `apt-cache show` names in the vendors' packages, as far as tests need it.
+SYSTEM_DEPENDS = "iptables, libc6, libdevmapper1.02.1, libsystemd0, procps, xz-utils"
+ENGINE_CONFLICTS = "docker (<< 1.5~), docker-engine, docker.io"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package to be packed: files are {path in the package: (source, mode)}."""
+
+    name: str
+    version: str
+    depends: str = ""
+    relations: dict[str, str] = field(default_factory=dict)
+    tree: Path | None = None
+    files: dict[str, tuple[str, int]] = field(default_factory=dict)
+    conffiles: tuple[str, ...] = ()
+    scripts: dict[str, str] = field(default_factory=dict)
+    recommends: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of Docker's repository: versions are (older, pinned, newer)."""
+
+    codename: str
+    os: str
+    suite: str
+    engine: tuple[str, ...]
+    containerd: tuple[str, ...]
+    buildx: tuple[str, ...] = ()
+    compose: tuple[str, ...] = ()
+
+
+# The middle ones are the pins of roles/docker_ce/vars/main.yml.
+RELEASES = (
+    Release(
+        "bullseye", "debian", "bullseye",
+        ("5:28.5.2-1~debian.11~bullseye", "5:29.8.0-1~debian.11~bullseye", "5:29.9.1-1~debian.11~bullseye"),
+        ("1.7.27-1", "2.1.4-1~debian.11~bullseye", "2.1.5-1~debian.11~bullseye"),
+        ("0.29.1-1~debian.11~bullseye", "0.30.1-1~debian.11~bullseye", "0.31.0-1~debian.11~bullseye"),
+        ("2.40.3-1~debian.11~bullseye", "5.0.0-1~debian.11~bullseye", "5.1.0-1~debian.11~bullseye"),
+    ),
+    Release(
+        "bookworm", "debian", "bookworm",
+        ("5:28.5.2-1~debian.12~bookworm", "5:29.7.2-1~debian.12~bookworm", "5:29.9.1-1~debian.12~bookworm"),
+        ("1.7.27-1", "2.3.3-1~debian.12~bookworm", "2.3.9-1~debian.12~bookworm"),
+        ("0.30.1-1~debian.12~bookworm", "0.36.1-1~debian.12~bookworm", "0.37.0-1~debian.12~bookworm"),
+        ("2.40.3-1~debian.12~bookworm", "5.5.0-1~debian.12~bookworm", "5.6.0-1~debian.12~bookworm"),
+    ),
+    Release(
+        "trixie", "debian", "trixie",
+        ("5:28.5.2-1~debian.13~trixie", "5:29.7.2-1~debian.13~trixie", "5:29.9.1-1~debian.13~trixie"),
+        ("1.7.27-1", "2.3.4-1~debian.13~trixie", "2.3.9-1~debian.13~trixie"),
+        ("0.30.1-1~debian.13~trixie", "0.36.1-1~debian.13~trixie", "0.37.0-1~debian.13~trixie"),
+        ("2.40.3-1~debian.13~trixie", "5.5.0-1~debian.13~trixie", "5.6.0-1~debian.13~trixie"),
+    ),
+    Release(
+        "xenial", "ubuntu", "bullseye",
+        ("5:18.09.3~3-0~ubuntu-xenial", "5:18.09.4~3-0~ubuntu-xenial", "5:18.09.9~3-0~ubuntu-xenial"),
+        ("1.2.4-1", "1.2.5-1", "1.2.6-3"),
+    ),
+)  # fmt: skip
+TOOLKIT_VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
+
+
+def repository() -> Path:
+    """Where the document root of the lab's web server lies."""
+    return CACHE / f"www-{_key()}"
+
+
+def registry() -> Path:
+    """Where the registry's content lies."""
+    return CACHE / f"registry-{key((FILES / 'hello.c').read_text(), 'registry 1')}"
+
+
+def _key() -> str:
+    names = ["repositories.py", *sorted(f"files/{path.name}" for path in FILES.iterdir())]
+    return key(image_key(), *((HERE / name).read_text(encoding="utf-8") for name in names))
+
+
+def build() -> None:
+    """Build the repositories and the registry's content, if they are not in the cache."""
+    if not registry().exists():
+        with step("registry"):
+            _build_registry()
+    if not repository().exists():
+        with step("vendor repositories"):
+            _build_repositories()
+        for old in CACHE.glob("www-*"):
+            if old != repository():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def fingerprint() -> str:
+    """The fingerprint of the key that signs the lab's repositories."""
+    answer = run("gpg", "--homedir", _keys(), "--with-colons", "--fingerprint", "lab@gpuprov.invalid").stdout
+    return next(line.split(":")[9] for line in answer.splitlines() if line.startswith("fpr:"))
+
+
+def _keys() -> Path:
+    home = CACHE / "gnupg"
+    if not (home / "made").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(mode=0o700)
+        run(
+            "gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key",
+            "gpuprov lab <lab@gpuprov.invalid>", "rsa2048", "sign", "never",
+        )  # fmt: skip
+        (home / "made").touch()
+    return home
+
+
+def _unpacked(suite: str, name: str, workspace: Path) -> Path:
+    target = workspace / f"{suite}-{name}"
+    if not target.exists():
+        found = sorted(debs(suite).glob(f"{name}_*.deb"))
+        run("dpkg-deb", "-x", found[-1], target)
+    return target
+
+
+def _move(tree: Path, target: Path, *patterns: str) -> None:
+    """Hard-link files of an unpacked package into another tree."""
+    for pattern in patterns:
+        for path in tree.glob(pattern):
+            place = target / path.relative_to(tree)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                place.symlink_to(path.readlink())
+            elif path.is_file():
+                place.hardlink_to(path)
+
+
+def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
+    """Trees of the engine, its CLI and containerd, of Debian's programs."""
+    trees = {name: workspace / f"tree-{suite}-{name}" for name in ("docker-ce", "docker-ce-cli", "containerd.io")}
+    if trees["docker-ce"].exists():
+        return trees
+    engine = _unpacked(suite, "docker.io", workspace)
+    client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
+    containerd = _unpacked(suite, "containerd", workspace)
+    runc = _unpacked(suite, "runc", workspace)
+    _move(engine, trees["docker-ce"], "usr/sbin/dockerd", "usr/bin/dockerd", "usr/bin/docker-proxy", "usr/sbin/docker-proxy",
+          "usr/bin/docker-init", "usr/libexec/docker/*")  # fmt: skip
+    moved = trees["docker-ce"] / "usr/sbin/dockerd"
+    if moved.exists():  # the vendor's unit starts /usr/bin/dockerd
+        (trees["docker-ce"] / "usr/bin").mkdir(exist_ok=True)
+        moved.rename(trees["docker-ce"] / "usr/bin/dockerd")
+    _move(client, trees["docker-ce-cli"], "usr/bin/docker")
+    _move(containerd, trees["containerd.io"], "usr/bin/*")
+    _move(runc, trees["containerd.io"], "usr/bin/runc", "usr/sbin/runc")
+    moved = trees["containerd.io"] / "usr/sbin/runc"
+    if moved.exists():
+        moved.rename(trees["containerd.io"] / "usr/bin/runc")
+    return trees
+
+
+UNITS = {
+    "containerd.service": """\
+        [Unit]
+        Description=containerd container runtime
+        After=network.target dbus.service
+
+        [Service]
+        ExecStart=/usr/bin/containerd
+        Type=notify
+        Delegate=yes
+        KillMode=process
+        Restart=always
+        RestartSec=5
+
+        [Install]
+        WantedBy=multi-user.target
+        """,
+    "docker.service": """\
+        [Unit]
+        Description=Docker Application Container Engine
+        After=network-online.target docker.socket firewalld.service containerd.service
+        Wants=network-online.target containerd.service
+        Requires=docker.socket
+
+        [Service]
+        Type=notify
+        ExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock
+        ExecReload=/bin/kill -s HUP $MAINPID
+        TimeoutStartSec=0
+        RestartSec=2
+        Restart=always
+        StartLimitBurst=3
+        StartLimitInterval=60s
+        Delegate=yes
+        KillMode=process
+        OOMScoreAdjust=-500
+
+        [Install]
+        WantedBy=multi-user.target
+        """,
+    "docker.socket": """\
+        [Unit]
+        Description=Docker Socket for the API
+
+        [Socket]
+        ListenStream=/run/docker.sock
+        SocketMode=0660
+        SocketUser=root
+        SocketGroup=docker
+
+        [Install]
+        WantedBy=sockets.target
+        """,
+}
+
+
+def _service_scripts(*units: str, before: str = "") -> dict[str, str]:
+    """Maintainer scripts that do what debhelper's do for units: enable, (re)start, stop."""
+    names = " ".join(units)
+    return {
+        "postinst": f"""#!/bin/sh
+set -e
+if [ "$1" = configure ]; then
+	{before or ":"}
+	for unit in {names}; do
+		deb-systemd-helper unmask $unit >/dev/null || true
+		if deb-systemd-helper --quiet was-enabled $unit; then deb-systemd-helper enable $unit >/dev/null || true
+		else deb-systemd-helper update-state $unit >/dev/null || true; fi
+	done
+	if [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload >/dev/null || true
+		deb-systemd-invoke $([ -n "$2" ] && echo restart || echo start) {names} >/dev/null || true
+	fi
+fi
+""",
+        "prerm": f"""#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then deb-systemd-invoke stop {names} >/dev/null || true; fi
+""",
+        "postrm": f"""#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl --system daemon-reload >/dev/null || true; fi
+if [ "$1" = remove ]; then deb-systemd-helper mask {names} >/dev/null || true; fi
+if [ "$1" = purge ]; then
+	deb-systemd-helper purge {names} >/dev/null || true
+	deb-systemd-helper unmask {names} >/dev/null || true
+fi
+""",
+    }
+
+
+def _text(text: str) -> str:
+    return textwrap.dedent(text)
+
+
+def _docker_packages(release: Release, workspace: Path) -> list[Package]:
+    trees = _engine_trees(release.suite, workspace)
+    packages = []
+    for version in release.engine:
+        packages.append(
+            Package(
+                "docker-ce", version,
+                f"containerd.io (>= 1.2.2-3), docker-ce-cli, {SYSTEM_DEPENDS}",
+                {"Conflicts": ENGINE_CONFLICTS, "Replaces": "docker-engine, docker.io"},
+                trees["docker-ce"],
+                {
+                    "lib/systemd/system/docker.service": (_text(UNITS["docker.service"]), 0o644),
+                    "lib/systemd/system/docker.socket": (_text(UNITS["docker.socket"]), 0o644),
+                },
+                scripts=_service_scripts(
+                    "docker.service", "docker.socket",
+                    before="getent group docker >/dev/null || groupadd --system docker",
+                ),
+                recommends="apparmor, ca-certificates, docker-ce-rootless-extras, git, pigz",
+            )
+        )  # fmt: skip
+        packages.append(
+            Package(
+                "docker-ce-cli", version, "libc6",
+                {"Conflicts": "docker (<< 1.5~), docker-cli", "Replaces": "docker.io, docker-cli", "Breaks": "docker.io"},
+                trees["docker-ce-cli"],
+            )
+        )  # fmt: skip
+    for version in release.containerd:
+        packages.append(
+            Package(
+                "containerd.io", version, "libc6, libseccomp2",
+                {"Conflicts": "containerd, runc", "Replaces": "containerd, runc", "Provides": "containerd, runc"},
+                trees["containerd.io"],
+                {
+                    "lib/systemd/system/containerd.service": (_text(UNITS["containerd.service"]), 0o644),
+                    "etc/containerd/config.toml": ('disabled_plugins = ["cri"]\n', 0o644),
+                },
+                conffiles=("/etc/containerd/config.toml",),
+                scripts=_service_scripts("containerd.service"),
+            )
+        )  # fmt: skip
+    for name, versions, legacy in (
+        ("docker-buildx-plugin", release.buildx, "docker-buildx"),
+        ("docker-compose-plugin", release.compose, "docker-compose-v2"),
+    ):
+        plugin = name.removesuffix("-plugin")
+        for version in versions:
+            script = f"#!/bin/sh\n# Stands in for the vendor's plugin.\necho '{plugin} {version} (stand-in)'\n"
+            packages.append(
+                Package(
+                    name, version, "",
+                    {"Conflicts": legacy, "Replaces": legacy},
+                    files={f"usr/libexec/docker/cli-plugins/{plugin}": (script, 0o755)},
+                )
+            )  # fmt: skip
+    return packages
+
+
+RUNTIME = "usr/bin/nvidia-container-runtime"
+NVIDIA_DOCKER2_CONFIG = """\
+{
+    "runtimes": {
+        "nvidia": {
+            "path": "nvidia-container-runtime",
+            "runtimeArgs": []
+        }
+    }
+}
+"""
+
+
+def _runtime() -> dict[str, tuple[str, int]]:
+    return {RUNTIME: ((FILES / "nvidia-container-runtime").read_text(), 0o755)}
+
+
+def _toolkit_packages() -> list[Package]:
+    packages = []
+    for version in TOOLKIT_VERSIONS:
+        packages += [
+            Package(
+                "nvidia-container-toolkit", version,
+                f"nvidia-container-toolkit-base (= {version}), libnvidia-container-tools (>= {version}), "
+                "libnvidia-container-tools (<< 2.0.0)",
+                {"Breaks": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
+                 "Replaces": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook"},
+                files={"usr/bin/nvidia-container-runtime-hook": ("#!/bin/sh\n# Stands in for NVIDIA's hook.\n", 0o755)},
+            ),
+            Package("nvidia-container-toolkit-base", version, "python3", files=_runtime(),
+                    relations={"Breaks": "nvidia-container-runtime (<= 3.5.0-1)", "Replaces": "nvidia-container-runtime (<= 3.5.0-1)"}),
+            Package("libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})",
+                    files={"usr/bin/nvidia-container-cli": ("#!/bin/sh\n# Stands in for NVIDIA's program.\n", 0o755)}),
+            Package("libnvidia-container1", version, "libc6",
+                    files={"usr/share/doc/libnvidia-container1/README.lab": ("Stands in for NVIDIA's library.\n", 0o644)}),
+        ]  # fmt: skip
+    return packages
+
+
+def _legacy_packages() -> dict[str, list[Package]]:
+    """The legacy repository's three directories. The pairs are nvidia-docker2 and its exact engine."""
+    result: dict[str, list[Package]] = {"libnvidia-container": [], "nvidia-container-runtime": [], "nvidia-docker": []}
+    for version in ("1.0.0-1", "1.4.0-1"):
+        result["libnvidia-container"] += [
+            Package("libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})"),
+            Package("libnvidia-container1", version, "libc6"),
+        ]
+    for hook in ("1.3.0-1", "1.4.0-1"):
+        result["nvidia-container-runtime"].append(
+            Package("nvidia-container-runtime-hook", hook,
+                    "libnvidia-container-tools (>= 0.1.0), libnvidia-container-tools (<< 2.0.0)",
+                    files={"usr/bin/nvidia-container-runtime-hook": ("#!/bin/sh\n# Stands in for NVIDIA's hook.\n", 0o755)})
+        )  # fmt: skip
+    for engine in ("18.09.3", "18.09.4", "18.09.9"):
+        result["nvidia-container-runtime"].append(
+            Package("nvidia-container-runtime", f"2.0.0+docker{engine}-1",
+                    "nvidia-container-runtime-hook (<< 2.0.0), libseccomp2, python3", files=_runtime())
+        )  # fmt: skip
+        exact = f"5:{engine}~3-0~ubuntu-xenial"
+        result["nvidia-docker"].append(
+            Package(
+                "nvidia-docker2", f"2.0.3+docker{engine}-1",
+                f"nvidia-container-runtime (= 2.0.0+docker{engine}-1), docker-ce (= {exact}) | docker-ee (= {exact})",
+                {"Breaks": "nvidia-docker (<< 2.0.0)", "Replaces": "nvidia-docker (<< 2.0.0)"},
+                files={
+                    "etc/docker/daemon.json": (NVIDIA_DOCKER2_CONFIG, 0o644),
+                    "usr/bin/nvidia-docker": ("#!/bin/sh\nexec docker \"$@\"\n", 0o755),
+                },
+                conffiles=("/etc/docker/daemon.json",),
+            )
+        )  # fmt: skip
+    result["nvidia-docker"].append(Package("nvidia-docker", "1.0.1-1", "libc6"))
+    return result
+
+
+def _pack(package: Package, directory: Path, workspace: Path) -> None:
+    tree = workspace / "pack" / f"{package.name}_{package.version.replace(':', '%3a')}"
+    shutil.rmtree(tree, ignore_errors=True)
+    control = tree / "DEBIAN"
+    control.mkdir(parents=True)
+    if package.tree:
+        run("cp", "-al", f"{package.tree}/.", tree)
+    for path, (text, mode) in package.files.items():
+        place = tree / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(mode)
+    fields = {
+        "Package": package.name,
+        "Version": package.version,
+        "Architecture": "amd64",
+        "Maintainer": "gpuprov lab <lab@gpuprov.invalid>",
+        "Depends": package.depends,
+        "Recommends": package.recommends,
+        **package.relations,
+        "Description": "vendor-shaped package of gpuprov's lab",
+    }
+    (control / "control").write_text("".join(f"{name}: {value}\n" for name, value in fields.items() if value))
+    if package.conffiles:
+        (control / "conffiles").write_text("".join(f"{path}\n" for path in package.conffiles))
+    for name, script in package.scripts.items():
+        (control / name).write_text(script)
+        (control / name).chmod(0o755)
+    directory.mkdir(parents=True, exist_ok=True)
+    deb = directory / f"{package.name}_{package.version.split(':')[-1]}_amd64.deb"
+    run("dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, deb)
+    shutil.rmtree(tree)
+
+
+def _sign(directory: Path) -> None:
+    (directory / "InRelease").unlink(missing_ok=True)
+    run(
+        "gpg", "--homedir", _keys(), "--batch", "--yes", "--clearsign", "--output", directory / "InRelease",
+        directory / "Release",
+    )  # fmt: skip
+
+
+def _index(root: Path, packages: Path, release: Path, suite: str, component: str | None) -> None:
+    """Write Packages and the signed Release of a repository rooted at root."""
+    packages.mkdir(parents=True, exist_ok=True)
+    pool = "." if component is None else f"dists/{suite}/pool"
+    answer = subprocess.run(["apt-ftparchive", "packages", pool], cwd=root, capture_output=True, check=True)
+    (packages / "Packages").write_bytes(answer.stdout)
+    options = ["-o", "APT::FTPArchive::Release::Origin=gpuprov lab"]
+    if component is not None:
+        for name, value in (("Suite", suite), ("Codename", suite), ("Components", component), ("Architectures", "amd64")):
+            options += ["-o", f"APT::FTPArchive::Release::{name}={value}"]
+    (release / "Release").unlink(missing_ok=True)
+    answer = subprocess.run(["apt-ftparchive", *options, "release", "."], cwd=release, capture_output=True, check=True)
+    (release / "Release").write_bytes(answer.stdout)
+    _sign(release)
+
+
+def _flat(directory: Path) -> None:
+    _index(directory, directory, directory, "", None)
+
+
+def _build_repositories() -> None:
+    new = repository().with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    workspace = new / ".work"
+    workspace.mkdir(parents=True)
+    armored = run("gpg", "--homedir", _keys(), "--armor", "--export", "lab@gpuprov.invalid").stdout
+
+    for release in RELEASES:
+        root = new / "docker" / "linux" / release.os
+        dist = root / "dists" / release.codename
+        for package in _docker_packages(release, workspace):
+            _pack(package, dist / "pool" / "stable", workspace)
+        _index(root, dist / "stable" / "binary-amd64", dist, release.codename, "stable")
+        (root / "gpg").write_text(armored)
+
+    nvidia = new / "nvidia"
+    toolkit = nvidia / "libnvidia-container" / "stable" / "deb" / "amd64"
+    for package in _toolkit_packages():
+        _pack(package, toolkit, workspace)
+    _flat(toolkit)
+    for name, packages in _legacy_packages().items():
+        for package in packages:
+            _pack(package, nvidia / name / "ubuntu16.04" / "amd64", workspace)
+        _flat(nvidia / name / "ubuntu16.04" / "amd64")
+        (nvidia / name / "gpgkey").write_text(armored)
+
+    # Debian's own packages under their own names: what a host may have had before.
+    for suite in SUITES.values():
+        distro = new / "distro" / suite
+        distro.mkdir(parents=True)
+        for deb in debs(suite).glob("*.deb"):
+            if not deb.name.startswith("docker-registry"):
+                shutil.copy(deb, distro)
+        _flat(distro)
+    (new / "distro" / "key.asc").write_text(armored)
+    (new / "distro" / "key.gpg").write_bytes(
+        subprocess.run(["gpg", "--homedir", _keys(), "--export", "lab@gpuprov.invalid"], check=True, capture_output=True).stdout
+    )
+    shutil.rmtree(workspace)
+    new.rename(repository())
+
+
+def _build_registry() -> None:
+    """Push a hello-world of our own and Debian's busybox into an empty registry."""
+    new = registry().with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    program = new / "program"
+    program.mkdir(parents=True)
+    run("dpkg-deb", "-x", next(debs("bookworm").glob("docker-registry_*.deb")), program)
+    run("dpkg-deb", "-x", next(debs("bullseye").glob("busybox-static_*.deb")), new / "busybox")
+    run("gcc", "-static", "-Os", "-s", "-o", new / "hello", FILES / "hello.c")
+    config = new / "config.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '127.0.0.1:5999'}\n"
+        % (new / "data")
+    )
+    server = subprocess.Popen([program / "usr/bin/docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for name, binary, command in (("hello-world", "hello", "/hello"), ("busybox", "busybox/bin/busybox", "/busybox")):
+            context = new / f"context-{name}"
+            context.mkdir()
+            shutil.copy(new / binary, context / command.lstrip("/"))
+            links = 'COPY bin/ /bin/\n' if name == "busybox" else ""
+            if links:
+                (context / "bin").mkdir()
+                for applet in ("sh", "ls", "cat", "sleep", "env", "echo", "true", "false", "id"):
+                    (context / "bin" / applet).symlink_to("/busybox")
+            (context / "Containerfile").write_text(
+                f"FROM scratch\nCOPY {command.lstrip('/')} {command}\n{links}CMD [\"{'/bin/sh' if links else command}\"]\n"
+            )
+            tag = f"127.0.0.1:5999/library/{name}:latest"
+            run("podman", "--runtime", "runc", "build", "--quiet", "--format", "docker", "-t", tag, context)
+            for attempt in range(20):
+                done = subprocess.run(
+                    ["podman", "push", "--quiet", "--tls-verify=false", "--format", "v2s2", tag], capture_output=True, text=True
+                )
+                if done.returncode == 0:
+                    break
+                if attempt == 19:
+                    raise RuntimeError(f"the registry takes no image: {done.stderr}")
+            run("podman", "rmi", tag)
+    finally:
+        server.terminate()
+        server.wait()
+    for leftover in ("busybox", "hello", "context-hello-world", "context-busybox", "config.yml"):
+        path = new / leftover
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    new.rename(registry())
