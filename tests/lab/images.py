@@ -1,48 +1,93 @@
-"""What a lab is made of: host images, vendor-shaped repositories, and the registry's content.
+"""The host images, and Debian's packages that the lab's repositories are made of.
 
-All of it is slow to make, so it lies in a cache, keyed by the source of this package.
+All of it is slow to make, so it lies in a cache, keyed by the source that it is made by.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
 FILES = HERE / "files"
 CACHE = Path(os.environ.get("GPUPROV_LAB_CACHE", "/var/cache/gpuprov-lab"))
+# What no checkout has used for this long is dropped from the cache (seconds).
+KEEP = 7 * 24 * 3600
 
 # The lab's name of a kind of host, and the Debian suite under it.
 SUITES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
 DISTROS = (*SUITES, "xenial")
 
+# What a small server install has, and what the vendors' packages depend on beside each other.
 PACKAGES = (
-    "systemd systemd-sysv dbus openssh-server python3 sudo iproute2 iptables procps gpg ca-certificates curl "
-    "adduser libdevmapper1.02.1 libseccomp2 libltdl7 tini init-system-helpers e2fsprogs xz-utils kmod"
-).split()
-# Fetched beside the image: what the vendor-shaped packages are made of, and legacy packages.
-ENGINE_PACKAGES = {
-    "bullseye": ["docker.io", "containerd", "runc", "busybox-static"],
-    "bookworm": ["docker.io", "containerd", "runc", "docker-registry"],
-    "trixie": ["docker.io", "docker-cli", "containerd", "runc"],
+    *"systemd systemd-sysv dbus openssh-server python3 python3-apt sudo iproute2 iptables".split(),
+    *"procps gpg ca-certificates curl adduser init-system-helpers e2fsprogs xz-utils kmod".split(),
+    *"libdevmapper1.02.1 libseccomp2 libltdl7 tini".split(),
+)
+# Served to the hosts as their distribution, with all that these depend on.
+DISTRO_PACKAGES = {
+    "bullseye": "docker.io containerd runc python3 python3-apt python2.7".split(),
+    "bookworm": "docker.io containerd runc python3 python3-apt".split(),
+    "trixie": "docker.io docker-cli containerd runc python3 python3-apt".split(),
 }
+# Used by the lab itself, from this suite.
+TOOL_SUITE = "bookworm"
+TOOLS = ("docker-registry", "busybox-static")
+
+# Run in the chroot: without a status file, apt names all that an empty system would need.
+FETCH = """\
+mkdir -p /fetched/distro/partial /fetched/tools && chmod -R 777 /fetched && cd /fetched/distro
+apt-get download -q $(apt-get -s -o Dir::State::status=/dev/null --no-install-recommends install \
+{packages} | sed -n 's/^Inst \\([^ ]*\\).*/\\1/p')
+rmdir partial
+cd ../tools
+test -z "{tools}" || apt-get download -q {tools}
+"""
+# The mirror's name stays out of the image.
+CLEAN = "rm -rf /fetched /etc/apt/sources.list /etc/apt/sources.list.d/* /var/lib/apt/lists/*"
+
+# Passwords are for tests of -k and -K; carol's sudo asks for hers.
+USERS = """\
+for name in admin alice bob bobby carol; do
+    useradd -m -s /bin/bash $name && echo "$name:lab" | chpasswd
+done
+usermod -a -G sudo carol
+echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin && chmod 0440 /etc/sudoers.d/admin
+for home in /root /home/admin /home/alice /home/carol; do
+    owner=$(stat -c %U $home)
+    install -d -m 0700 -o $owner $home/.ssh
+    install -m 0600 -o $owner /etc/gpuprov-lab/authorized_keys $home/.ssh/authorized_keys
+done
+"""
+SYSTEM = """\
+systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service \
+    e2scrub_reap.service
+systemctl enable gpuprov-lab-gpu.service ssh.service
+rm -f /etc/ssh/ssh_host_rsa* /etc/ssh/ssh_host_ecdsa*
+chmod 0600 /etc/ssh/ssh_host_ed25519_key
+"""
 
 
-def run(*words: str | Path, quiet: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command; its output is kept, and raised with where it fails."""
-    done = subprocess.run([str(word) for word in words], text=True, capture_output=quiet, **options)  # type: ignore[call-overload]
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command and return it with its output; raise RuntimeError with that where it fails."""
+    command = [str(word) for word in words]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    return done  # type: ignore[no-any-return]
+        raise RuntimeError(
+            f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+    return done
 
 
 @contextlib.contextmanager
@@ -50,16 +95,20 @@ def locked(name: str) -> Iterator[None]:
     """Hold a lock of this machine: two processes do not build or name the same thing."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"lab: waiting for another process ({name})", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say on stderr what is being done and how long it took."""
+    """Say on stderr what was done and how long it took."""
     begun = time.monotonic()
     yield
-    print(f"lab: {text}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(f"lab: {text}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
 
 
 def key(*parts: str) -> str:
@@ -67,17 +116,16 @@ def key(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _source(*names: str) -> str:
+def source(*names: str) -> str:
+    """The text of files of this package, as an input of a cached thing."""
     return "\0".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
-def _files() -> list[str]:
-    return sorted(f"files/{path.name}" for path in FILES.iterdir())
-
-
+@functools.cache
 def image_key() -> str:
     """The version of the host images."""
-    return key(repr(PACKAGES), repr(ENGINE_PACKAGES), _source("images.py", *_files()))
+    names = sorted(f"files/{path.name}" for path in FILES.iterdir() if path.suffix != ".c")
+    return key(source("images.py", *names, "files/nvidia-smi.c"))
 
 
 def image(distro: str) -> str:
@@ -85,152 +133,204 @@ def image(distro: str) -> str:
     return f"localhost/gpuprov-lab/{distro}:{image_key()}"
 
 
+@functools.cache
+def _root_key() -> str:
+    return key(repr(PACKAGES), repr(DISTRO_PACKAGES), repr(TOOLS), FETCH, CLEAN)
+
+
 def debs(suite: str) -> Path:
-    """Where Debian's own packages of a suite lie."""
-    return CACHE / f"debs-{key(repr(ENGINE_PACKAGES), repr(PACKAGES))}" / suite
+    """Where Debian's own packages of a suite lie: distro/ and tools/."""
+    return CACHE / f"debs-{_root_key()}" / suite
+
+
+def find_deb(directory: Path, package: str) -> Path:
+    """The file of a package; raises RuntimeError where there is none."""
+    for path in sorted(directory.glob(f"{package}_*.deb")):
+        return path
+    raise RuntimeError(f"{package} is not in {directory}")
 
 
 def mirror() -> str:
     """The base of the Debian mirror that this machine's apt is set up with."""
-    answer = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages").stdout
+    answer = run(
+        "apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)",
+        "Created-By: Packages",
+    ).stdout  # fmt: skip
     for line in answer.splitlines():
-        address, release = line.split()
-        if release in (*SUITES.values(), "stable", "testing") and address.rstrip("/").endswith("debian"):
-            return address
-    raise RuntimeError("apt on this machine is set up with no Debian mirror (try apt-get update)")
+        if line.endswith(" Debian Debian"):
+            return line.split()[0]
+    raise RuntimeError("apt on this machine knows no Debian mirror (try apt-get update)")
+
+
+def _key_pair(name: str, comment: str) -> Path:
+    path = CACHE / name
+    if not path.exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path)
+    return path
 
 
 def ssh_key() -> Path:
     """The key that logs in to every lab host; its public half is in the images."""
-    path = CACHE / "id_ed25519"
-    if not path.exists():
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "gpuprov-lab", "-f", path)
-    return path
+    return _key_pair("id_ed25519", "gpuprov-lab")
 
 
 def host_key() -> Path:
     """The key by which every lab host is known."""
-    path = CACHE / "ssh_host_ed25519_key"
-    if not path.exists():
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "gpuprov-lab-host", "-f", path)
-    return path
+    return _key_pair("ssh_host_ed25519_key", "gpuprov-lab-host")
 
 
-def _exists(name: str) -> bool:
-    return subprocess.run(["podman", "image", "exists", name], check=False).returncode == 0
+def signing_home() -> Path:
+    """The gpg home with the key that signs the lab's repositories."""
+    home = CACHE / "gnupg"
+    if not (home / "made").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(mode=0o700)
+        run(
+            "gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key",
+            "gpuprov lab <lab@gpuprov.invalid>", "rsa2048", "sign", "never",
+        )  # fmt: skip
+        (home / "made").touch()
+    return home
+
+
+def public_key(path: Path, armored: bool) -> None:
+    """Write the public half of the signing key to a file."""
+    form = ["--armor"] if armored else []
+    run(
+        "gpg", "--homedir", signing_home(), "--batch", "--yes", *form, "--output", path,
+        "--export", "lab@gpuprov.invalid",
+    )  # fmt: skip
+
+
+def compiled(name: str, target: Path) -> None:
+    """Compile a program of files/ into a static one, which runs on any host, in any container."""
+    run("gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-o", target, FILES / f"{name}.c")
+
+
+def _existing_images() -> set[str]:
+    answer = run("podman", "images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+    return {name for name in answer.split() if name.startswith("localhost/gpuprov-lab/")}
 
 
 def _root(suite: str) -> Path:
-    """Make the root file system of a suite, as a tar file, and fetch its engine packages."""
-    tar = CACHE / f"root-{suite}-{key(repr(PACKAGES), repr(ENGINE_PACKAGES))}.tar"
+    """Make the root file system of a suite, as a tar file, and fetch its packages."""
+    tar = CACHE / f"root-{suite}-{_root_key()}.tar"
     if tar.exists() and debs(suite).exists():
         return tar
     with step(f"root file system of {suite}"):
         fetched = debs(suite).with_suffix(".new")
         shutil.rmtree(fetched, ignore_errors=True)
         fetched.mkdir(parents=True)
+        script = fetched / "fetch.sh"
+        tools = " ".join(TOOLS) if suite == TOOL_SUITE else ""
+        script.write_text(FETCH.format(packages=" ".join(DISTRO_PACKAGES[suite]), tools=tools))
         lsb = [] if suite == "trixie" else ["lsb-base"]
         new = tar.with_suffix(".new")
         run(
             "mmdebstrap", "--variant=minbase", "--format=tar", "--skip=check/empty",
             f"--include={','.join([*PACKAGES, *lsb])}",
-            "--customize-hook=mkdir -p $1/fetched && chmod 777 $1/fetched && chroot $1 sh -c 'cd /fetched && "
-            f"apt-get download {' '.join(ENGINE_PACKAGES[suite])}'",
-            f"--customize-hook=copy-out /fetched {fetched}",
-            "--customize-hook=rm -rf $1/fetched",
+            f"--customize-hook=copy-in {script} /",
+            "--customize-hook=chroot $1 sh -e /fetch.sh && rm $1/fetch.sh",
+            f"--customize-hook=sync-out /fetched {fetched}",
+            f"--customize-hook=chroot $1 sh -c '{CLEAN}'",
             suite, new, f"deb {mirror()} {suite} main",
         )  # fmt: skip
-        for deb in (fetched / "fetched").iterdir():
-            deb.rename(fetched / deb.name)
-        (fetched / "fetched").rmdir()
+        script.unlink(missing_ok=True)
         shutil.rmtree(debs(suite), ignore_errors=True)
         fetched.rename(debs(suite))
         new.rename(tar)
     return tar
 
 
+def _base(suite: str) -> str:
+    """The name of the image of a suite's root file system, made where it is missing."""
+    tar = _root(suite)
+    name = f"localhost/gpuprov-lab/base-{tar.stem}:1"
+    if name not in _existing_images():
+        run("podman", "import", "--quiet", tar, name)
+    return name
+
+
 def _containerfile(base: str, distro: str) -> str:
-    lines = [
-        f"FROM {base}",
-        "COPY root/ /",
-        "RUN systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service e2scrub_reap.service"
-        " && systemctl enable gpuprov-lab-gpu.service ssh.service"
-        " && rm -f /etc/apt/sources.list /etc/apt/sources.list.d/* && rm -rf /var/lib/apt/lists/*"
-        " && chmod 0600 /etc/ssh/ssh_host_ed25519_key && rm -f /etc/ssh/ssh_host_rsa* /etc/ssh/ssh_host_ecdsa*"
-        " && useradd -m -s /bin/bash admin && useradd -m -s /bin/bash alice && useradd -m -s /bin/bash bob"
-        " && useradd -m -s /bin/bash bobby"
-        " && echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin && chmod 0440 /etc/sudoers.d/admin"
-        " && for home in /root /home/admin /home/alice; do install -d -m 0700 -o $(stat -c %U $home) $home/.ssh"
-        " && install -m 0600 -o $(stat -c %U $home) /etc/gpuprov-lab/authorized_keys $home/.ssh/authorized_keys; done"
-        " && chmod 0755 /usr/bin/nvidia-smi",
-    ]  # fmt: skip
+    lines = [f"FROM {base}", "COPY root/ /"]
+    lines += [f"RUN {json.dumps(['sh', '-e', '-c', script])}" for script in (SYSTEM, USERS)]
     if distro == "xenial":
         lines.append("COPY xenial/ /etc/")
-    lines.append('CMD ["/sbin/init"]')
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, 'CMD ["/sbin/init"]', ""])
 
 
-def _image(distro: str, tar: Path) -> None:
-    if _exists(image(distro)):
-        return
+def _image(distro: str, base: str) -> None:
     with step(f"image {distro}"):
-        base = f"localhost/gpuprov-lab/base-{tar.stem}:1"
-        with locked(f"base-{tar.stem}"):
-            if not _exists(base):
-                run("podman", "import", "--quiet", tar, base)
         context = CACHE / f"context-{distro}"
         shutil.rmtree(context, ignore_errors=True)
         root = context / "root"
-        for directory in ("etc/ssh/sshd_config.d", "etc/gpuprov-lab", "etc/systemd/system", "usr/bin"):
-            (root / directory).mkdir(parents=True)
+        for directory in ("ssh/sshd_config.d", "gpuprov-lab", "systemd/system"):
+            (root / "etc" / directory).mkdir(parents=True)
+        (root / "usr/bin").mkdir(parents=True)
         shutil.copy(host_key(), root / "etc/ssh/ssh_host_ed25519_key")
         shutil.copy(f"{host_key()}.pub", root / "etc/ssh/ssh_host_ed25519_key.pub")
-        shutil.copy(f"{ssh_key()}.pub", root / "etc/gpuprov-lab/authorized_keys")
-        (root / "etc/gpuprov-lab/gpu").write_text("This host has a stand-in for a GPU.\n")
         (root / "etc/ssh/sshd_config.d/lab.conf").write_text("UseDNS no\nMaxStartups 100\n")
-        shutil.copy(FILES / "nvidia-smi", root / "usr/bin/nvidia-smi")
+        lab = root / "etc/gpuprov-lab"
+        shutil.copy(f"{ssh_key()}.pub", lab / "authorized_keys")
+        shutil.copy(FILES / "gpu-driver", lab / "gpu")
+        public_key(lab / "distro.gpg", armored=False)
+        (lab / "distro.gpg").chmod(0o644)
         shutil.copy(FILES / "gpuprov-lab-gpu.service", root / "etc/systemd/system")
+        compiled("nvidia-smi", root / "usr/bin/nvidia-smi")
         (context / "xenial").mkdir()
         for name in ("os-release", "lsb-release"):
             shutil.copy(FILES / f"xenial-{name}", context / "xenial" / name)
         (context / "Containerfile").write_text(_containerfile(base, distro))
         run(
-            "podman", "--runtime", "runc", "build", "--quiet", "--network", "none", "--layers=false",
-            "-t", image(distro), context,
+            "podman", "--runtime", "runc", "build", "--quiet", "--network", "none",
+            "--layers=false", "-t", image(distro), context,
         )  # fmt: skip
         shutil.rmtree(context)
 
 
 def build() -> None:
-    """Build what is not in the cache yet."""
-    from tests.lab import repositories  # the repositories are made of what is built here
+    """Build what is not in the cache yet: images, repositories, the registry's content."""
+    # They are made of what is built here.
+    from tests.lab import registry, repositories
 
+    if os.geteuid() != 0:
+        raise RuntimeError("the lab needs root: it runs privileged containers")
     with locked("build"):
-        ssh_key()
-        host_key()
-        with ThreadPoolExecutor(2) as pool:
-            tars = dict(zip(SUITES, pool.map(_root, SUITES.values()), strict=True))
-        tars["xenial"] = tars["debian11"]
-        with ThreadPoolExecutor(2) as pool:
-            work = [pool.submit(_image, distro, tars[distro]) for distro in DISTROS]
-            work.append(pool.submit(repositories.build))
-            for one in work:
-                one.result()
-        _prune()
+        missing = [distro for distro in DISTROS if image(distro) not in _existing_images()]
+        served = (registry.directory(), repositories.directory())
+        if missing or not all(path.exists() for path in served):
+            ssh_key()
+            host_key()
+            signing_home()
+            with ThreadPoolExecutor(2) as pool:
+                bases = dict(zip(SUITES, pool.map(_base, SUITES.values()), strict=True))
+                bases["xenial"] = bases["debian11"]
+                work = [pool.submit(_image, distro, bases[distro]) for distro in missing]
+                work += [pool.submit(registry.build), pool.submit(repositories.build)]
+                for one in work:
+                    one.result()
+        _prune(served)
 
 
-def _prune() -> None:
-    """Drop images of earlier versions of this source."""
-    answer = run("podman", "images", "--format", "{{.Repository}}:{{.Tag}}").stdout
-    current = {image(distro) for distro in DISTROS}
-    for name in answer.split():
-        if name.startswith("localhost/gpuprov-lab/") and "/base-" not in name and name not in current:
-            # One that a lab still uses stays.
-            subprocess.run(["podman", "rmi", name], check=False, capture_output=True)
-
-
-def quoted(words: Sequence[str]) -> str:
-    """Words as one line of shell."""
-    import shlex
-
-    return shlex.join(words)
+def _prune(served: tuple[Path, ...]) -> None:
+    """Drop what other versions of this source made, once nobody has used it for a while."""
+    stamps = CACHE / "images"
+    stamps.mkdir(exist_ok=True)
+    (stamps / image_key()).touch()
+    for path in (*served, debs("x").parent, *CACHE.glob(f"root-*-{_root_key()}.tar")):
+        os.utime(path)
+    old = time.time() - KEEP
+    mounted = run(
+        "podman", "ps", "-a", "--filter", "label=gpuprov-lab", "--format", "{{.Labels}}"
+    ).stdout
+    for pattern in ("www-*", "registry-*", "debs-*", "root-*.tar"):
+        for path in CACHE.glob(pattern):
+            if path.stat().st_mtime < old and str(path) not in mounted:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for stamp in stamps.iterdir():
+        if stamp.stat().st_mtime < old:
+            # One that a lab still uses stays; podman refuses.
+            for distro in DISTROS:
+                name = f"localhost/gpuprov-lab/{distro}:{stamp.name}"
+                subprocess.run(["podman", "rmi", name], check=False, capture_output=True)
+            stamp.unlink()

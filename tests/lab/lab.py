@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 def status() -> str:
     """What is up, as text."""
-    return podman("ps", "-a", "--filter", f"name=^{PREFIX}", "--format", "{{.Names}}\t{{.Status}}").stdout
+    return podman("ps", "-a", "--filter", "label=gpuprov-lab", "--format", "{{.Names}}\t{{.Status}}").stdout
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Lab:
     """A lab: a network of its own, a server for packages and images, and hosts."""
 
     def __init__(self, name: str) -> None:
-        if not re.fullmatch(r"[a-z0-9]{1,20}", name):
-            raise ValueError(f"a lab's name is of small letters and digits: {name!r}")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", name):
+            raise ValueError(f"a lab's name is of small letters, digits and hyphens: {name!r}")
         self.name = name
         self.network = PREFIX + name
         self.directory = CHECKOUT / ".lab" / name
@@ -186,7 +186,7 @@ class Lab:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _containers(self) -> list[str]:
-        answer = podman("ps", "-a", "--filter", f"name=^{self.network}-", "--format", "{{.Names}}")
+        answer = podman("ps", "-a", "--filter", f"label=gpuprov-lab={self.name}", "--format", "{{.Names}}")
         return answer.stdout.split()
 
     def _running(self, host: Host) -> bool:
@@ -215,7 +215,7 @@ class Lab:
     def _start(self, host: Host) -> None:
         self._remove(host.container)
         podman(
-            "run", "-d", "--name", host.container, "--hostname", host.name, "--network", self.network,
+            "run", "-d", "--name", host.container, "--hostname", host.name, "--label", f"gpuprov-lab={self.name}", "--network", self.network,
             "--ip", host.address, *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
         suite = images.SUITES.get(host.distro, "bullseye")
@@ -249,7 +249,7 @@ class Lab:
         self._remove(container)
         podman(
             "run", "-d", "--name", container, "--network", self.network, "--ip", self.server, *LIMITS,
-            "--label", f"content={mounted}", "-v", f"{repositories.repository()}:/www:ro",
+            "--label", f"gpuprov-lab={self.name}", "--label", f"content={mounted}", "-v", f"{repositories.repository()}:/www:ro",
             "-v", f"{repositories.registry()}:/registry:ro", "-v", f"{images.FILES}:/lab:ro",
             images.image("debian12"), "sh", "/lab/server.sh",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Vendor-shaped apt repositories, made of Debian's own packages, and the registry's content.
+"""Vendor-shaped apt repositories, made of Debian's own packages.
 
 The programs inside are Debian's; names, versions, dependencies and conffiles are the vendors'.
 """
@@ -11,7 +11,19 @@ import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab.images import CACHE, FILES, HERE, SUITES, debs, image_key, key, run, step
+from tests.lab.images import (
+    CACHE,
+    SUITES,
+    compiled,
+    debs,
+    find_deb,
+    key,
+    public_key,
+    run,
+    signing_home,
+    source,
+    step,
+)
 
 # Our own copies of what `apt-cache show` names in the vendors' packages, as far as tests need it.
 SYSTEM_DEPENDS = "iptables, libc6, libdevmapper1.02.1, libsystemd0, procps, xz-utils"
@@ -78,58 +90,29 @@ RELEASES = (
 TOOLKIT_VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
 
 
-def repository() -> Path:
+def directory() -> Path:
     """Where the document root of the lab's web server lies."""
-    return CACHE / f"www-{_key()}"
-
-
-def registry() -> Path:
-    """Where the registry's content lies."""
-    return CACHE / f"registry-{key((FILES / 'hello.c').read_text(), 'registry 1')}"
-
-
-def _key() -> str:
-    names = ["repositories.py", *sorted(f"files/{path.name}" for path in FILES.iterdir())]
-    return key(image_key(), *((HERE / name).read_text(encoding="utf-8") for name in names))
+    made_by = source("repositories.py", "files/nvidia-container-runtime.c")
+    return CACHE / f"www-{key(debs('').parent.name, made_by)}"
 
 
 def build() -> None:
-    """Build the repositories and the registry's content, if they are not in the cache."""
-    if not registry().exists():
-        with step("registry"):
-            _build_registry()
-    if not repository().exists():
+    """Build the repositories, if they are not in the cache."""
+    if not directory().exists():
         with step("vendor repositories"):
-            _build_repositories()
-        for old in CACHE.glob("www-*"):
-            if old != repository():
-                shutil.rmtree(old, ignore_errors=True)
+            _build()
 
 
 def fingerprint() -> str:
     """The fingerprint of the key that signs the lab's repositories."""
-    answer = run("gpg", "--homedir", _keys(), "--with-colons", "--fingerprint", "lab@gpuprov.invalid").stdout
+    answer = run("gpg", "--homedir", signing_home(), "--with-colons", "--fingerprint").stdout
     return next(line.split(":")[9] for line in answer.splitlines() if line.startswith("fpr:"))
-
-
-def _keys() -> Path:
-    home = CACHE / "gnupg"
-    if not (home / "made").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(mode=0o700)
-        run(
-            "gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key",
-            "gpuprov lab <lab@gpuprov.invalid>", "rsa2048", "sign", "never",
-        )  # fmt: skip
-        (home / "made").touch()
-    return home
 
 
 def _unpacked(suite: str, name: str, workspace: Path) -> Path:
     target = workspace / f"{suite}-{name}"
     if not target.exists():
-        found = sorted(debs(suite).glob(f"{name}_*.deb"))
-        run("dpkg-deb", "-x", found[-1], target)
+        run("dpkg-deb", "-x", find_deb(debs(suite) / "distro", name), target)
     return target
 
 
@@ -500,51 +483,3 @@ def _build_repositories() -> None:
     )
     shutil.rmtree(workspace)
     new.rename(repository())
-
-
-def _build_registry() -> None:
-    """Push a hello-world of our own and Debian's busybox into an empty registry."""
-    new = registry().with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    program = new / "program"
-    program.mkdir(parents=True)
-    run("dpkg-deb", "-x", next(debs("bookworm").glob("docker-registry_*.deb")), program)
-    run("dpkg-deb", "-x", next(debs("bullseye").glob("busybox-static_*.deb")), new / "busybox")
-    run("gcc", "-static", "-Os", "-s", "-o", new / "hello", FILES / "hello.c")
-    config = new / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '127.0.0.1:5999'}\n"
-        % (new / "data")
-    )
-    server = subprocess.Popen([program / "usr/bin/docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for name, binary, command in (("hello-world", "hello", "/hello"), ("busybox", "busybox/bin/busybox", "/busybox")):
-            context = new / f"context-{name}"
-            context.mkdir()
-            shutil.copy(new / binary, context / command.lstrip("/"))
-            links = 'COPY bin/ /bin/\n' if name == "busybox" else ""
-            if links:
-                (context / "bin").mkdir()
-                for applet in ("sh", "ls", "cat", "sleep", "env", "echo", "true", "false", "id"):
-                    (context / "bin" / applet).symlink_to("/busybox")
-            (context / "Containerfile").write_text(
-                f"FROM scratch\nCOPY {command.lstrip('/')} {command}\n{links}CMD [\"{'/bin/sh' if links else command}\"]\n"
-            )
-            tag = f"127.0.0.1:5999/library/{name}:latest"
-            run("podman", "--runtime", "runc", "build", "--quiet", "--format", "docker", "-t", tag, context)
-            for attempt in range(20):
-                done = subprocess.run(
-                    ["podman", "push", "--quiet", "--tls-verify=false", "--format", "v2s2", tag], capture_output=True, text=True
-                )
-                if done.returncode == 0:
-                    break
-                if attempt == 19:
-                    raise RuntimeError(f"the registry takes no image: {done.stderr}")
-            run("podman", "rmi", tag)
-    finally:
-        server.terminate()
-        server.wait()
-    for leftover in ("busybox", "hello", "context-hello-world", "context-busybox", "config.yml"):
-        path = new / leftover
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    new.rename(registry())

@@ -1,0 +1,4 @@
+# For fingers used to make; ./dev does the work.
+.PHONY: demo test lint unit integration molecule clean
+demo test lint unit integration molecule clean:
+	./dev $@

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Which changes a package set needs: source, keyring, exact versions, holds, what must be absent.
+
+Pure functions, shared by the module apt_pinned_sets (on the host) and by the plan (on the
+controller, from what the probe reported). Python 2.7 syntax.
+"""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+import base64
+import re
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp
+
+# A change of one of these restarts dockerd, or the containers' shims' parent.
+ENGINE = ("docker-ce", "containerd.io")
+# Engines under their distributions' and earlier names.
+LEGACY_ENGINES = ("docker", "docker-engine", "docker.io", "containerd", "lxc-docker")
+
+# Debian Policy 5.6.1 and 5.6.12: nothing in these is an option, a wildcard or shell syntax.
+_NAME = re.compile(r"^[a-z0-9][a-z0-9+.-]+\Z")
+_VERSION = re.compile(r"^[0-9A-Za-z][0-9A-Za-z.+:~-]*\Z")
+_URL = re.compile(r"^(https?|file)://[^\s\[\]\"'`\\<>]+\Z")
+_PATH = re.compile(r"^/[^\s\"'`\\<>*?\[\]]*\Z")
+_FINGERPRINT = re.compile(r"^([0-9A-F]{40}|[0-9A-F]{64})\Z")
+
+
+class PackageSetError(ValueError):
+    """A wanted set cannot be; the message says why, for people."""
+
+
+def check(wanted):
+    """Raise PackageSetError where a name, version, URL or fingerprint is none."""
+    role = wanted["role"]
+    for package in wanted["packages"]:
+        if not _NAME.match(package["name"]):
+            raise PackageSetError("%s: %r is not a package name" % (role, str(package["name"])))
+        if not _VERSION.match(str(package["version"])):
+            raise PackageSetError(
+                "%s: %r is not a version of %s" % (role, str(package["version"]), package["name"])
+            )
+    for name in wanted["remove"]:
+        if not _NAME.match(name):
+            raise PackageSetError("%s: %r is not a package name" % (role, str(name)))
+    source = wanted.get("source")
+    if source:
+        for uri in source["uris"]:
+            if not _URL.match(uri):
+                raise PackageSetError("%s: %r is not the URL of a repository" % (role, str(uri)))
+        if not _URL.match(source["key_url"]) and not _PATH.match(source["key_url"]):
+            raise PackageSetError("%s: %r is neither a URL nor a path of a key" % (role, str(source["key_url"])))
+        if not _FINGERPRINT.match(openpgp.normal(str(source["key_fingerprint"]))):
+            raise PackageSetError(
+                "%s: %r is not a fingerprint: 40 hexadecimal digits" % (role, str(source["key_fingerprint"]))
+            )
+
+
+def decide(wanted, apt, architecture):
+    """Return the changes that a set needs.
+
+    wanted: a package set (roles/docker_ce/vars/main.yml); apt: the probe's ``apt`` object;
+    architecture: dpkg's word. Raises PackageSetError.
+    """
+    check(wanted)
+    changes = []
+    source = wanted.get("source")
+    if source:
+        changes += _keyring_changes(wanted["role"], source, apt["keyrings"])
+        changes += _source_changes(wanted["role"], source, apt["source_files"], architecture)
+    packages = apt["packages"]
+    engine_installed = any(is_present(packages.get(name)) for name in ENGINE + LEGACY_ENGINES)
+    for package in wanted["packages"]:
+        changes += _package_changes(wanted, package, packages.get(package["name"]), engine_installed)
+    for name in wanted["remove"]:
+        if is_present(packages.get(name)):
+            disruptive = name in LEGACY_ENGINES + ENGINE
+            changes.append(
+                _change(wanted["role"], name, packages[name]["version"], None, "restart" if disruptive else "none")
+            )
+    return changes
+
+
+def is_present(package):
+    """Return whether a package of the probe is on the host: any state but none and config-files."""
+    return package is not None and package["status"][1:2] not in ("", "n", "c")
+
+
+def is_installed(package):
+    """Return whether a package of the probe is installed in full."""
+    return package is not None and package["status"][1:2] == "i" and package["status"][2:3] not in ("R",)
+
+
+def _package_changes(wanted, package, have, engine_installed):
+    role, name, version = wanted["role"], package["name"], package["version"]
+    disruption = "restart" if name in ENGINE and engine_installed else "none"
+    if not is_present(have):
+        return [_change(role, name, None, version, disruption)]
+    changes = []
+    if not is_installed(have):
+        changes.append(_change(role, name, "%s, half installed" % have["version"], version, disruption))
+    elif have["version"] != version:
+        changes.append(_change(role, name, have["version"], version, disruption))
+    if wanted["hold"] and not have["hold"]:
+        changes.append(_change(role, "%s hold" % name, "not held", "held", "none"))
+    elif not wanted["hold"] and have["hold"]:
+        changes.append(_change(role, "%s hold" % name, "held", "not held", "none"))
+    return changes
+
+
+def _keyring_changes(role, source, keyrings):
+    subject = "keyring %s" % source["name"]
+    have = keyrings.get(source["keyring"])
+    wanted = openpgp.normal(source["key_fingerprint"])
+    if have is None:
+        return [_change(role, subject, None, wanted, "none")]
+    try:
+        names = [name for name, _data in openpgp.certificates(base64.b64decode(have["data"]))]
+    except openpgp.KeyringError:
+        names = ["no key"]
+    if names != [wanted]:
+        return [_change(role, subject, ", ".join(names), wanted, "none")]
+    owner_and_mode = "%s:%s %s" % (have["uid"], have["gid"], have["mode"])
+    if owner_and_mode != "0:0 0644":
+        return [_change(role, subject, owner_and_mode, "0:0 0644", "none")]
+    return []
+
+
+def _source_changes(role, source, files, architecture):
+    subject = "apt source %s" % source["name"]
+    right, foreign = apt_sources.judge(source, files, architecture)
+    ours = apt_sources.path_of(source)
+    if not right:
+        before = "other content" if ours in files else ", ".join(sorted(foreign)) or None
+        return [_change(role, subject, before, " ".join(source["uris"]), "none")]
+    if foreign:
+        return [_change(role, subject, "also in %s" % ", ".join(sorted(foreign)), "only in %s" % ours, "none")]
+    return []
+
+
+def _change(role, subject, before, after, disruption):
+    return {"role": role, "subject": subject, "from": before, "to": after, "disruption": disruption}

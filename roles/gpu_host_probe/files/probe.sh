@@ -1,0 +1,409 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Reads a host for gpuprov, changes nothing, and prints what it found. Needs a POSIX shell and
+# what every Debian and Ubuntu since 16.04 has (coreutils, dpkg, tar, gzip, libc-bin); no Python,
+# no temporary file, no network.
+#
+#   sh probe.sh NONCE [user:NAME | keyring:PATH | package:NAME | mount:PATH]...
+#
+# Format 1. What stands before the first and after the last of these lines is not ours:
+#   gpuprov-probe 1 NONCE
+#   KEY<TAB>FIELD<TAB>FIELD...          one record a line, as many fields as the key has
+#   gpuprov-probe-end NONCE COUNT       COUNT is the number of records
+# A FIELD is "=" and the text itself, where that is printable ASCII, or "!" and its base64. So no
+# field holds a tab, a line end or a control character, whatever a file or a name holds.
+#
+#   uid, kernel, machine, clock, uptime, init, system_state, login_user, snap    VALUE
+#   package      NAME VERSION STATUS ARCHITECTURE     as dpkg-query's db:Status-Abbrev has it
+#   apt_get      PATH
+#   python       PATH VERSION
+#   space        PATH "BLOCKS BLOCKSIZE INODES_FREE INODES"
+#   lock         PID NAME                             who holds dpkg's lock
+#   user         NAME yes|no        group       LINE of getent
+#   pci          SLOT VENDOR DEVICE                   display devices (class 03) of vendor 10de
+#   driver       first line of /proc/driver/nvidia/version
+#   device       PATH               smi_path    PATH  smi   one line of nvidia-smi -L
+#   config_kind  absent|file|symlink|other            config_target  PATH
+#   service      PROPERTY=VALUE     one line of systemctl show docker.service
+#   info_from    api|cli            info        docker's answers, JSON (see probe_report.py)
+#   ps           JSON lines         info_error  TEXT
+#   volume       NAME               a volume of nvidia-docker v1
+#   files        base64 of a gzipped tar archive of the files named below, links followed
+
+set -u
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}
+# The daemon of this host is meant, whatever the environment and root's docker contexts say.
+DOCKER_CONTEXT=default
+export LC_ALL PATH DOCKER_CONTEXT
+unset DOCKER_HOST DOCKER_API_VERSION
+
+tab='	'
+newline='
+'
+words=" $tab$newline"
+count=0
+daemon_json=/etc/docker/daemon.json
+most_bytes=4194304
+
+line_of_base64() { # reads stdin
+	encoded=$(base64)
+	set -f
+	IFS=$newline
+	# shellcheck disable=SC2086 # parted at the line ends that base64 puts in
+	set -- $encoded
+	IFS=
+	encoded=$*
+	IFS=$words
+	set +f
+	printf '%s' "$encoded"
+}
+
+record() { # key, fields...
+	line=$1
+	shift
+	for field; do
+		case $field in
+		*[!\ -~]*) field="!$(printf '%s' "$field" | line_of_base64)" ;;
+		*) field="=$field" ;;
+		esac
+		line=$line$tab$field
+	done
+	count=$((count + 1))
+	printf '%s\n' "$line"
+}
+
+records() { # key, text: a record of one field for each line of text
+	key=$1
+	set -f
+	IFS=$newline
+	# shellcheck disable=SC2086 # parted at its line ends
+	set -- $2
+	IFS=$words
+	set +f
+	for text; do
+		record "$key" "$text"
+	done
+}
+
+if command -v timeout >/dev/null 2>&1; then
+	bounded() { timeout 10 "$@"; }
+else
+	bounded() { "$@"; }
+fi
+
+probe_system() {
+	record uid "$(id -u)"
+	record machine "$(uname -m)"
+	kernel=
+	read -r kernel </proc/sys/kernel/osrelease
+	record kernel "$kernel"
+	# Both clocks at one moment: together they date what systemd dates since boot.
+	uptime=
+	read -r uptime text </proc/uptime
+	record uptime "$uptime"
+	record clock "$(date +%s)"
+	record login_user "${SUDO_USER:-${DOAS_USER:-}}"
+	# What sd_booted(3) looks at.
+	if [ -d /run/systemd/system ]; then
+		record init systemd
+		record system_state "$(systemctl is-system-running 2>/dev/null)"
+	else
+		record init other
+	fi
+	if [ -e /snap/bin/docker ] || [ -d /var/snap/docker ]; then
+		record snap yes
+	fi
+}
+
+probe_pythons() {
+	seen=
+	# /usr/bin/python3 comes first: it is the one that python3-apt is for.
+	for python in /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
+		/usr/bin/python2.7 /usr/bin/python \
+		/usr/local/bin/python3 /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9]; do
+		[ -x "$python" ] || continue
+		for other in $seen; do
+			# shellcheck disable=SC3013 # dash and busybox have it, and POSIX since 2024
+			[ "$python" -ef "$other" ] && continue 2
+		done
+		seen="$seen $python"
+		# Python 2 says its version on stderr.
+		version=$("$python" -V 2>&1)
+		case $version in
+		'Python '[0-9]*) record python "$python" "${version#Python }" ;;
+		esac
+	done
+}
+
+probe_packages() { # names...
+	# dpkg keeps names and versions to an alphabet without tabs, so they are records as they are.
+	packages=$(dpkg-query --show \
+		--showformat='package\t=${Package}\t=${Version}\t=${db:Status-Abbrev}\t=${Architecture}\n' -- \
+		apt dpkg python3-apt python-apt python-minimal 'docker*' 'lxc-docker*' 'moby*' 'containerd*' runc \
+		podman-docker 'nvidia-*' 'libnvidia-container*' "$@" 2>/dev/null)
+	if [ -n "$packages" ]; then
+		set -f
+		IFS=$newline
+		# shellcheck disable=SC2086 # parted at its line ends, to be counted
+		set -- $packages
+		IFS=$words
+		set +f
+		count=$((count + $#))
+		printf '%s\n' "$packages"
+	fi
+	apt_get=$(command -v apt-get) && record apt_get "$apt_get"
+	probe_lock
+}
+
+probe_lock() {
+	set --
+	for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock; do
+		[ -e "$lock" ] && set -- "$@" "$lock"
+	done
+	[ $# -gt 0 ] && [ -r /proc/locks ] || return 0
+	locks=$(cat /proc/locks)
+	for inode in $(stat -c %i "$@"); do
+		case $locks in
+		*":$inode "*) probe_holder "$1" "$inode" ;;
+		esac
+		shift
+	done
+}
+
+probe_holder() { # file, its inode: says which process holds a lock on the file
+	set -f
+	IFS=$newline
+	for line in $locks; do
+		IFS=$words
+		# 1: POSIX  ADVISORY  WRITE 1234 08:01:131077 0 EOF
+		case $line in
+		*'->'*) ;; # waits for the lock
+		*":$2 "*)
+			# shellcheck disable=SC2086
+			probe_opened "$1" $line
+			;;
+		esac
+	done
+	IFS=$words
+	set +f
+}
+
+probe_opened() { # file, fields of a line of /proc/locks
+	# An inode's number says nothing without its file system: look at what the process has open.
+	set +f
+	for open in "/proc/$6/fd"/*; do
+		# shellcheck disable=SC3013
+		if [ "$open" -ef "$1" ]; then
+			name=
+			read -r name <"/proc/$6/comm"
+			record lock "$6" "$name"
+			break
+		fi
+	done
+	set -f
+}
+
+probe_space() { # paths...
+	for path; do
+		shift
+		[ -d "$path" ] && set -- "$@" "$path"
+	done
+	# Numbers alone, and both kinds at once, unlike df: names of devices may hold anything.
+	free=$(stat -f -c '%a %S %d %c' -- "$@" 2>/dev/null) || return 0
+	IFS=$newline
+	for text in $free; do
+		IFS=$words
+		record space "$1" "$text"
+		shift
+	done
+	IFS=$words
+}
+
+probe_accounts() { # user names...
+	group=$(getent group docker) && record group "$group"
+	[ $# -gt 0 ] || return 0
+	accounts=$newline$(getent passwd -- "$@")$newline
+	for user; do
+		case $accounts in
+		*"$newline$user:"*) record user "$user" yes ;;
+		*) record user "$user" no ;;
+		esac
+	done
+}
+
+probe_gpus() {
+	for device in /sys/bus/pci/devices/*; do
+		vendor='' class=''
+		[ -e "$device/vendor" ] && read -r vendor <"$device/vendor"
+		[ "$vendor" = 0x10de ] || continue
+		read -r class <"$device/class"
+		case $class in
+		0x03*)
+			read -r model <"$device/device"
+			record pci "${device##*/}" "${vendor#0x}" "${model#0x}"
+			;;
+		esac
+	done
+	if [ -r /proc/driver/nvidia/version ]; then
+		driver=
+		read -r driver </proc/driver/nvidia/version
+		record driver "$driver"
+	fi
+	for device in /dev/nvidia[0-9]*; do
+		[ -e "$device" ] && record device "$device"
+	done
+}
+
+probe_service() {
+	units='' active='' # the unit's files, and whether it runs: for what comes after
+	[ -d /run/systemd/system ] || return 0
+	properties=$(systemctl show docker.service -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID \
+		-p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile -p EnvironmentFiles \
+		-p NeedDaemonReload 2>/dev/null)
+	records service "$properties"
+	set -f
+	IFS=$newline
+	for text in $properties; do
+		case $text in
+		FragmentPath=?*) units=$units$newline${text#*=} ;;
+		DropInPaths=?*)
+			IFS=$words
+			for path in ${text#*=}; do
+				units=$units$newline$path
+			done
+			IFS=$newline
+			;;
+		EnvironmentFile=?* | EnvironmentFiles=?*)
+			text=${text#*=}
+			units=$units$newline${text%% (*}
+			;;
+		ActiveState=active | ActiveState=reloading) active=yes ;;
+		esac
+	done
+	IFS=$words
+	set +f
+}
+
+probe_docker() {
+	# Never ask when it is not running: its socket would start it.
+	[ "$active" = yes ] || return 0
+	client=$(command -v docker) || client=
+	socket=/var/run/docker.sock
+	status=2
+	if [ -S "$socket" ] && command -v curl >/dev/null 2>&1; then
+		# What `docker info` and `docker ps` ask; those take ten times as long, for they start
+		# every plugin of the client.
+		info=$(curl -q -s -S -m 10 --noproxy '*' -w '\n' --unix-socket "$socket" \
+			http://docker/info http://docker/containers/json 2>&1 </dev/null)
+		status=$?
+	fi
+	if [ $status -eq 0 ]; then
+		record info_from api
+		record info "$info"
+	elif [ $status -eq 28 ]; then
+		record info_error "dockerd did not answer within 10 s"
+		return 0
+	elif [ -n "$client" ]; then
+		info=$(bounded docker info --format '{{json .}}' 2>&1 </dev/null)
+		status=$?
+		record info_from cli
+		record info "$info"
+		if [ $status -eq 124 ]; then
+			record info_error "dockerd did not answer within 10 s"
+			return 0
+		fi
+		case $info in
+		*'"ContainersRunning":0,'*) ;;
+		*) record ps "$(bounded docker ps --no-trunc --format '{{json .}}' 2>/dev/null </dev/null)" ;;
+		esac
+	else
+		record info_error "there is no docker client to ask dockerd with"
+	fi
+	# A newer dockerd has no use for these volumes, and asking for them is slow.
+	case $packages in
+	*"$tab=nvidia-docker$tab=$tab"*) v1= ;; # known by name only
+	*"$tab=nvidia-docker$tab"*) v1=yes ;;
+	*) v1= ;;
+	esac
+	if [ -n "$client" ] && { [ "$v1" = yes ] || [ -S /run/docker/plugins/nvidia-docker.sock ] ||
+		[ -d /var/lib/nvidia-docker/volumes ]; }; then
+		records volume "$(bounded docker volume ls -q -f driver=nvidia-docker 2>/dev/null </dev/null)"
+	fi
+}
+
+probe_files() { # keyrings...
+	if [ -h "$daemon_json" ]; then
+		record config_kind symlink
+		record config_target "$(readlink "$daemon_json")"
+	elif [ -f "$daemon_json" ]; then
+		record config_kind file
+	elif [ -e "$daemon_json" ]; then
+		record config_kind other
+	else
+		record config_kind absent
+	fi
+	set -f
+	IFS=$newline
+	# shellcheck disable=SC2086 # parted at its line ends
+	set -- "$@" $units
+	IFS=$words
+	set +f
+	set -- "$@" "$daemon_json" /etc/os-release /etc/debian_version /etc/apt/sources.list \
+		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources
+	for path; do
+		shift
+		[ -f "$path" ] && set -- "$@" "$path"
+	done
+	# One archive for all: content, mode, owner and time of each in four processes.
+	[ $# -eq 0 ] || record files "$(tar -c -h -f - -- "$@" 2>/dev/null | head -c "$most_bytes" | gzip -1 | line_of_base64)"
+}
+
+probe() { # nonce, arguments...
+	# Standard input is what nvidia-smi says, while it says it; nothing else may read it.
+	exec 3<&0 </dev/null
+	nonce=$1
+	shift
+	printf 'gpuprov-probe 1 %s\n' "$nonce"
+	probe_system
+	probe_pythons
+	each package: probe_packages "$@"
+	each mount: probe_space "$@"
+	each user: probe_accounts "$@"
+	probe_gpus
+	probe_service
+	probe_docker
+	each keyring: probe_files "$@"
+	if [ -n "$smi" ]; then
+		record smi_path "$smi"
+		while IFS= read -r line <&3; do
+			record smi "$line"
+		done
+	fi
+	printf 'gpuprov-probe-end %s %s\n' "$nonce" "$count"
+}
+
+each() { # prefix, function, arguments...: calls the function with the arguments of that prefix
+	prefix=$1 callee=$2
+	shift 2
+	for argument; do
+		shift
+		case $argument in
+		"$prefix"?*) set -- "$@" "${argument#"$prefix"}" ;;
+		esac
+	done
+	case $prefix in
+	mount:) set -- / /etc /var /boot /var/lib/docker "$@" ;;
+	user:) [ -z "${SUDO_USER:-${DOAS_USER:-}}" ] || set -- "${SUDO_USER:-$DOAS_USER}" "$@" ;;
+	esac
+	"$callee" "$@"
+}
+
+# nvidia-smi can take seconds where the driver is not kept loaded: read the rest meanwhile.
+smi=$(command -v nvidia-smi) || smi=
+if [ -n "$smi" ]; then
+	bounded nvidia-smi -L 2>&1 </dev/null | probe "$@"
+else
+	probe "$@" </dev/null
+fi

@@ -1,0 +1,200 @@
+/* Stands in for NVIDIA's container runtime in the lab: a shim over runc.
+ *
+ * A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the stand-in device node and the
+ * stand-in nvidia-smi; every other container is runc's alone. On a host without the stand-in GPU
+ * it fails as the real one does without a driver. Statically linked: the host needs no Python. */
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GPU "GPU-5ca1ab1e-0000-0000-0000-000000000000"
+#define NODE "/dev/nvidia0"
+#define MARKER "/etc/gpuprov-lab/gpu"
+
+static void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static char *blank(char *at) {
+    while (isspace((unsigned char)*at))
+        at++;
+    return at;
+}
+
+/* The end of the string that begins at the quote under at. */
+static char *after_string(char *at) {
+    for (at++; *at && *at != '"'; at++)
+        if (*at == '\\' && at[1])
+            at++;
+    return *at ? at + 1 : at;
+}
+
+/* The end of the value that begins at at. */
+static char *after_value(char *at) {
+    int depth = 0;
+    do {
+        at = blank(at);
+        if (!*at)
+            fail("config.json ends too early");
+        if (*at == '"') {
+            at = after_string(at);
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+            at++;
+        } else if (*at == '}' || *at == ']') {
+            depth--;
+            at++;
+        } else if (*at == ',' || *at == ':') {
+            at++;
+        } else {
+            at += strcspn(at, ",:]}\"{[ \t\r\n");
+        }
+    } while (depth > 0);
+    return at;
+}
+
+/* The value of a key of the object that begins at object; NULL where it has none. */
+static char *member(char *object, const char *key) {
+    size_t length = strlen(key);
+    char *at;
+    if (!object || *object != '{')
+        return NULL;
+    for (at = blank(object + 1); *at == '"';) {
+        char *name = at + 1, *end = after_string(at), *value = blank(end);
+        if (*value != ':')
+            fail("config.json is not JSON");
+        value = blank(value + 1);
+        if ((size_t)(end - name - 1) == length && !strncmp(name, key, length))
+            return value;
+        at = blank(after_value(value));
+        if (*at == ',')
+            at = blank(at + 1);
+    }
+    return NULL;
+}
+
+/* The text with an element appended to the array under key in the object at the end of path. */
+static char *append(char *text, const char *const *path, const char *key, const char *element) {
+    char *object = blank(text), *array, *at, *result;
+    const char *before = "", *after = "";
+    size_t room = strlen(text) + strlen(key) + strlen(element) + 16;
+    char addition[2048];
+    for (; *path; path++)
+        object = member(object, *path);
+    if (!object || *object != '{')
+        fail("config.json has no place for %s", key);
+    array = member(object, key);
+    if (array && *array == '[') {
+        at = after_value(array) - 1;
+        before = *blank(array + 1) == ']' ? "" : ",";
+        snprintf(addition, sizeof addition, "%s%s", before, element);
+    } else if (!array) {
+        at = object + 1;
+        after = *blank(at) == '}' ? "" : ",";
+        snprintf(addition, sizeof addition, "\"%s\":[%s]%s", key, element, after);
+    } else {
+        fail("config.json: %s is no list", key);
+        return NULL;
+    }
+    result = malloc(room);
+    if (!result)
+        fail("out of memory");
+    snprintf(result, room, "%.*s%s%s", (int)(at - text), text, addition, at);
+    free(text);
+    return result;
+}
+
+static char *contents(const char *path) {
+    FILE *file = fopen(path, "r");
+    char *text;
+    long size;
+    if (!file)
+        fail("nvidia-container-runtime (stand-in): cannot read %s", path);
+    fseek(file, 0, SEEK_END);
+    size = ftell(file);
+    rewind(file);
+    text = calloc(1, (size_t)size + 1);
+    if (!text || fread(text, 1, (size_t)size, file) != (size_t)size)
+        fail("nvidia-container-runtime (stand-in): cannot read %s", path);
+    fclose(file);
+    return text;
+}
+
+/* Whether the container asks for GPUs; ends with an error where it asks for one that is not there. */
+static int wants_gpu(char *text) {
+    static const char name[] = "\"NVIDIA_VISIBLE_DEVICES=";
+    char *list = member(member(blank(text), "process"), "env"), *at, *asked = NULL, wanted[512], *one;
+    if (!list || *list != '[')
+        return 0;
+    for (at = blank(list + 1); *at == '"';) {
+        char *end = after_string(at);
+        if (!strncmp(at, name, sizeof name - 1))
+            asked = at + sizeof name - 1; /* the last one counts, as in a process */
+        at = blank(end);
+        if (*at == ',')
+            at = blank(at + 1);
+    }
+    if (!asked)
+        return 0;
+    snprintf(wanted, sizeof wanted, "%.*s", (int)strcspn(asked, "\""), asked);
+    if (!*wanted || !strcmp(wanted, "void") || !strcmp(wanted, "none"))
+        return 0;
+    if (access(MARKER, F_OK) || access(NODE, F_OK))
+        fail("nvidia-container-cli: initialization error: nvml error: driver not loaded");
+    for (one = strtok(wanted, ","); one; one = strtok(NULL, ","))
+        if (strcmp(one, "all") && strcmp(one, "0") && strcmp(one, GPU))
+            fail("nvidia-container-cli: device error: %s: unknown device", one);
+    return 1;
+}
+
+static void give_gpu(const char *bundle) {
+    static const char *const root[] = {NULL}, *const os[] = {"linux", NULL};
+    static const char *const resources[] = {"linux", "resources", NULL};
+    char path[4096], *text;
+    FILE *file;
+    snprintf(path, sizeof path, "%s/config.json", bundle);
+    text = contents(path);
+    if (wants_gpu(text)) {
+        /* The numbers are /dev/null's: harmless to read and write. */
+        text = append(text, os, "devices",
+                      "{\"path\":\"" NODE "\",\"type\":\"c\",\"major\":1,\"minor\":3,\"fileMode\":438,"
+                      "\"uid\":0,\"gid\":0}");
+        /* After the rules that are there: the first of them denies everything. */
+        text = append(text, resources, "devices",
+                      "{\"allow\":true,\"type\":\"c\",\"major\":1,\"minor\":3,\"access\":\"rwm\"}");
+        text = append(text, root, "mounts",
+                      "{\"destination\":\"/usr/bin/nvidia-smi\",\"source\":\"/usr/bin/nvidia-smi\","
+                      "\"type\":\"bind\",\"options\":[\"bind\",\"ro\",\"nosuid\",\"nodev\"]}");
+        file = fopen(path, "w");
+        if (!file || fputs(text, file) == EOF || fclose(file) == EOF)
+            fail("nvidia-container-runtime (stand-in): cannot write %s", path);
+    }
+    free(text);
+}
+
+int main(int count, char **words) {
+    const char *bundle = ".";
+    int creates = 0, place;
+    for (place = 1; place < count; place++) {
+        if (!strcmp(words[place], "create") || !strcmp(words[place], "run"))
+            creates = 1;
+        else if ((!strcmp(words[place], "--bundle") || !strcmp(words[place], "-b")) && place + 1 < count)
+            bundle = words[place + 1];
+        else if (!strncmp(words[place], "--bundle=", 9))
+            bundle = words[place] + 9;
+    }
+    if (creates)
+        give_gpu(bundle);
+    words[0] = "runc";
+    execvp("runc", words);
+    fail("nvidia-container-runtime (stand-in): runc is not there");
+    return 1;
+}

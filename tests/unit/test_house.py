@@ -1,0 +1,211 @@
+"""The house is in order: what is said in two places is the same in both."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.yml"))
+HOST_CODE = sorted(
+    path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py")
+)
+
+
+def _load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _commented_variables(text: str) -> set[str]:
+    """Names that a defaults file gives as a comment: inputs without a default."""
+    return set(re.findall(r"^# ?([a-z][a-z0-9]*_[a-z0-9_]*):", text, re.MULTILINE))
+
+
+def _public(role: Path) -> set[str]:
+    return set(_load(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {}))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_role_specifies_exactly_the_arguments_that_its_defaults_list(role: Path) -> None:
+    defaults = role / "defaults/main.yml"
+    listed = set(_load(defaults) or {}) | {
+        name for name in _commented_variables(defaults.read_text()) if name in _public(role)
+    }
+    assert listed == _public(role)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_default_that_the_specification_gives_is_that_of_the_defaults(role: Path) -> None:
+    defaults = _load(role / "defaults/main.yml") or {}
+    specs = _load(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+    said = {name: spec["default"] for name, spec in specs.items() if "default" in spec}
+    assert said == {name: defaults.get(name) for name in said}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_public_variables_begin_with_the_role_s_name(role: Path) -> None:
+    assert [name for name in _public(role) if not name.startswith(f"{role.name}_")] == []
+
+
+@pytest.mark.parametrize("place", ["inventory/group_vars/all.yml", "README.md"])
+def test_every_public_variable_is_named_for_people(place: str) -> None:
+    named = set(re.findall(r"[a-z][a-z0-9_]+", (ROOT / place).read_text()))
+    public = set().union(*(_public(role) for role in ROLES))
+    assert sorted(public - named) == []
+
+
+def test_the_example_inventory_names_no_variable_that_does_not_exist() -> None:
+    text = (ROOT / "inventory/group_vars/all.yml").read_text()
+    public = set().union(*(_public(role) for role in ROLES))
+    assert sorted(_commented_variables(text) - public) == []
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    newest = re.search(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert project is not None
+    assert newest is not None
+    assert _load(ROOT / "galaxy.yml")["version"] == project[1] == newest[1]
+
+
+# ---- Code that runs on hosts ------------------------------------------------------------------
+
+NOT_IN_27 = (
+    ast.JoinedStr,
+    ast.AnnAssign,
+    ast.AsyncFunctionDef,
+    ast.Await,
+    ast.Nonlocal,
+    ast.YieldFrom,
+    ast.NamedExpr,
+    ast.MatMult,
+    ast.Match,
+    ast.Starred,
+)
+
+
+def _not_in_python27(source: str) -> Iterator[str]:
+    """What a Python 2.7 parser would refuse in this source, as `line: construct`."""
+    tree = ast.parse(source)
+    calls_with_star = {
+        id(argument)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in node.args
+    }
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, NOT_IN_27) and id(node) not in calls_with_star:
+            yield f"{line}: {type(node).__name__}"
+        elif isinstance(node, ast.arguments) and (node.kwonlyargs or node.posonlyargs):
+            yield f"{node.args[0].lineno if node.args else 0}: keyword-only or positional-only"
+        elif (isinstance(node, ast.arg) and node.annotation) or (
+            isinstance(node, ast.FunctionDef) and node.returns
+        ):
+            yield f"{line}: annotation"
+        elif isinstance(node, ast.Raise) and node.cause:
+            yield f"{line}: raise from"
+        elif isinstance(node, ast.Dict) and None in node.keys:
+            yield f"{line}: ** in a dict"
+        elif isinstance(node, ast.ClassDef) and node.keywords:
+            yield f"{line}: keyword of a class"
+
+
+@pytest.mark.parametrize("path", HOST_CODE, ids=lambda path: path.stem)
+def test_code_for_hosts_keeps_python_27_syntax(path: Path) -> None:
+    assert list(_not_in_python27(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['f"{x}"', "x: int = 1", "def f(a, *, b): pass", "raise A from b", "def f() -> int: pass"],
+)
+def test_the_check_for_python_27_syntax_finds_what_it_is_for(source: str) -> None:
+    assert list(_not_in_python27(source)) != []
+
+
+def test_code_for_hosts_compiles_under_python_27_where_there_is_one() -> None:
+    # Without one the test above stands alone; this one then has the newest Python to compile for.
+    pythons = [
+        *Path.home().glob(".pyenv/versions/2.7.*/bin/python"),
+        *(Path(found) for name in ("python2.7", "python3") if (found := shutil.which(name))),
+    ]
+    compile_all = "import sys; [compile(open(p).read(), p, 'exec') for p in sys.argv[1:]]"
+    for python in pythons:
+        ran = subprocess.run(
+            [python, "-c", compile_all, *HOST_CODE], capture_output=True, text=True, check=False
+        )
+        # A pyenv shim answers 127 where its version is not chosen; a syntax error is 1.
+        if ran.returncode != 127:
+            assert ran.returncode == 0, f"{python}: {ran.stderr}"
+            return
+    pytest.fail("no Python was found that runs")
+
+
+@pytest.mark.parametrize("path", HOST_CODE, ids=lambda path: path.stem)
+def test_code_for_hosts_begins_as_python_2_and_3_alike(path: Path) -> None:
+    text = path.read_text()
+    assert "from __future__ import absolute_import, division, print_function" in text
+    assert "__metaclass__ = type" in text
+
+
+# ---- What must not be in it -------------------------------------------------------------------
+
+PUBLIC_HOSTS = (
+    "debian.org", "pypi.org", "pythonhosted.org", "python.org", "docker.com", "nvidia.com",
+    "github.io", "github.com", "ubuntu.com", "google.com", "nodesource.com",
+)  # fmt: skip
+
+
+def _hosts(text: str) -> set[str]:
+    return {
+        host for url in re.findall(r"\w+://[^\s\"'\]]+", text) if (host := urlsplit(url).hostname)
+    }
+
+
+def _registries_of_this_machine() -> set[str]:
+    """Host names in this machine's apt and pip configuration that are not public ones."""
+    places = [
+        *Path("/etc/apt").rglob("*"),
+        Path("/etc/pip.conf"),
+        *(Path.home() / place for place in (".pip/pip.conf", ".config/pip/pip.conf", ".netrc")),
+    ]
+    found = _hosts(" ".join(value for name, value in os.environ.items() if "INDEX_URL" in name))
+    for place in places:
+        if place.is_file() and place.suffix not in (".gpg", ".asc"):
+            found |= _hosts(place.read_text(errors="replace"))
+    return {
+        host
+        for host in found
+        if "." in host and not any(host == h or host.endswith(f".{h}") for h in PUBLIC_HOSTS)
+    }
+
+
+def test_no_file_names_a_registry_of_the_machine_it_was_written_on() -> None:
+    files = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, check=True,
+    ).stdout.decode().split("\0")  # fmt: skip
+    names = _registries_of_this_machine()
+    telling = [
+        f"{name}: {host}"
+        for name in files
+        if name and (ROOT / name).is_file()
+        for host in names
+        if host.encode() in (ROOT / name).read_bytes()
+    ]
+    assert telling == []
+
+
+def test_registries_are_told_from_public_hosts() -> None:
+    assert _hosts("deb [x=y] http://mirror.corp.test:8080/debian x") == {"mirror.corp.test"}
