@@ -1,0 +1,456 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: apt_pinned_sets
+short_description: Install sets of exactly pinned packages in one transaction
+description:
+  - Writes the sets' apt sources and keyrings, removes what must be absent, installs every package
+    of the sets at its exact version (downgrades included), all in one transaction, and holds them.
+  - A repository's key is trusted only if its fingerprint is the wanted one. Other entries with the
+    same URI are replaced, whatever their file is called; files as they were are kept in
+    C(/var/backups/gpuprov).
+  - The transaction is simulated first. Where apt would remove anything else, the module names it and
+    stops. Nothing is ever purged.
+  - A host on which nothing differs is left alone, without asking the network.
+author: gpuprov contributors
+options:
+  sets:
+    description:
+      - The package sets, each with C(role), C(packages) (name and version), C(hold),
+        C(install_recommends), C(remove) and C(source), which may be empty.
+    type: list
+    elements: dict
+    required: true
+  lock_timeout:
+    description: Seconds to wait for another apt or dpkg to finish.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Predicts without touching the host or the network.
+    support: full
+  diff_mode:
+    description: Shows the apt sources before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install one pinned package
+  gpuprov.gpuprov.apt_pinned_sets:
+    sets:
+      - role: docker_ce
+        packages: [{name: docker-ce-cli, version: "5:29.7.2-1~debian.12~bookworm"}]
+        hold: true
+        install_recommends: false
+        remove: [docker.io]
+        source: null
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or in check mode would be.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+import base64
+import glob
+import os
+import re
+import shutil
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp, package_set
+
+BACKUPS = "/var/backups/gpuprov"
+ENVIRONMENT = {
+    "LC_ALL": "C",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "NEEDRESTART_SUSPEND": "1",
+    "APT_LISTCHANGES_FRONTEND": "none",
+}
+OPTIONS = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=60", "-o", "Acquire::https::Timeout=60"]
+# Configuration files that an administrator changed stay, without a question that nobody answers.
+DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
+
+
+class AptError(Exception):
+    """The sets could not be installed; the message says why, for people."""
+
+
+class Apt:
+    """apt and dpkg on this host."""
+
+    def __init__(self, module, sets):
+        self.module = module
+        self.sets = sets
+        self.architecture = self.run("dpkg", "--print-architecture")[1].strip()
+
+    def run(self, *words):
+        """Return (exit status, stdout, stderr)."""
+        return self.module.run_command(list(words), environ_update=ENVIRONMENT)
+
+    # ---- what is there
+
+    def found(self):
+        """Return this host's half of the decision, in the shape of the probe's ``apt``."""
+        names = [package["name"] for one in self.sets for package in one["packages"]]
+        names += [name for one in self.sets for name in one["remove"]]
+        names += package_set.ENGINE + package_set.LEGACY_ENGINES
+        form = "${Package}\t${Version}\t${db:Status-Abbrev}\n"
+        packages = {}
+        # dpkg-query fails for names it does not know, and still shows the others.
+        for line in self.run("dpkg-query", "--show", "--showformat", form, *sorted(set(names)))[1].splitlines():
+            name, version, status = line.split("\t")
+            packages[name] = {"version": version, "status": status.strip(), "hold": status[:1] == "h"}
+        files = {}
+        paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
+        for path in ["/etc/apt/sources.list"] + paths:
+            if os.path.isfile(path):
+                files[path] = read(path).decode("utf-8", "replace")
+        keyrings = {}
+        for one in self.sets:
+            path = one["source"]["keyring"] if one["source"] else ""
+            if path and os.path.isfile(path):
+                status = os.stat(path)
+                keyrings[path] = {
+                    "mode": "%04o" % (status.st_mode & 0o7777),
+                    "uid": status.st_uid,
+                    "gid": status.st_gid,
+                    "data": base64.b64encode(read(path)).decode("ascii"),
+                }
+        return {"packages": packages, "source_files": files, "keyrings": keyrings}
+
+    def decide(self, found):
+        return [
+            change for one in self.sets for change in package_set.decide(one, found, self.architecture)
+        ]
+
+    # ---- sources
+
+    def fetch_key(self, url):
+        """Return the key at a URL or a path, in bytes."""
+        path = url[len("file://"):] if url.startswith("file://") else url
+        if path.startswith("/"):
+            try:
+                return read(path)
+            except (IOError, OSError) as error:
+                raise AptError("the key cannot be read: %s" % error)
+        # Slow to import, and needed on a first run only.
+        from ansible.module_utils.urls import open_url
+
+        why = None
+        for attempt in range(3):
+            try:
+                answer = open_url(url, timeout=30, follow_redirects="all", http_agent="gpuprov")
+                if url.startswith("https:") and not answer.geturl().startswith("https:"):
+                    raise AptError("%s redirects to %s, which is not HTTPS: refusing the key" % (url, answer.geturl()))
+                return answer.read()
+            except AptError:
+                raise
+            except Exception as error:  # urllib raises a dozen kinds, of which all mean the same here
+                why = error
+                time.sleep(attempt)
+        raise AptError("the key at %s cannot be fetched: %s" % (url, why))
+
+    def write_keyring(self, source):
+        try:
+            keyring = openpgp.only(self.fetch_key(source["key_url"]), source["key_fingerprint"])
+        except openpgp.KeyringError as error:
+            raise AptError("the key at %s is not trusted: %s" % (source["key_url"], error))
+        write(source["keyring"], keyring)
+
+    def write_source(self, source, files):
+        right, foreign = apt_sources.judge(source, files, self.architecture)
+        for path, text in sorted(foreign.items()):
+            back_up(path)
+            if text.strip():
+                write(path, text.encode("utf-8"))
+            else:
+                os.unlink(path)
+        path = apt_sources.path_of(source)
+        if not right:
+            if os.path.exists(path):
+                back_up(path)
+            write(path, apt_sources.render(source).encode("utf-8"))
+
+    def update(self, sources):
+        """Have apt read the given sources; raise AptError where one cannot be read or trusted."""
+        directory = tempfile.mkdtemp(prefix="gpuprov-sources-")
+        try:
+            os.chmod(directory, 0o755)  # apt reads as its own user
+            for source in sources:
+                path = apt_sources.path_of(source)
+                shutil.copy(path, directory)
+                os.chmod(os.path.join(directory, os.path.basename(path)), 0o644)
+            code, out, err = self.apt_get(
+                "-q", "update", "-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=" + directory,
+                "-o", "APT::Get::List-Cleanup=0",
+            )
+        finally:
+            shutil.rmtree(directory)
+        # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
+        said = [line for line in (out + err).splitlines() if re.match(r"(E|W|Err)[: ]", line)]
+        bad = [line for line in said if not line.startswith("W: ") or re.search(r"Failed to fetch|GPG error|not signed", line)]
+        if code or bad:
+            uris = " ".join(uri for source in sources for uri in source["uris"])
+            raise AptError("apt cannot use %s: %s" % (uris, "; ".join(bad[-3:] or said[-3:]) or "exit status %d" % code))
+
+    # ---- packages
+
+    def apt_get(self, *words):
+        """Run apt-get once nobody else holds its locks."""
+        self.wait_for_lock()
+        return self.run("apt-get", *(OPTIONS + list(words)))
+
+    def wait_for_lock(self):
+        deadline = time.time() + self.module.params["lock_timeout"]
+        while True:
+            holder = lock_holder()
+            if not holder:
+                return
+            if time.time() > deadline:
+                raise AptError(
+                    "%s has held apt's lock for %d s; wait for it, or raise the lock timeout"
+                    % (holder, self.module.params["lock_timeout"])
+                )
+            time.sleep(1)
+
+    def has(self, package):
+        """Return the versions of a package that apt knows, newest first."""
+        versions = []
+        for line in self.run("apt-cache", "madison", package)[1].splitlines():
+            fields = line.split("|")
+            if len(fields) > 1 and fields[1].strip() not in versions:
+                versions.append(fields[1].strip())
+        return versions
+
+    def transaction(self, found):
+        """Return the words of the one apt-get that makes the packages right, or none."""
+        words = []
+        for one in self.sets:
+            for package in one["packages"]:
+                have = found["packages"].get(package["name"])
+                if not package_set.is_installed(have) or have["version"] != package["version"]:
+                    words.append("%s=%s" % (package["name"], package["version"]))
+            for name in one["remove"]:
+                if package_set.is_present(found["packages"].get(name)):
+                    words.append(name + "-")
+        if not words:
+            return []
+        # What is right already is named too, so that apt does not move it to suit the others.
+        for one in self.sets:
+            for package in one["packages"]:
+                word = "%s=%s" % (package["name"], package["version"])
+                if word not in words:
+                    words.append(word)
+        return words
+
+    def install(self, words):
+        recommends = any(one["install_recommends"] for one in self.sets)
+        command = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"]
+        command += DPKG_OPTIONS + ([] if recommends else ["--no-install-recommends"])
+        self.simulate(command, words)
+        code, out, err = self.apt_get(*(command + ["install"] + words))
+        if code:
+            lines = [line for line in (out + err).splitlines() if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())]
+            raise AptError("apt could not install the set: %s" % ("; ".join(lines[-4:]) or err.strip()[-300:]))
+
+    def simulate(self, command, words):
+        code, out, err = self.apt_get(*(command + ["--simulate", "install"] + words))
+        if code and "unmet dependencies" in out + err:
+            # A host that never read its distribution's lists cannot satisfy any dependency.
+            self.apt_get("-q", "update")
+            code, out, err = self.apt_get(*(command + ["--simulate", "install"] + words))
+        if code:
+            text = re.sub(r"\s+", " ", (out + err).split("unmet dependencies:")[-1]).strip()
+            raise AptError("the set cannot be installed here: %s" % text[-500:])
+        allowed = set(word[:-1] for word in words if word.endswith("-"))
+        extra = [line.split()[1] for line in out.splitlines() if line.startswith("Remv ")]
+        extra = [name for name in extra if name not in allowed]
+        if extra:
+            raise AptError(
+                "apt would have to remove %s as well; remove it yourself, or name it in docker_ce_remove_packages"
+                % ", ".join(extra)
+            )
+
+    def check_versions(self, words, sources):
+        """Raise AptError for a version that no repository has, naming those that it has."""
+        missing = self.missing(words)
+        if missing and sources:
+            self.update(sources)
+            missing = self.missing(words)
+        if missing:
+            name, version = missing[0]
+            uris = " ".join(uri for one in self.sets if one["source"] for uri in one["source"]["uris"])
+            have = ", ".join(self.has(name)[:10]) or "no version of it"
+            raise AptError("%s %s is not in %s; it has %s" % (name, version, uris or "apt's sources", have))
+
+    def missing(self, words):
+        pairs = [word.split("=", 1) for word in words if "=" in word]
+        known = {}
+        for line in self.run("apt-cache", "madison", *[name for name, _version in pairs])[1].splitlines():
+            fields = [field.strip() for field in line.split("|")]
+            if len(fields) > 1:
+                known.setdefault(fields[0], set()).add(fields[1])
+        installed = self.found()["packages"]
+        return [
+            (name, version)
+            for name, version in pairs
+            if version not in known.get(name, ()) and (installed.get(name) or {}).get("version") != version
+        ]
+
+    def hold(self):
+        found = self.found()["packages"]
+        for command, wish in (("hold", True), ("unhold", False)):
+            names = [
+                package["name"]
+                for one in self.sets
+                for package in one["packages"]
+                if bool(one["hold"]) == wish and found[package["name"]]["hold"] != wish
+            ]
+            if names:
+                code, _out, err = self.run("apt-mark", command, *names)
+                if code:
+                    raise AptError("apt-mark %s failed: %s" % (command, err.strip()))
+
+    def apply(self, found):
+        if any(os.listdir(path) for path in ("/var/lib/dpkg/updates",) if os.path.isdir(path)) or any(
+            package["status"][1:2] in "UFHW" for package in found["packages"].values()
+        ):
+            self.wait_for_lock()
+            self.run("dpkg", "--force-confdef", "--force-confold", "--configure", "-a")
+            found = self.found()
+        changes = self.decide(found)
+        sources = [one["source"] for one in self.sets if one["source"]]
+        stale = []
+        for source in sources:
+            subjects = [change["subject"] for change in changes]
+            if "keyring %s" % source["name"] in subjects:
+                self.write_keyring(source)
+                stale.append(source)
+            if "apt source %s" % source["name"] in subjects:
+                self.write_source(source, self.found()["source_files"])
+                if source not in stale:
+                    stale.append(source)
+        if stale:
+            self.update(stale)
+        words = self.transaction(found)
+        if words:
+            self.check_versions(words, [source for source in sources if source not in stale])
+            self.install(words)
+        self.hold()
+        left = self.decide(self.found())
+        if left:
+            what = ", ".join("%s is %s" % (change["subject"], change["from"] or "missing") for change in left)
+            raise AptError("apt ran, and yet not everything is as wanted: %s" % what)
+
+
+def lock_holder():
+    """Return who holds one of apt's locks, as "NAME (process PID)", or None."""
+    inodes = {}
+    for path in LOCKS:
+        if os.path.exists(path):
+            inodes[str(os.stat(path).st_ino)] = path
+    try:
+        with open("/proc/locks") as handle:
+            rows = [line.split() for line in handle]
+    except (IOError, OSError):
+        return None
+    for row in rows:
+        # 1: POSIX  ADVISORY  WRITE 1234 08:01:131077 0 EOF
+        if len(row) < 6 or row[1] == "->" or row[5].rpartition(":")[2] not in inodes:
+            continue
+        path = inodes[row[5].rpartition(":")[2]]
+        try:
+            # The number of an inode says nothing without its file system.
+            opened = [os.path.realpath(entry) for entry in glob.glob("/proc/%s/fd/*" % row[4])]
+            if path in opened:
+                with open("/proc/%s/comm" % row[4]) as handle:
+                    return "%s (process %s)" % (handle.read().strip(), row[4])
+        except (IOError, OSError):
+            continue
+    return None
+
+
+def read(path):
+    with open(path, "rb") as handle:
+        return handle.read()
+
+
+def write(path, data):
+    """Replace a file atomically: root's, 0644, in a directory that apt's user can read."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        os.makedirs(directory)
+        os.chmod(directory, 0o755)
+    handle, temporary = tempfile.mkstemp(prefix=".gpuprov-", dir=directory)
+    try:
+        with os.fdopen(handle, "wb") as replacement:
+            replacement.write(data)
+            os.fchmod(replacement.fileno(), 0o644)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def back_up(path):
+    """Copy a file to where no program looks for sources."""
+    if not os.path.isdir(BACKUPS):
+        os.makedirs(BACKUPS)
+        os.chmod(BACKUPS, 0o700)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    shutil.copy2(path, os.path.join(BACKUPS, "%s.%s" % (os.path.basename(path), stamp)))
+
+
+def source_diff(apt, found):
+    """Return the sources before and after, as text."""
+    before, after = {}, {}
+    for one in apt.sets:
+        if one["source"]:
+            right, foreign = apt_sources.judge(one["source"], found["source_files"], apt.architecture)
+            path = apt_sources.path_of(one["source"])
+            if not right:
+                before[path] = found["source_files"].get(path, "")
+                after[path] = apt_sources.render(one["source"])
+            for path, text in foreign.items():
+                before[path], after[path] = found["source_files"][path], text
+    return [
+        {"before_header": path, "after_header": path, "before": before[path], "after": after[path]}
+        for path in sorted(before)
+    ]
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "sets": {"type": "list", "elements": "dict", "required": True},
+            "lock_timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    apt = Apt(module, module.params["sets"])
+    try:
+        found = apt.found()
+        changes = apt.decide(found)
+        diff = source_diff(apt, found) if module._diff else []
+        if changes and not module.check_mode:
+            apt.apply(found)
+    except (AptError, package_set.PackageSetError) as error:
+        module.fail_json(msg=str(error))
+    except (IOError, OSError) as error:
+        module.fail_json(msg="a file could not be written: %s" % error)
+    module.exit_json(changed=bool(changes), changes=changes, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
