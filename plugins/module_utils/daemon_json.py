@@ -108,6 +108,8 @@ _TYPES = {
 }
 
 _DISRUPTIONS = ("none", "reload", "restart")
+# dockerd takes a scheme, a host and nothing else, and does not start with anything else.
+_MIRROR = re.compile(r"^https?://[^/\s\[\]\"'?#]+/?\Z")
 _CREDENTIALS = re.compile(r"(://)[^/@\s\"']+@")
 
 
@@ -302,6 +304,10 @@ def type_errors(config):
             good = isinstance(value, wanted)
         if not good:
             errors.append("daemon.json: %s is to be of type %s, not %s" % (key, wanted.__name__, shown(value)))
+    mirrors = config.get("registry-mirrors")
+    for mirror in mirrors if isinstance(mirrors, list) else []:
+        if not _MIRROR.match(str(mirror)):
+            errors.append("daemon.json: registry-mirrors: %s is not the URL of a registry" % shown(mirror))
     for name, runtime in sorted((config.get("runtimes") or {}).items() if isinstance(config.get("runtimes"), dict) else []):
         if not isinstance(runtime, dict):
             errors.append("daemon.json: runtimes.%s is to be an object, not %s" % (name, shown(runtime)))

@@ -129,6 +129,8 @@ class Docker:
         self.module = module
 
     def _run(self, *words):
+        if not self.module.get_bin_path(words[0]):
+            return 127, "", "%s is not installed" % words[0]
         return self.module.run_command(list(words), environ_update={"LC_ALL": "C"})
 
     def service(self):

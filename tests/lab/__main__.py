@@ -8,44 +8,58 @@ import sys
 from tests.lab import images, lab
 
 
-def main() -> int:
-    """Run one command; return its exit status."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="build the images and repositories, if they are not cached")
-    up = commands.add_parser("up", help="bring a lab up; harmless if it is up")
+    up = commands.add_parser("up", help="bring a lab up and print its inventory's path")
     up.add_argument("name")
     up.add_argument("--hosts", default="debian12,debian13", help="e.g. debian11:2,debian12,xenial")
-    up.add_argument("--pristine", action="store_true", help="start hosts afresh that are there already")
+    up.add_argument("--pristine", action="store_true", help="start afresh the hosts that are up")
     down = commands.add_parser("down", help="take a lab away, or all of them")
     down.add_argument("name", nargs="?")
     down.add_argument("--all", action="store_true")
-    reset = commands.add_parser("reset", help="start hosts afresh")
+    reset = commands.add_parser("reset", help="start hosts afresh, all of them if none is named")
     reset.add_argument("name")
     reset.add_argument("host", nargs="*")
     shell = commands.add_parser("ssh", help="log in to a host, or run a command there")
     shell.add_argument("name")
-    shell.add_argument("host")
+    shell.add_argument("host", help="HOST or USER@HOST")
     shell.add_argument("words", nargs=argparse.REMAINDER)
     commands.add_parser("status", help="what is up")
-    arguments = parser.parse_args()
+    return parser
 
-    if arguments.command == "build":
-        images.build()
-    elif arguments.command == "up":
-        print(lab.Lab(arguments.name).up(arguments.hosts, pristine=arguments.pristine).inventory)
-    elif arguments.command == "down":
-        if not arguments.all and not arguments.name:
-            parser.error("name a lab, or --all")
-        for name in lab.names() if arguments.all else [arguments.name]:
-            lab.Lab(name).down()
-    elif arguments.command == "reset":
-        one = lab.Lab(arguments.name)
-        one.reset(arguments.host or [host.name for host in one.hosts()])
-    elif arguments.command == "ssh":
-        return lab.Lab(arguments.name).host(arguments.host).ssh(arguments.words)
-    elif arguments.command == "status":
-        print(lab.status(), end="")
+
+def _ssh(name: str, target: str, words: list[str]) -> int:
+    user, _at, host = target.rpartition("@")
+    return lab.Lab(name).host(host).ssh(words, user or "root")
+
+
+def main() -> int:
+    """Run one command; return its exit status."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command == "down" and bool(arguments.name) == arguments.all:
+        parser.error("name a lab, or --all")
+    try:
+        if arguments.command == "build":
+            images.build()
+        elif arguments.command == "up":
+            one = lab.Lab(arguments.name)
+            one.up(arguments.hosts, pristine=arguments.pristine)
+            print(one.inventory)
+        elif arguments.command == "down":
+            for name in lab.names() if arguments.all else [arguments.name]:
+                lab.Lab(name).down()
+        elif arguments.command == "reset":
+            lab.Lab(arguments.name).reset(*arguments.host)
+        elif arguments.command == "ssh":
+            return _ssh(arguments.name, arguments.host, arguments.words)
+        else:
+            print(lab.status(), end="")
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

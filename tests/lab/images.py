@@ -31,15 +31,15 @@ DISTROS = (*SUITES, "xenial")
 
 # What a small server install has, and what the vendors' packages depend on beside each other.
 PACKAGES = (
-    *"systemd systemd-sysv dbus openssh-server python3 python3-apt sudo iproute2 iptables".split(),
-    *"procps gpg ca-certificates curl adduser init-system-helpers e2fsprogs xz-utils kmod".split(),
-    *"libdevmapper1.02.1 libseccomp2 libltdl7 tini".split(),
+    *["systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "sudo", "iproute2", "iptables"],
+    *["procps", "gpg", "ca-certificates", "curl", "adduser", "init-system-helpers", "e2fsprogs", "xz-utils", "kmod"],
+    *["libdevmapper1.02.1", "libseccomp2", "libltdl7", "tini"],
 )
 # Served to the hosts as their distribution, with all that these depend on.
 DISTRO_PACKAGES = {
-    "bullseye": "docker.io containerd runc python3 python3-apt python2.7".split(),
-    "bookworm": "docker.io containerd runc python3 python3-apt".split(),
-    "trixie": "docker.io docker-cli containerd runc python3 python3-apt".split(),
+    "bullseye": ["docker.io", "containerd", "runc", "python3", "python3-apt", "python2.7"],
+    "bookworm": ["docker.io", "containerd", "runc", "python3", "python3-apt"],
+    "trixie": ["docker.io", "docker-cli", "containerd", "runc", "python3", "python3-apt"],
 }
 # Used by the lab itself, from this suite.
 TOOL_SUITE = "bookworm"
@@ -79,10 +79,10 @@ chmod 0600 /etc/ssh/ssh_host_ed25519_key
 """
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command and return it with its output; raise RuntimeError with that where it fails."""
     command = [str(word) for word in words]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=directory)
     if done.returncode:
         raise RuntimeError(
             f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"

@@ -1,11 +1,14 @@
-"""Labs: hosts in podman containers with systemd, sshd and an address each, and their servers."""
+"""Labs: hosts in podman containers with systemd, sshd and an address each, and their server."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import zlib
@@ -13,44 +16,61 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.lab import images, repositories
+from tests.lab import images, registry, repositories
 from tests.lab.images import run, step
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HTTP_PORT = 8000
 REGISTRY_PORT = 5000
 PREFIX = "gpuprov-"
-# Measured (tests/lab/README.md): what a systemd host with a dockerd of its own takes in podman.
-LIMITS = "--ulimit nofile=20000:20000 --ulimit nproc=10000:10000".split()
+LABEL = "gpuprov-lab"
+# Seconds that a host, or the server, may take to come up.
+PATIENCE = 120
+# Measured (README.md): what a systemd host with a dockerd of its own takes in podman.
+LIMITS = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
 HOST_OPTIONS = (
-    *"--systemd=always --privileged --cgroupns=private -v /var/lib/docker -v /var/lib/containerd".split(),
+    *["--systemd=always", "--privileged", "--cgroupns=private"],
+    *["-v", "/var/lib/docker", "-v", "/var/lib/containerd"],
     *LIMITS,
 )
+# A host takes about five of the kernel's inotify instances; its default of 128 is not enough.
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+
+
+def _command(*words: str | Path) -> list[str]:
+    # crun, where it is podman's default, refuses a hybrid cgroup hierarchy.
+    return ["podman", "--runtime", "runc", *map(str, words)]
 
 
 def podman(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run podman with the one runtime that takes this machine's cgroups."""
-    command = ["podman", "--runtime", "runc", *map(str, words)]
+    """Run podman; with check, raise RuntimeError with its output where it fails."""
     if check:
-        return run(*command)
-    return subprocess.run(command, text=True, capture_output=True, check=False)
+        return run(*_command(*words))
+    return subprocess.run(_command(*words), text=True, capture_output=True, check=False)
 
 
 def names() -> list[str]:
-    """The names of the labs that are up, or that a crash left behind."""
-    answer = podman("network", "ls", "--format", "{{.Name}}").stdout
-    return sorted(name.removeprefix(PREFIX) for name in answer.split() if name.startswith(PREFIX))
+    """The names of the labs that are up, or that a crash left something of."""
+    networks = podman("network", "ls", "--format", "{{.Name}}").stdout.split()
+    containers = podman(
+        "ps", "-a", "--filter", f"label={LABEL}", "--format", f'{{{{index .Labels "{LABEL}"}}}}'
+    ).stdout.split()
+    directories = (path.name for path in (CHECKOUT / ".lab").glob("*"))
+    found = {name.removeprefix(PREFIX) for name in networks if name.startswith(PREFIX)}
+    return sorted(found.union(containers, directories))
 
 
 def status() -> str:
-    """What is up, as text."""
-    return podman("ps", "-a", "--filter", "label=gpuprov-lab", "--format", "{{.Names}}\t{{.Status}}").stdout
+    """What is up, as text: a container a line."""
+    form = "{{.Names}}\t{{.Status}}"
+    return podman("ps", "-a", "--filter", f"label={LABEL}", "--format", form).stdout
 
 
 @dataclass(frozen=True)
 class Host:
-    """One lab host."""
+    """One lab host. directory is its lab's, with the key that logs in and known_hosts."""
 
     name: str
     distro: str
@@ -58,54 +78,79 @@ class Host:
     container: str
     directory: Path
 
-    def run(self, command: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run shell commands on the host as root, past ssh."""
-        words = ["podman", "--runtime", "runc", "exec", "-i", self.container, "bash", "-c", command]
-        done = subprocess.run(words, text=True, capture_output=True, input=stdin or "", check=False)
+    def run(
+        self, command: str, check: bool = True, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run shell commands on the host as root, past ssh; input is their standard input.
+
+        With check, raises RuntimeError with the output where they fail.
+        """
+        done = subprocess.run(
+            _command("exec", "-i", self.container, "bash", "-c", command),
+            text=True, capture_output=True, input=input or "", check=False,
+        )  # fmt: skip
         if check and done.returncode:
-            raise RuntimeError(f"{self.name}: {command}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"{self.name}: {command}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return done
 
-    def ssh(self, words: Sequence[str]) -> int:
+    def ssh(self, words: Sequence[str], user: str = "root") -> int:
         """Log in, or run a command; return its exit status."""
-        return subprocess.run(["ssh", *self.ssh_options(), f"root@{self.address}", *words], check=False).returncode
+        command = ["ssh", *self.ssh_options(), f"{user}@{self.address}", *words]
+        return subprocess.run(command, check=False).returncode
 
     def ssh_options(self) -> list[str]:
         """What ssh needs to know this host and to be let in."""
-        return ["-i", str(self.directory / "id_ed25519"), "-o", f"UserKnownHostsFile={self.directory / 'known_hosts'}"]
+        known = f"UserKnownHostsFile={self.directory / 'known_hosts'}"
+        return ["-i", str(self.directory / "id_ed25519"), "-o", known, "-o", "IdentitiesOnly=yes"]
 
 
 class Lab:
     """A lab: a network of its own, a server for packages and images, and hosts."""
 
     def __init__(self, name: str) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", name):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
             raise ValueError(f"a lab's name is of small letters, digits and hyphens: {name!r}")
         self.name = name
         self.network = PREFIX + name
         self.directory = CHECKOUT / ".lab" / name
         self.inventory = self.directory / "hosts.ini"
+        self._prefix: str | None = None
 
     # ---- addresses
 
     def _subnet(self) -> str:
         """The first three numbers of the lab's addresses, e.g. 10.89.7."""
-        answer = podman("network", "inspect", self.network, "--format", "{{range .Subnets}}{{.Subnet}}{{end}}", check=False)
-        if answer.returncode == 0:
-            return answer.stdout.strip().rsplit(".", 1)[0]
+        if self._prefix is None:
+            self._prefix = self._known_subnet() or self._new_subnet()
+        return self._prefix
+
+    def _known_subnet(self) -> str | None:
+        answer = podman("network", "inspect", self.network, check=False)
+        if answer.returncode:
+            return None
+        subnet: str = json.loads(answer.stdout)[0]["subnets"][0]["subnet"]
+        return subnet.rsplit(".", 1)[0]
+
+    def _new_subnet(self) -> str:
+        """Make the lab's network: the subnet follows from the name, or is the next free one."""
+        start = zlib.crc32(self.name.encode()) % 200
+        problem = ""
         with images.locked("network"):
-            taken = podman("network", "ls", "--format", "{{.Name}}").stdout.split()
-            used = set()
-            for other in taken:
-                inspected = podman("network", "inspect", other, "--format", "{{range .Subnets}}{{.Subnet}}{{end}}")
-                used.add(inspected.stdout.strip())
-            start = zlib.crc32(self.name.encode()) % 200
-            for step_number in range(200):
-                prefix = f"10.89.{20 + (start + step_number) % 200}"
-                if f"{prefix}.0/24" not in used:
-                    podman("network", "create", "--disable-dns", "--subnet", f"{prefix}.0/24", self.network)
+            for number in range(200):
+                prefix = f"10.89.{20 + (start + number) % 200}"
+                subnet = f"{prefix}.0/24"
+                made = podman(
+                    "network", "create", "--disable-dns", "--subnet", subnet, self.network,
+                    check=False,
+                )  # fmt: skip
+                if made.returncode == 0:
                     return prefix
-        raise RuntimeError("no subnet is free: python -m tests.lab down --all")
+                problem = made.stderr
+                if "subnet" not in problem and "network" not in problem:
+                    break
+        raise RuntimeError(f"no network for the lab {self.name}: {problem}")
 
     @property
     def server(self) -> str:
@@ -121,161 +166,226 @@ class Lab:
 
     def hosts(self) -> list[Host]:
         """The hosts of the lab as it was last brought up."""
+        rows = self.directory / "hosts"
+        if not rows.exists():
+            raise RuntimeError(f"the lab {self.name} is not up: python -m tests.lab up {self.name}")
         subnet = self._subnet()
         hosts = []
-        for line in (self.directory / "hosts").read_text().split():
+        for line in rows.read_text(encoding="utf-8").split():
             name, distro, number = line.split(":")
-            hosts.append(Host(name, distro, f"{subnet}.{number}", f"{self.network}-{name}", self.directory))
+            container = f"{self.network}-{name}"
+            hosts.append(Host(name, distro, f"{subnet}.{number}", container, self.directory))
         return hosts
 
     def host(self, name: str) -> Host:
         """One host by its name."""
-        return next(host for host in self.hosts() if host.name == name)
+        for host in self.hosts():
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in self.hosts())
+        raise ValueError(f"the lab {self.name} has no host {name!r}, it has {known}")
 
-    def up(self, spec: str, pristine: bool = False) -> Lab:
-        """Bring the lab up with the hosts that spec names, e.g. ``debian11:2,xenial``; return it.
+    def up(self, spec: str = "debian12,debian13", pristine: bool = False) -> list[Host]:
+        """Bring the lab up with the hosts that spec names, e.g. ``debian11:2,xenial``.
 
-        Hosts that are up stay as they are, unless pristine; what a crash left is repaired.
+        Hosts that are up stay as they are, unless pristine; what a crash left is repaired, and
+        hosts that spec does not name go. Returns when all can be logged in to.
         """
+        wanted = parse(spec)
         images.build()
-        wanted = self._parse(spec)
         with images.locked(f"lab-{self.name}"), step(f"{self.name}: {len(wanted)} hosts up"):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._subnet()
-            (self.directory / "hosts").write_text("".join(f"{':'.join(row)}\n" for row in wanted))
-            self._write_files()
-            self._serve()
-            keep = {host.container for host in self.hosts()}
-            for container in self._containers():
-                if container not in keep and not container.endswith("-server"):
-                    self._remove(container)
-            missing = [host for host in self.hosts() if pristine or not self._running(host)]
-            self.start(missing)
-        return self
+            rows = "".join(f"{':'.join(row)}\n" for row in wanted)
+            (self.directory / "hosts").write_text(rows, encoding="utf-8")
+            hosts = self.hosts()
+            self._write_files(hosts)
+            found = self._containers()
+            self._serve(found)
+            keep = {f"{self.network}-server", *(host.container for host in hosts)}
+            self._remove([name for name in found if name not in keep], found)
+            self._start([one for one in hosts if pristine or not self._is_up(one, found)], found)
+        return hosts
+
+    def reset(self, *hosts: Host | str) -> None:
+        """Start hosts (none named: all) afresh: pristine, same name, address and host key."""
+        with images.locked(f"lab-{self.name}"):
+            named = [self.host(one) if isinstance(one, str) else one for one in hosts]
+            self._start(named or self.hosts(), self._containers())
+
+    def down(self) -> None:
+        """Take everything of the lab away; harmless where there is nothing."""
+        with images.locked(f"lab-{self.name}"):
+            found = self._containers()
+            self._remove(found, found)
+            podman("network", "rm", "-f", self.network, check=False)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self._prefix = None
+
+    def _containers(self) -> dict[str, dict[str, Any]]:
+        """What podman knows of each of the lab's containers, by name."""
+        listed = podman(
+            "ps", "-a", "--filter", f"label={LABEL}={self.name}", "--format", "{{.Names}}"
+        ).stdout.split()
+        if not listed:
+            return {}
+        # One that goes meanwhile makes podman fail, and still say what it knows of the others.
+        answer = podman("container", "inspect", *listed, check=False)
+        return {one["Name"]: one for one in json.loads(answer.stdout or "[]")}
 
     @staticmethod
-    def _parse(spec: str) -> list[tuple[str, str, str]]:
-        """Parse a spec into rows (name, distro, last number of the address)."""
-        rows: list[tuple[str, str, str]] = []
-        for part in spec.split(","):
-            distro, _colon, count = part.partition(":")
-            if distro not in images.DISTROS:
-                raise ValueError(f"no such host: {distro!r}; there are {', '.join(images.DISTROS)}")
-            for number in range(1, int(count or 1) + 1):
-                name = distro if not count else f"{distro}-{number:02}"
-                rows.append((name, distro, str(10 + len(rows))))
-        return rows
+    def _address(container: dict[str, Any]) -> str:
+        for network in container["NetworkSettings"]["Networks"].values():
+            return str(network["IPAddress"])
+        return ""
 
-    def reset(self, hosts: Iterable[str]) -> None:
-        """Start hosts afresh: pristine, with the same address and host key."""
-        self.start([self.host(name) for name in hosts])
+    def _is_up(self, host: Host, found: dict[str, dict[str, Any]]) -> bool:
+        """Whether a host is up, of the current image and with the address that is wanted."""
+        one = found.get(host.container)
+        return (
+            one is not None
+            and one["State"]["Status"] == "running"
+            and one["ImageName"] == images.image(host.distro)
+            and self._address(one) == host.address
+            and host.run("systemctl is-system-running", check=False).stdout.strip() == "running"
+        )
 
-    def start(self, hosts: Sequence[Host]) -> None:
-        """Start hosts, replacing those that are there; return when they can be logged in to."""
+    def _remove(self, containers: Iterable[str], found: dict[str, dict[str, Any]]) -> None:
+        there = [name for name in containers if name in found]
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(self._start, hosts))
+            list(
+                pool.map(lambda name: podman("rm", "-f", "-v", "-t", "0", name, check=False), there)
+            )
+        for name in there:
+            _hang_up(self._address(found[name]))
+
+    def _start(self, hosts: Sequence[Host], found: dict[str, dict[str, Any]]) -> None:
+        """Start hosts, replacing those that are there; return when they can be logged in to."""
+        needed = 512 + 8 * len(hosts)
+        if hosts and int(INOTIFY.read_text()) < needed:
+            INOTIFY.write_text("8192")
+        self._remove([host.container for host in hosts], found)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self._create, hosts))
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._wait, hosts))
 
-    def down(self) -> None:
-        """Take everything of the lab away."""
-        with images.locked(f"lab-{self.name}"):
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(self._remove, self._containers()))
-            podman("network", "rm", "-f", self.network, check=False)
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _containers(self) -> list[str]:
-        answer = podman("ps", "-a", "--filter", f"label=gpuprov-lab={self.name}", "--format", "{{.Names}}")
-        return answer.stdout.split()
-
-    def _running(self, host: Host) -> bool:
-        """Whether a host is up, of the current image and with the address that is wanted."""
-        answer = podman(
-            "inspect", host.container, "--format",
-            "{{.State.Running}} {{.ImageName}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", check=False,
+    def _create(self, host: Host) -> None:
+        words = (
+            "run", "-d", "--replace", "--name", host.container, "--hostname", host.name,
+            "--label", f"{LABEL}={self.name}", "--network", self.network, "--ip", host.address,
+            *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
-        return answer.stdout.split() == ["true", images.image(host.distro), host.address]
-
-    def _remove(self, container: str) -> None:
-        answer = podman(
-            "inspect", container, "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", check=False
-        )
-        podman("rm", "-f", "-v", "-t", "0", container, check=False)
-        address = answer.stdout.strip()
-        if address:
-            # A persistent ssh connection to the host that was would hang instead of failing.
-            listed = subprocess.run(["ss", "-Htnp", "dst", address], text=True, capture_output=True, check=False)
-            for pid in set(re.findall(r'"ssh",pid=(\d+)', listed.stdout)):
-                try:
-                    os.kill(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-
-    def _start(self, host: Host) -> None:
-        self._remove(host.container)
-        podman(
-            "run", "-d", "--name", host.container, "--hostname", host.name, "--label", f"gpuprov-lab={self.name}", "--network", self.network,
-            "--ip", host.address, *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
-        )  # fmt: skip
-        suite = images.SUITES.get(host.distro, "bullseye")
-        source = f"deb [signed-by=/etc/gpuprov-lab/distro.gpg] http://{self.server}:{HTTP_PORT}/distro/{suite} ./"
-        host.run(f"cat > /etc/apt/sources.list", stdin=source + "\n")
-        subprocess.run(
-            ["podman", "--runtime", "runc", "exec", "-i", host.container, "sh", "-c", "cat > /etc/gpuprov-lab/distro.gpg"],
-            input=(repositories.repository() / "distro" / "key.gpg").read_bytes(), check=True,
-        )  # fmt: skip
+        podman(*words)
 
     def _wait(self, host: Host) -> None:
-        deadline = time.monotonic() + 90
+        """Wait for a host's systemd, and give the host its distribution's source."""
+        suite = images.SUITES.get(host.distro, "bullseye")
+        source = f"http://{self.server}:{HTTP_PORT}/distro/{suite}"
+        line = f"deb [signed-by=/etc/gpuprov-lab/distro.gpg] {source} ./"
+        deadline = time.monotonic() + PATIENCE
         while True:
-            state = host.run("systemctl is-system-running; test -e /dev/nvidia0 || echo no GPU", check=False).stdout.strip()
+            done = host.run(
+                f"echo '{line}' > /etc/apt/sources.list && systemctl is-system-running --wait",
+                check=False,
+            )
+            state = done.stdout.strip()
             if state == "running":
                 return
-            if state.startswith("degraded") or time.monotonic() > deadline:
-                failed = host.run("systemctl --failed --no-legend", check=False).stdout
-                raise RuntimeError(f"{host.name} did not come up: {state} {failed}")
-            time.sleep(0.3)
+            if state == "degraded" or time.monotonic() > deadline:
+                failed = host.run("systemctl --failed --no-legend", check=False)
+                raise RuntimeError(
+                    f"{host.name} did not come up: {state} {done.stderr}{failed.stdout}"
+                )
+            time.sleep(0.2)
 
-    # ---- servers and files
+    # ---- server and files
 
-    def _serve(self) -> None:
+    def _serve(self, found: dict[str, dict[str, Any]]) -> None:
         """Start the server of packages and images, unless it runs with the current content."""
         container = f"{self.network}-server"
-        mounted = f"{repositories.repository()} {repositories.registry()}"
-        answer = podman("inspect", container, "--format", '{{.State.Running}} {{index .Config.Labels "content"}}', check=False)
-        if answer.stdout.strip() == f"true {mounted}":
-            return
-        self._remove(container)
-        podman(
-            "run", "-d", "--name", container, "--network", self.network, "--ip", self.server, *LIMITS,
-            "--label", f"gpuprov-lab={self.name}", "--label", f"content={mounted}", "-v", f"{repositories.repository()}:/www:ro",
-            "-v", f"{repositories.registry()}:/registry:ro", "-v", f"{images.FILES}:/lab:ro",
-            images.image("debian12"), "sh", "/lab/server.sh",
+        content = f"{repositories.directory()} {registry.directory()}"
+        one = found.get(container)
+        if one and one["State"]["Status"] == "running":
+            if one["Config"]["Labels"].get("content") == content:
+                return
+        script = (images.FILES / "server.sh").read_text(encoding="utf-8")
+        words = (
+            "run", "-d", "--replace", "--name", container, "--network", self.network,
+            "--ip", self.server, *LIMITS, "--label", f"{LABEL}={self.name}",
+            "--label", f"content={content}", "-v", f"{repositories.directory()}:/www:ro",
+            "-v", f"{registry.directory()}:/registry:ro", images.image("debian12"),
+            "sh", "-c", script,
         )  # fmt: skip
+        podman(*words)
+        deadline = time.monotonic() + PATIENCE
+        for port in (HTTP_PORT, REGISTRY_PORT):
+            while True:
+                with contextlib.suppress(OSError):
+                    socket.create_connection((self.server, port), timeout=2).close()
+                    break
+                if time.monotonic() > deadline:
+                    log = podman("logs", container, check=False)
+                    raise RuntimeError(f"the lab's server is silent: {log.stdout}{log.stderr}")
+                time.sleep(0.1)
 
-    def _write_files(self) -> None:
+    def _write_files(self, hosts: Sequence[Host]) -> None:
         for name in ("id_ed25519", "id_ed25519.pub"):
             shutil.copy(images.CACHE / name, self.directory / name)
-        host_key = Path(f"{images.host_key()}.pub").read_text().split()[:2]
-        known = "".join(f"{host.address} {' '.join(host_key)}\n" for host in self.hosts())
-        (self.directory / "known_hosts").write_text(known)
-        lines = ["[gpu]", *(f"{host.name} ansible_host={host.address}" for host in self.hosts()), "", "[all:vars]"]
+        host_key = Path(f"{images.host_key()}.pub").read_text(encoding="utf-8").split()[:2]
+        known = "".join(f"{host.address} {' '.join(host_key)}\n" for host in hosts)
+        (self.directory / "known_hosts").write_text(known, encoding="utf-8")
+        lines = ["[gpu]", *(f"{host.name} ansible_host={host.address}" for host in hosts)]
+        lines += ["", "[all:vars]"]
         lines += [f"{name}={value}" for name, value in self.variables().items()]
-        self.inventory.write_text("\n".join(lines) + "\n")
+        self.inventory.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def variables(self) -> dict[str, str]:
         """The inventory variables that point at this lab, as an INI inventory writes them."""
         web = f"http://{self.server}:{HTTP_PORT}"
         fingerprint = repositories.fingerprint()
+        known = self.directory / "known_hosts"
         return {
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self.directory / "id_ed25519"),
-            "ansible_ssh_common_args": f"'-o UserKnownHostsFile={self.directory / 'known_hosts'}'",
+            "ansible_ssh_common_args": f"'-o UserKnownHostsFile={known}'",
             "docker_ce_repo_url": f"{web}/docker/linux",
             "docker_ce_repo_key_fingerprint": fingerprint,
             "nvidia_docker_repo_url": f"{web}/nvidia",
             "nvidia_docker_repo_key_fingerprint": fingerprint,
-            "docker_daemon_registry_mirrors": f"'[\"{self.mirror}\"]'",
-            "docker_group_users": "'[\"alice\"]'",
+            # Without quotes around it, it is a list in an INI inventory.
+            "docker_daemon_registry_mirrors": json.dumps([self.mirror]),
+            "docker_group_users": json.dumps(["alice"]),
         }
+
+
+def parse(spec: str) -> list[tuple[str, str, str]]:
+    """Parse a spec of hosts into rows (name, distro, last number of the address).
+
+    ``debian12`` is one host of that name, ``debian12:2`` are debian12-01 and debian12-02.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for part in spec.split(","):
+        distro, _colon, count = part.strip().partition(":")
+        if distro not in images.DISTROS:
+            known = ", ".join(images.DISTROS)
+            raise ValueError(f"no such host: {distro!r}; there are {known}")
+        if count and not re.fullmatch("[1-9][0-9]?", count):
+            raise ValueError(f"how many hosts is {count!r}? 1 to 99")
+        for number in range(1, int(count or 1) + 1):
+            name = f"{distro}-{number:02}" if count else distro
+            rows.append((name, distro, str(10 + len(rows))))
+    if len({row[0] for row in rows}) < len(rows):
+        raise ValueError(f"a host is named twice in {spec!r}; two of a kind are debian12:2")
+    return rows
+
+
+def _hang_up(address: str) -> None:
+    """End this machine's ssh connections to a host that is gone: they would hang, not fail."""
+    if not address:
+        return
+    listed = subprocess.run(
+        ["ss", "-Htnp", "dst", address], text=True, capture_output=True, check=False
+    )
+    for pid in set(re.findall(r'"ssh",pid=(\d+)', listed.stdout)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)

@@ -6,7 +6,6 @@ The programs inside are Debian's; names, versions, dependencies and conffiles ar
 from __future__ import annotations
 
 import shutil
-import subprocess
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +92,7 @@ TOOLKIT_VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
 def directory() -> Path:
     """Where the document root of the lab's web server lies."""
     made_by = source("repositories.py", "files/nvidia-container-runtime.c")
-    return CACHE / f"www-{key(debs('').parent.name, made_by)}"
+    return CACHE / f"www-{key(debs('bookworm').parent.name, made_by)}"
 
 
 def build() -> None:
@@ -130,9 +129,24 @@ def _move(tree: Path, target: Path, *patterns: str) -> None:
 
 def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
     """Trees of the engine, its CLI and containerd, of Debian's programs."""
-    trees = {name: workspace / f"tree-{suite}-{name}" for name in ("docker-ce", "docker-ce-cli", "containerd.io")}
+    names = ("docker-ce", "docker-ce-cli", "containerd.io")
+    trees = {name: workspace / f"tree-{suite}-{name}" for name in names}
     if trees["docker-ce"].exists():
         return trees
+    engine = _unpacked(suite, "docker.io", workspace)
+    client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
+    containerd = _unpacked(suite, "containerd", workspace)
+    runc = _unpacked(suite, "runc", workspace)
+    programs = ("dockerd", "docker-proxy", "docker-init")
+    _move(engine, trees["docker-ce"], *(f"usr/*bin/{name}" for name in programs))
+    _move(engine, trees["docker-ce"], "usr/libexec/docker/*")
+    _move(client, trees["docker-ce-cli"], "usr/bin/docker")
+    _move(containerd, trees["containerd.io"], "usr/bin/*")
+    _move(runc, trees["containerd.io"], "usr/*bin/runc")
+    for tree in trees.values():
+        for program in tree.glob("usr/sbin/*"):  # the vendor's units start those in /usr/bin
+            program.rename(tree / "usr/bin" / program.name)
+    return trees
     engine = _unpacked(suite, "docker.io", workspace)
     client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
     containerd = _unpacked(suite, "containerd", workspace)
@@ -151,6 +165,18 @@ def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
         moved.rename(trees["containerd.io"] / "usr/bin/runc")
     return trees
 
+
+# The engine asks each plugin for its metadata (docker/cli, cli-plugins/manager/metadata.go).
+PLUGIN = """\
+#!/bin/sh
+# Stands in for the vendor's plugin.
+if [ "${{1-}}" = docker-cli-plugin-metadata ]; then
+    echo '{{"SchemaVersion":"0.1.0","Vendor":"lab","Version":"v{version}",'
+    echo '"ShortDescription":"STAND-IN"}}'
+else
+    echo '{name} v{version} (STAND-IN of gpuprov lab)'
+fi
+"""
 
 UNITS = {
     "containerd.service": """\
@@ -243,10 +269,6 @@ fi
     }
 
 
-def _text(text: str) -> str:
-    return textwrap.dedent(text)
-
-
 def _docker_packages(release: Release, workspace: Path) -> list[Package]:
     trees = _engine_trees(release.suite, workspace)
     packages = []
@@ -258,8 +280,8 @@ def _docker_packages(release: Release, workspace: Path) -> list[Package]:
                 {"Conflicts": ENGINE_CONFLICTS, "Replaces": "docker-engine, docker.io"},
                 trees["docker-ce"],
                 {
-                    "lib/systemd/system/docker.service": (_text(UNITS["docker.service"]), 0o644),
-                    "lib/systemd/system/docker.socket": (_text(UNITS["docker.socket"]), 0o644),
+                    "lib/systemd/system/docker.service": (textwrap.dedent(UNITS["docker.service"]), 0o644),
+                    "lib/systemd/system/docker.socket": (textwrap.dedent(UNITS["docker.socket"]), 0o644),
                 },
                 scripts=_service_scripts(
                     "docker.service", "docker.socket",
@@ -282,7 +304,7 @@ def _docker_packages(release: Release, workspace: Path) -> list[Package]:
                 {"Conflicts": "containerd, runc", "Replaces": "containerd, runc", "Provides": "containerd, runc"},
                 trees["containerd.io"],
                 {
-                    "lib/systemd/system/containerd.service": (_text(UNITS["containerd.service"]), 0o644),
+                    "lib/systemd/system/containerd.service": (textwrap.dedent(UNITS["containerd.service"]), 0o644),
                     "etc/containerd/config.toml": ('disabled_plugins = ["cri"]\n', 0o644),
                 },
                 conffiles=("/etc/containerd/config.toml",),
@@ -295,7 +317,7 @@ def _docker_packages(release: Release, workspace: Path) -> list[Package]:
     ):
         plugin = name.removesuffix("-plugin")
         for version in versions:
-            script = f"#!/bin/sh\n# Stands in for the vendor's plugin.\necho '{plugin} {version} (stand-in)'\n"
+            script = PLUGIN.format(version=version.split("-")[0], name=plugin)
             packages.append(
                 Package(
                     name, version, "",
@@ -307,6 +329,27 @@ def _docker_packages(release: Release, workspace: Path) -> list[Package]:
 
 
 RUNTIME = "usr/bin/nvidia-container-runtime"
+HOOK = {
+    "usr/bin/nvidia-container-runtime-hook": (
+        "#!/bin/sh\n# Stands in for NVIDIA's hook: the stand-in runtime does its work.\n",
+        0o755,
+    )
+}
+CLI = {
+    "usr/bin/nvidia-container-cli": (
+        textwrap.dedent("""\
+            #!/bin/sh
+            # Stands in for NVIDIA's program.
+            if [ ! -e /etc/gpuprov-lab/gpu ] || [ ! -e /dev/nvidia0 ]; then
+                echo 'nvidia-container-cli: initialization error: nvml error: driver not loaded' >&2
+                exit 1
+            fi
+            echo 'STAND-IN of the gpuprov lab: one GPU, /dev/nvidia0'
+            """),
+        0o755,
+    )
+}
+LIBRARY = {"usr/share/doc/libnvidia-container1/README.lab": ("Stands in for a library.\n", 0o644)}
 NVIDIA_DOCKER2_CONFIG = """\
 {
     "runtimes": {
@@ -319,66 +362,77 @@ NVIDIA_DOCKER2_CONFIG = """\
 """
 
 
-def _runtime() -> dict[str, tuple[str, int]]:
-    return {RUNTIME: ((FILES / "nvidia-container-runtime").read_text(), 0o755)}
-
-
-def _toolkit_packages() -> list[Package]:
+def _toolkit_packages(runtime: Path) -> list[Package]:
+    """The four packages of the toolkit; runtime is the tree with the stand-in runtime."""
+    older = {
+        "Breaks": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
+        "Replaces": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
+    }
     packages = []
     for version in TOOLKIT_VERSIONS:
+        tools = f"libnvidia-container-tools (>= {version}), libnvidia-container-tools (<< 2.0.0)"
         packages += [
             Package(
                 "nvidia-container-toolkit", version,
-                f"nvidia-container-toolkit-base (= {version}), libnvidia-container-tools (>= {version}), "
-                "libnvidia-container-tools (<< 2.0.0)",
-                {"Breaks": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
-                 "Replaces": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook"},
-                files={"usr/bin/nvidia-container-runtime-hook": ("#!/bin/sh\n# Stands in for NVIDIA's hook.\n", 0o755)},
+                f"nvidia-container-toolkit-base (= {version}), {tools}", older, files=HOOK,
             ),
-            Package("nvidia-container-toolkit-base", version, "python3", files=_runtime(),
-                    relations={"Breaks": "nvidia-container-runtime (<= 3.5.0-1)", "Replaces": "nvidia-container-runtime (<= 3.5.0-1)"}),
-            Package("libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})",
-                    files={"usr/bin/nvidia-container-cli": ("#!/bin/sh\n# Stands in for NVIDIA's program.\n", 0o755)}),
-            Package("libnvidia-container1", version, "libc6",
-                    files={"usr/share/doc/libnvidia-container1/README.lab": ("Stands in for NVIDIA's library.\n", 0o644)}),
+            Package("nvidia-container-toolkit-base", version, "libc6", older, tree=runtime),
+            Package(
+                "libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})",
+                files=CLI,
+            ),
+            Package("libnvidia-container1", version, "libc6", files=LIBRARY),
         ]  # fmt: skip
     return packages
 
 
-def _legacy_packages() -> dict[str, list[Package]]:
-    """The legacy repository's three directories. The pairs are nvidia-docker2 and its exact engine."""
-    result: dict[str, list[Package]] = {"libnvidia-container": [], "nvidia-container-runtime": [], "nvidia-docker": []}
+def _legacy_packages(runtime: Path) -> dict[str, list[Package]]:
+    """The legacy repository's three directories: nvidia-docker2 goes with its exact engine."""
+    library, runtimes, docker = [], [], []
     for version in ("1.0.0-1", "1.4.0-1"):
-        result["libnvidia-container"] += [
-            Package("libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})"),
-            Package("libnvidia-container1", version, "libc6"),
+        depends = f"libnvidia-container1 (>= {version})"
+        library += [
+            Package("libnvidia-container-tools", version, depends, files=CLI),
+            Package("libnvidia-container1", version, "libc6", files=LIBRARY),
         ]
-    for hook in ("1.3.0-1", "1.4.0-1"):
-        result["nvidia-container-runtime"].append(
-            Package("nvidia-container-runtime-hook", hook,
-                    "libnvidia-container-tools (>= 0.1.0), libnvidia-container-tools (<< 2.0.0)",
-                    files={"usr/bin/nvidia-container-runtime-hook": ("#!/bin/sh\n# Stands in for NVIDIA's hook.\n", 0o755)})
-        )  # fmt: skip
+    tools = "libnvidia-container-tools (>= 0.1.0), libnvidia-container-tools (<< 2.0.0)"
+    for version in ("1.3.0-1", "1.4.0-1"):
+        runtimes.append(Package("nvidia-container-runtime-hook", version, tools, files=HOOK))
     for engine in ("18.09.3", "18.09.4", "18.09.9"):
-        result["nvidia-container-runtime"].append(
-            Package("nvidia-container-runtime", f"2.0.0+docker{engine}-1",
-                    "nvidia-container-runtime-hook (<< 2.0.0), libseccomp2, python3", files=_runtime())
-        )  # fmt: skip
+        version = f"2.0.0+docker{engine}-1"
+        depends = "nvidia-container-runtime-hook (<< 2.0.0), libseccomp2"
+        runtimes.append(Package("nvidia-container-runtime", version, depends, tree=runtime))
         exact = f"5:{engine}~3-0~ubuntu-xenial"
-        result["nvidia-docker"].append(
+        docker.append(
             Package(
                 "nvidia-docker2", f"2.0.3+docker{engine}-1",
-                f"nvidia-container-runtime (= 2.0.0+docker{engine}-1), docker-ce (= {exact}) | docker-ee (= {exact})",
+                f"nvidia-container-runtime (= {version}), "
+                f"docker-ce (= {exact}) | docker-ee (= {exact})",
                 {"Breaks": "nvidia-docker (<< 2.0.0)", "Replaces": "nvidia-docker (<< 2.0.0)"},
                 files={
                     "etc/docker/daemon.json": (NVIDIA_DOCKER2_CONFIG, 0o644),
-                    "usr/bin/nvidia-docker": ("#!/bin/sh\nexec docker \"$@\"\n", 0o755),
+                    "usr/bin/nvidia-docker": ('#!/bin/sh\nexec docker "$@"\n', 0o755),
                 },
                 conffiles=("/etc/docker/daemon.json",),
             )
         )  # fmt: skip
-    result["nvidia-docker"].append(Package("nvidia-docker", "1.0.1-1", "libc6"))
-    return result
+    docker.append(Package("nvidia-docker", "1.0.1-1", "libc6"))
+    return {
+        "libnvidia-container": library,
+        "nvidia-container-runtime": runtimes,
+        "nvidia-docker": docker,
+    }
+
+
+# Old packages of the distributions that Debian's own are too large to serve for.
+OLD_PACKAGES = tuple(
+    Package(name, version, "docker.io" if name == "docker-compose" else "")
+    for name, version in (
+        ("docker-compose", "1.29.2-3"),
+        ("docker-doc", "20.10.24+dfsg1-1"),
+        ("podman-docker", "4.3.1+ds1-8"),
+    )
+)
 
 
 def _pack(package: Package, directory: Path, workspace: Path) -> None:
@@ -403,7 +457,9 @@ def _pack(package: Package, directory: Path, workspace: Path) -> None:
         **package.relations,
         "Description": "vendor-shaped package of gpuprov's lab",
     }
-    (control / "control").write_text("".join(f"{name}: {value}\n" for name, value in fields.items() if value))
+    (control / "control").write_text(
+        "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+    )
     if package.conffiles:
         (control / "conffiles").write_text("".join(f"{path}\n" for path in package.conffiles))
     for name, script in package.scripts.items():
@@ -415,71 +471,83 @@ def _pack(package: Package, directory: Path, workspace: Path) -> None:
     shutil.rmtree(tree)
 
 
-def _sign(directory: Path) -> None:
-    (directory / "InRelease").unlink(missing_ok=True)
+def _index(
+    root: Path, packages: Path, release: Path, fields: dict[str, str], pool: str = "."
+) -> None:
+    """Write Packages and the signed InRelease of a repository.
+
+    root is what the files' names are relative to, pool where they lie; fields are Release's.
+    """
+    packages.mkdir(parents=True, exist_ok=True)
+    answer = run("apt-ftparchive", "packages", pool, directory=root)
+    (packages / "Packages").write_text(answer.stdout)
+    options = []
+    for name, value in {"Origin": "gpuprov lab", **fields}.items():
+        options += ["-o", f"APT::FTPArchive::Release::{name}={value}"]
+    answer = run("apt-ftparchive", *options, "release", ".", directory=release)
+    plain = release / "Release"
+    plain.write_text(answer.stdout)
     run(
-        "gpg", "--homedir", _keys(), "--batch", "--yes", "--clearsign", "--output", directory / "InRelease",
-        directory / "Release",
+        "gpg", "--homedir", signing_home(), "--batch", "--yes", "--clearsign",
+        "--output", release / "InRelease", plain,
     )  # fmt: skip
 
 
-def _index(root: Path, packages: Path, release: Path, suite: str, component: str | None) -> None:
-    """Write Packages and the signed Release of a repository rooted at root."""
-    packages.mkdir(parents=True, exist_ok=True)
-    pool = "." if component is None else f"dists/{suite}/pool"
-    answer = subprocess.run(["apt-ftparchive", "packages", pool], cwd=root, capture_output=True, check=True)
-    (packages / "Packages").write_bytes(answer.stdout)
-    options = ["-o", "APT::FTPArchive::Release::Origin=gpuprov lab"]
-    if component is not None:
-        for name, value in (("Suite", suite), ("Codename", suite), ("Components", component), ("Architectures", "amd64")):
-            options += ["-o", f"APT::FTPArchive::Release::{name}={value}"]
-    (release / "Release").unlink(missing_ok=True)
-    answer = subprocess.run(["apt-ftparchive", *options, "release", "."], cwd=release, capture_output=True, check=True)
-    (release / "Release").write_bytes(answer.stdout)
-    _sign(release)
-
-
 def _flat(directory: Path) -> None:
-    _index(directory, directory, directory, "", None)
+    _index(directory, directory, directory, {})
 
 
-def _build_repositories() -> None:
-    new = repository().with_suffix(".new")
+def _docker(release: Release, new: Path, workspace: Path) -> None:
+    root = new / "docker" / "linux" / release.os
+    dist = root / "dists" / release.codename
+    pool = dist / "pool" / "stable" / "amd64"
+    for package in _docker_packages(release, workspace):
+        _pack(package, pool, workspace)
+    fields = {
+        "Suite": release.codename,
+        "Codename": release.codename,
+        "Components": "stable",
+        "Architectures": "amd64",
+    }
+    _index(root, dist / "stable" / "binary-amd64", dist, fields, str(pool.relative_to(root)))
+    public_key(root / "gpg", armored=True)
+
+
+def _nvidia(nvidia: Path, workspace: Path) -> None:
+    runtime = workspace / "tree-runtime"
+    (runtime / "usr/bin").mkdir(parents=True)
+    compiled("nvidia-container-runtime", runtime / RUNTIME)
+    toolkit = nvidia / "libnvidia-container" / "stable" / "deb" / "amd64"
+    for package in _toolkit_packages(runtime):
+        _pack(package, toolkit, workspace)
+    _flat(toolkit)
+    for name, packages in _legacy_packages(runtime).items():
+        legacy = nvidia / name / "ubuntu16.04" / "amd64"
+        for package in packages:
+            _pack(package, legacy, workspace)
+        _flat(legacy)
+        public_key(nvidia / name / "gpgkey", armored=True)
+
+
+def _distro(suite: str, distro: Path, workspace: Path) -> None:
+    """Debian's own packages under their own names: what a host may have had before."""
+    distro.mkdir(parents=True)
+    for deb in (debs(suite) / "distro").glob("*.deb"):
+        (distro / deb.name).hardlink_to(deb)
+    for package in OLD_PACKAGES:
+        _pack(package, distro, workspace)
+    _flat(distro)
+
+
+def _build() -> None:
+    new = directory().with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     workspace = new / ".work"
     workspace.mkdir(parents=True)
-    armored = run("gpg", "--homedir", _keys(), "--armor", "--export", "lab@gpuprov.invalid").stdout
-
     for release in RELEASES:
-        root = new / "docker" / "linux" / release.os
-        dist = root / "dists" / release.codename
-        for package in _docker_packages(release, workspace):
-            _pack(package, dist / "pool" / "stable", workspace)
-        _index(root, dist / "stable" / "binary-amd64", dist, release.codename, "stable")
-        (root / "gpg").write_text(armored)
-
-    nvidia = new / "nvidia"
-    toolkit = nvidia / "libnvidia-container" / "stable" / "deb" / "amd64"
-    for package in _toolkit_packages():
-        _pack(package, toolkit, workspace)
-    _flat(toolkit)
-    for name, packages in _legacy_packages().items():
-        for package in packages:
-            _pack(package, nvidia / name / "ubuntu16.04" / "amd64", workspace)
-        _flat(nvidia / name / "ubuntu16.04" / "amd64")
-        (nvidia / name / "gpgkey").write_text(armored)
-
-    # Debian's own packages under their own names: what a host may have had before.
+        _docker(release, new, workspace)
+    _nvidia(new / "nvidia", workspace)
     for suite in SUITES.values():
-        distro = new / "distro" / suite
-        distro.mkdir(parents=True)
-        for deb in debs(suite).glob("*.deb"):
-            if not deb.name.startswith("docker-registry"):
-                shutil.copy(deb, distro)
-        _flat(distro)
-    (new / "distro" / "key.asc").write_text(armored)
-    (new / "distro" / "key.gpg").write_bytes(
-        subprocess.run(["gpg", "--homedir", _keys(), "--export", "lab@gpuprov.invalid"], check=True, capture_output=True).stdout
-    )
+        _distro(suite, new / "distro" / suite, workspace)
     shutil.rmtree(workspace)
-    new.rename(repository())
+    new.rename(directory())

@@ -181,6 +181,12 @@ def test_a_value_of_a_type_that_dockerd_cannot_read_is_refused() -> None:
         decide(docker({}), options={"registry-mirrors": "https://x"})
 
 
+@pytest.mark.parametrize("mirror", ["mirror.example", '["https://x"]', "ftp://x", "https://x/path", 5])
+def test_a_mirror_that_dockerd_would_not_start_with_is_refused(mirror: object) -> None:
+    with pytest.raises(DaemonJsonError, match="is not the URL of a registry"):
+        decide(docker({}), options={"registry-mirrors": [mirror]})
+
+
 def test_a_wrong_mode_is_named_and_an_empty_wish_keeps_it() -> None:
     found = docker(WANTED["options"], info=info(), mode="0600")
     changes, config = decide(found)
