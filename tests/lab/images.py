@@ -30,16 +30,16 @@ SUITES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
 DISTROS = (*SUITES, "xenial")
 
 # What a small server install has, and what the vendors' packages depend on beside each other.
-PACKAGES = (
-    *["systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "sudo", "iproute2", "iptables"],
-    *["procps", "gpg", "ca-certificates", "curl", "adduser", "init-system-helpers", "e2fsprogs", "xz-utils", "kmod"],
-    *["libdevmapper1.02.1", "libseccomp2", "libltdl7", "tini"],
-)
+PACKAGES = """
+    systemd systemd-sysv dbus openssh-server python3 python3-apt sudo iproute2 iptables procps gpg
+    ca-certificates curl adduser init-system-helpers e2fsprogs xz-utils kmod
+    libdevmapper1.02.1 libseccomp2 libltdl7 tini
+"""
 # Served to the hosts as their distribution, with all that these depend on.
 DISTRO_PACKAGES = {
-    "bullseye": ["docker.io", "containerd", "runc", "python3", "python3-apt", "python2.7"],
-    "bookworm": ["docker.io", "containerd", "runc", "python3", "python3-apt"],
-    "trixie": ["docker.io", "docker-cli", "containerd", "runc", "python3", "python3-apt"],
+    "bullseye": "docker.io containerd runc python3 python3-apt python2.7",
+    "bookworm": "docker.io containerd runc python3 python3-apt",
+    "trixie": "docker.io docker-cli containerd runc python3 python3-apt",
 }
 # Used by the lab itself, from this suite.
 TOOL_SUITE = "bookworm"
@@ -135,7 +135,7 @@ def image(distro: str) -> str:
 
 @functools.cache
 def _root_key() -> str:
-    return key(repr(PACKAGES), repr(DISTRO_PACKAGES), repr(TOOLS), FETCH, CLEAN)
+    return key(PACKAGES, repr(DISTRO_PACKAGES), repr(TOOLS), FETCH, CLEAN)
 
 
 def debs(suite: str) -> Path:
@@ -223,12 +223,12 @@ def _root(suite: str) -> Path:
         fetched.mkdir(parents=True)
         script = fetched / "fetch.sh"
         tools = " ".join(TOOLS) if suite == TOOL_SUITE else ""
-        script.write_text(FETCH.format(packages=" ".join(DISTRO_PACKAGES[suite]), tools=tools))
+        script.write_text(FETCH.format(packages=DISTRO_PACKAGES[suite], tools=tools))
         lsb = [] if suite == "trixie" else ["lsb-base"]
         new = tar.with_suffix(".new")
         run(
             "mmdebstrap", "--variant=minbase", "--format=tar", "--skip=check/empty",
-            f"--include={','.join([*PACKAGES, *lsb])}",
+            f"--include={','.join([*PACKAGES.split(), *lsb])}",
             f"--customize-hook=copy-in {script} /",
             "--customize-hook=chroot $1 sh -e /fetch.sh && rm $1/fetch.sh",
             f"--customize-hook=sync-out /fetched {fetched}",

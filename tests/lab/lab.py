@@ -305,9 +305,9 @@ class Lab:
         container = f"{self.network}-server"
         content = f"{repositories.directory()} {registry.directory()}"
         one = found.get(container)
-        if one and one["State"]["Status"] == "running":
-            if one["Config"]["Labels"].get("content") == content:
-                return
+        labels = one["Config"]["Labels"] if one and one["State"]["Status"] == "running" else {}
+        if labels.get("content") == content:
+            return
         script = (images.FILES / "server.sh").read_text(encoding="utf-8")
         words = (
             "run", "-d", "--replace", "--name", container, "--network", self.network,

@@ -57,32 +57,37 @@ class Release:
     compose: tuple[str, ...] = ()
 
 
-# The middle ones are the pins of roles/docker_ce/vars/main.yml.
+def _debian(number: int, codename: str, *rows: tuple[str, ...]) -> Release:
+    """A Debian release: rows of engine, containerd, buildx and compose, each without a suffix."""
+    suffix = f"~debian.{number}~{codename}"
+    engine, containerd, buildx, compose = (
+        # containerd.io had no suffix before 2.0.
+        tuple(f"{one}-1" if one.startswith("1.7.") else f"{one}-1{suffix}" for one in row)
+        for row in rows
+    )
+    return Release(codename, "debian", codename, engine, containerd, buildx, compose)
+
+
+# The middle ones are the pins of roles/docker_ce/vars/.
 RELEASES = (
-    Release(
-        "bullseye", "debian", "bullseye",
-        ("5:28.5.2-1~debian.11~bullseye", "5:29.8.0-1~debian.11~bullseye", "5:29.9.1-1~debian.11~bullseye"),
-        ("1.7.27-1", "2.1.4-1~debian.11~bullseye", "2.1.5-1~debian.11~bullseye"),
-        ("0.29.1-1~debian.11~bullseye", "0.30.1-1~debian.11~bullseye", "0.31.0-1~debian.11~bullseye"),
-        ("2.40.3-1~debian.11~bullseye", "5.0.0-1~debian.11~bullseye", "5.1.0-1~debian.11~bullseye"),
+    _debian(
+        11, "bullseye",
+        ("5:28.5.2", "5:29.8.0", "5:29.9.1"), ("1.7.27", "2.1.4", "2.1.5"),
+        ("0.29.1", "0.30.1", "0.31.0"), ("2.40.3", "5.0.0", "5.1.0"),
     ),
-    Release(
-        "bookworm", "debian", "bookworm",
-        ("5:28.5.2-1~debian.12~bookworm", "5:29.7.2-1~debian.12~bookworm", "5:29.9.1-1~debian.12~bookworm"),
-        ("1.7.27-1", "2.3.3-1~debian.12~bookworm", "2.3.9-1~debian.12~bookworm"),
-        ("0.30.1-1~debian.12~bookworm", "0.36.1-1~debian.12~bookworm", "0.37.0-1~debian.12~bookworm"),
-        ("2.40.3-1~debian.12~bookworm", "5.5.0-1~debian.12~bookworm", "5.6.0-1~debian.12~bookworm"),
+    _debian(
+        12, "bookworm",
+        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.27", "2.3.3", "2.3.9"),
+        ("0.30.1", "0.36.1", "0.37.0"), ("2.40.3", "5.5.0", "5.6.0"),
     ),
-    Release(
-        "trixie", "debian", "trixie",
-        ("5:28.5.2-1~debian.13~trixie", "5:29.7.2-1~debian.13~trixie", "5:29.9.1-1~debian.13~trixie"),
-        ("1.7.27-1", "2.3.4-1~debian.13~trixie", "2.3.9-1~debian.13~trixie"),
-        ("0.30.1-1~debian.13~trixie", "0.36.1-1~debian.13~trixie", "0.37.0-1~debian.13~trixie"),
-        ("2.40.3-1~debian.13~trixie", "5.5.0-1~debian.13~trixie", "5.6.0-1~debian.13~trixie"),
+    _debian(
+        13, "trixie",
+        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.27", "2.3.4", "2.3.9"),
+        ("0.30.1", "0.36.1", "0.37.0"), ("2.40.3", "5.5.0", "5.6.0"),
     ),
     Release(
         "xenial", "ubuntu", "bullseye",
-        ("5:18.09.3~3-0~ubuntu-xenial", "5:18.09.4~3-0~ubuntu-xenial", "5:18.09.9~3-0~ubuntu-xenial"),
+        tuple(f"5:18.09.{number}~3-0~ubuntu-xenial" for number in (3, 4, 9)),
         ("1.2.4-1", "1.2.5-1", "1.2.6-3"),
     ),
 )  # fmt: skip
@@ -115,11 +120,12 @@ def _unpacked(suite: str, name: str, workspace: Path) -> Path:
     return target
 
 
-def _move(tree: Path, target: Path, *patterns: str) -> None:
+def _link(tree: Path, target: Path, *patterns: str) -> None:
     """Hard-link files of an unpacked package into another tree."""
     for pattern in patterns:
         for path in tree.glob(pattern):
-            place = target / path.relative_to(tree)
+            # The vendors' units start programs in /usr/bin.
+            place = target / str(path.relative_to(tree)).replace("usr/sbin/", "usr/bin/")
             place.parent.mkdir(parents=True, exist_ok=True)
             if path.is_symlink():
                 place.symlink_to(path.readlink())
@@ -138,31 +144,11 @@ def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
     containerd = _unpacked(suite, "containerd", workspace)
     runc = _unpacked(suite, "runc", workspace)
     programs = ("dockerd", "docker-proxy", "docker-init")
-    _move(engine, trees["docker-ce"], *(f"usr/*bin/{name}" for name in programs))
-    _move(engine, trees["docker-ce"], "usr/libexec/docker/*")
-    _move(client, trees["docker-ce-cli"], "usr/bin/docker")
-    _move(containerd, trees["containerd.io"], "usr/bin/*")
-    _move(runc, trees["containerd.io"], "usr/*bin/runc")
-    for tree in trees.values():
-        for program in tree.glob("usr/sbin/*"):  # the vendor's units start those in /usr/bin
-            program.rename(tree / "usr/bin" / program.name)
-    return trees
-    engine = _unpacked(suite, "docker.io", workspace)
-    client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
-    containerd = _unpacked(suite, "containerd", workspace)
-    runc = _unpacked(suite, "runc", workspace)
-    _move(engine, trees["docker-ce"], "usr/sbin/dockerd", "usr/bin/dockerd", "usr/bin/docker-proxy", "usr/sbin/docker-proxy",
-          "usr/bin/docker-init", "usr/libexec/docker/*")  # fmt: skip
-    moved = trees["docker-ce"] / "usr/sbin/dockerd"
-    if moved.exists():  # the vendor's unit starts /usr/bin/dockerd
-        (trees["docker-ce"] / "usr/bin").mkdir(exist_ok=True)
-        moved.rename(trees["docker-ce"] / "usr/bin/dockerd")
-    _move(client, trees["docker-ce-cli"], "usr/bin/docker")
-    _move(containerd, trees["containerd.io"], "usr/bin/*")
-    _move(runc, trees["containerd.io"], "usr/bin/runc", "usr/sbin/runc")
-    moved = trees["containerd.io"] / "usr/sbin/runc"
-    if moved.exists():
-        moved.rename(trees["containerd.io"] / "usr/bin/runc")
+    _link(engine, trees["docker-ce"], *(f"usr/*bin/{name}" for name in programs))
+    _link(engine, trees["docker-ce"], "usr/libexec/docker/*")
+    _link(client, trees["docker-ce-cli"], "usr/bin/docker")
+    _link(containerd, trees["containerd.io"], "usr/bin/*")
+    _link(runc, trees["containerd.io"], "usr/*bin/runc")
     return trees
 
 
@@ -234,77 +220,92 @@ UNITS = {
 }
 
 
-def _service_scripts(*units: str, before: str = "") -> dict[str, str]:
+POSTINST = """\
+#!/bin/sh
+set -e
+[ "$1" = configure ] || exit 0
+{before}
+for unit in {units}; do
+    deb-systemd-helper unmask $unit >/dev/null || true
+    if deb-systemd-helper --quiet was-enabled $unit; then
+        deb-systemd-helper enable $unit >/dev/null || true
+    else
+        deb-systemd-helper update-state $unit >/dev/null || true
+    fi
+done
+if [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload >/dev/null || true
+    deb-systemd-invoke $([ -n "$2" ] && echo restart || echo start) {units} >/dev/null || true
+fi
+"""
+PRERM = """\
+#!/bin/sh
+set -e
+[ "$1" = remove ] || exit 0
+[ ! -d /run/systemd/system ] || deb-systemd-invoke stop {units} >/dev/null || true
+"""
+POSTRM = """\
+#!/bin/sh
+set -e
+case $1 in
+remove)
+    [ ! -d /run/systemd/system ] || systemctl --system daemon-reload >/dev/null || true
+    deb-systemd-helper mask {units} >/dev/null || true
+    ;;
+purge)
+    deb-systemd-helper purge {units} >/dev/null || true
+    deb-systemd-helper unmask {units} >/dev/null || true
+    ;;
+esac
+"""
+
+
+def _service_scripts(*units: str, before: str = ":") -> dict[str, str]:
     """Maintainer scripts that do what debhelper's do for units: enable, (re)start, stop."""
-    names = " ".join(units)
-    return {
-        "postinst": f"""#!/bin/sh
-set -e
-if [ "$1" = configure ]; then
-	{before or ":"}
-	for unit in {names}; do
-		deb-systemd-helper unmask $unit >/dev/null || true
-		if deb-systemd-helper --quiet was-enabled $unit; then deb-systemd-helper enable $unit >/dev/null || true
-		else deb-systemd-helper update-state $unit >/dev/null || true; fi
-	done
-	if [ -d /run/systemd/system ]; then
-		systemctl --system daemon-reload >/dev/null || true
-		deb-systemd-invoke $([ -n "$2" ] && echo restart || echo start) {names} >/dev/null || true
-	fi
-fi
-""",
-        "prerm": f"""#!/bin/sh
-set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then deb-systemd-invoke stop {names} >/dev/null || true; fi
-""",
-        "postrm": f"""#!/bin/sh
-set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl --system daemon-reload >/dev/null || true; fi
-if [ "$1" = remove ]; then deb-systemd-helper mask {names} >/dev/null || true; fi
-if [ "$1" = purge ]; then
-	deb-systemd-helper purge {names} >/dev/null || true
-	deb-systemd-helper unmask {names} >/dev/null || true
-fi
-""",
-    }
+    texts = {"postinst": POSTINST, "prerm": PRERM, "postrm": POSTRM}
+    words = " ".join(units)
+    return {name: text.format(units=words, before=before) for name, text in texts.items()}
+
+
+def _unit_files(*units: str) -> dict[str, tuple[str, int]]:
+    return {f"lib/systemd/system/{name}": (textwrap.dedent(UNITS[name]), 0o644) for name in units}
 
 
 def _docker_packages(release: Release, workspace: Path) -> list[Package]:
     trees = _engine_trees(release.suite, workspace)
     packages = []
     for version in release.engine:
-        packages.append(
+        units = ("docker.service", "docker.socket")
+        packages += [
             Package(
                 "docker-ce", version,
                 f"containerd.io (>= 1.2.2-3), docker-ce-cli, {SYSTEM_DEPENDS}",
                 {"Conflicts": ENGINE_CONFLICTS, "Replaces": "docker-engine, docker.io"},
-                trees["docker-ce"],
-                {
-                    "lib/systemd/system/docker.service": (textwrap.dedent(UNITS["docker.service"]), 0o644),
-                    "lib/systemd/system/docker.socket": (textwrap.dedent(UNITS["docker.socket"]), 0o644),
-                },
+                trees["docker-ce"], _unit_files(*units),
                 scripts=_service_scripts(
-                    "docker.service", "docker.socket",
-                    before="getent group docker >/dev/null || groupadd --system docker",
+                    *units, before="getent group docker >/dev/null || groupadd --system docker"
                 ),
                 recommends="apparmor, ca-certificates, docker-ce-rootless-extras, git, pigz",
-            )
-        )  # fmt: skip
-        packages.append(
+            ),
             Package(
                 "docker-ce-cli", version, "libc6",
-                {"Conflicts": "docker (<< 1.5~), docker-cli", "Replaces": "docker.io, docker-cli", "Breaks": "docker.io"},
+                {
+                    "Conflicts": "docker (<< 1.5~), docker-cli",
+                    "Replaces": "docker.io, docker-cli",
+                    "Breaks": "docker.io",
+                },
                 trees["docker-ce-cli"],
-            )
-        )  # fmt: skip
+            ),
+        ]  # fmt: skip
     for version in release.containerd:
+        other = "containerd, runc"
         packages.append(
             Package(
                 "containerd.io", version, "libc6, libseccomp2",
-                {"Conflicts": "containerd, runc", "Replaces": "containerd, runc", "Provides": "containerd, runc"},
+                {"Conflicts": other, "Replaces": other, "Provides": other},
                 trees["containerd.io"],
                 {
-                    "lib/systemd/system/containerd.service": (textwrap.dedent(UNITS["containerd.service"]), 0o644),
+                    **_unit_files("containerd.service"),
                     "etc/containerd/config.toml": ('disabled_plugins = ["cri"]\n', 0o644),
                 },
                 conffiles=("/etc/containerd/config.toml",),
