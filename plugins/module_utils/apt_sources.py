@@ -16,6 +16,7 @@ DIRECTORY = "/etc/apt/sources.list.d"
 _ONE_LINE = re.compile(r"^[ \t]*(deb|deb-src)[ \t]+(?:\[([^\]]*)\][ \t]*)?(\S+)[ \t]+(\S+)([^#\r]*)")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)$")
 _LISTS = ("types", "suites", "components")
+_NO = ("no", "false", "0", "off", "without", "disable")
 
 
 def path_of(source):
@@ -104,7 +105,7 @@ def _stanzas(lines):
         if number < len(lines) and lines[number].strip():
             continue
         fields = _fields(lines[first:number])
-        if fields.get("uris") and fields.pop("enabled", "yes").lower() not in ("no", "false", "0", "off"):
+        if fields.get("uris") and fields.pop("enabled", "yes").lower() not in _NO:
             uris = fields.pop("uris").split()
             meaning = _meaning(
                 [fields.pop(name, "").split() for name in _LISTS],

@@ -14,12 +14,22 @@
 #define NODE "/dev/nvidia0"
 #define MARKER "/etc/gpuprov-lab/gpu"
 
+static const char *log_path;
+
+/* Ends with a message: on standard error, and in the log, where the daemon reads it from. */
 static void fail(const char *format, ...) {
+    char message[1024];
     va_list arguments;
+    FILE *log;
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s\n", message);
+    if (log_path && (log = fopen(log_path, "a"))) {
+        fprintf(log, "{\"level\":\"error\",\"msg\":\"%s\",\"time\":\"1970-01-01T00:00:00Z\"}\n",
+                message);
+        fclose(log);
+    }
     exit(1);
 }
 
@@ -183,6 +193,9 @@ static void give_gpu(const char *bundle) {
 int main(int count, char **words) {
     const char *bundle = ".";
     int creates = 0, place;
+    for (place = 1; place + 1 < count; place++)
+        if (!strcmp(words[place], "--log"))
+            log_path = words[place + 1];
     for (place = 1; place < count; place++) {
         if (!strcmp(words[place], "create") || !strcmp(words[place], "run"))
             creates = 1;
