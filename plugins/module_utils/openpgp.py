@@ -11,16 +11,17 @@ __metaclass__ = type
 import base64
 import binascii
 import hashlib
+import re
 import struct
 
-_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_END = b"-----END PGP PUBLIC KEY BLOCK-----"
+_ARMOR = re.compile(
+    br"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[^\r\n]+\r?\n)*?\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.S
+)
 _PUBLIC_KEY = 6
-_HTML = (b"<!doctype", b"<html", b"<?xml")
 
 
 class KeyringError(ValueError):
-    """The data is no OpenPGP keyring, or not the one that is trusted; the message is for people."""
+    """The data is no OpenPGP keyring."""
 
 
 def dearmor(data):
@@ -28,138 +29,103 @@ def dearmor(data):
 
     Raises KeyringError for anything else, an HTML page for one.
     """
-    if _BEGIN not in data:
-        if bytearray(data[:1]) < bytearray([0x80]):
-            page = data.lstrip()[:9].lower().startswith(_HTML)
-            raise KeyringError("it is a web page, no OpenPGP key" if page else "it is no OpenPGP key")
+    if b"-----BEGIN PGP" not in data:
+        if not data or not bytearray(data)[0] & 0x80:
+            raise KeyringError("it is no OpenPGP key")
         return data
-    result, block = b"", None
-    for line in data.splitlines():
-        line = line.strip()
-        if line == _BEGIN:
-            block = []
-        elif line == _END:
-            if block is None:
-                raise KeyringError("its armor is damaged")
-            result += _unpacked(block)
-            block = None
-        elif block is not None:
-            block.append(line)
-    if block is not None:
-        raise KeyringError("it is cut off")
+    result = b""
+    for body in _ARMOR.findall(data):
+        lines = [line.strip() for line in body.splitlines()]
+        text = b"".join(line for line in lines if line and not line.startswith(b"="))
+        try:
+            result += base64.b64decode(text)
+        except (binascii.Error, TypeError):
+            raise KeyringError("its armor is damaged")
+    if not result:
+        raise KeyringError("its armor is damaged")
     return result
-
-
-def _unpacked(lines):
-    """The bytes of one block: headers, an empty line, base64, and perhaps a checksum."""
-    if b"" not in lines:
-        raise KeyringError("its armor is damaged")
-    body = [line for line in lines[lines.index(b"") + 1 :] if line]
-    checksum = body.pop()[1:] if body and body[-1].startswith(b"=") and len(body[-1]) == 5 else None
-    try:
-        data = base64.b64decode(b"".join(body))
-        right = checksum is None or base64.b64decode(checksum) == struct.pack(">I", _crc24(data))[1:]
-    except (binascii.Error, TypeError):
-        right = False
-    if not right:
-        raise KeyringError("its armor is damaged")
-    return data
-
-
-def _crc24(data):
-    # RFC 4880, 6.1
-    crc = 0xB704CE
-    for byte in bytearray(data):
-        crc ^= byte << 16
-        for _bit in range(8):
-            crc <<= 1
-            if crc & 0x1000000:
-                crc ^= 0x1864CFB
-    return crc
 
 
 def _packets(data):
-    """Yield (tag, where the packet starts, where its body starts, where it ends) for each packet."""
-    octets = bytearray(data)
+    """Yield (tag, start, body, end) for each packet."""
+    data = bytearray(data)
     place = 0
-    while place < len(octets):
-        start, head = place, octets[place]
+    while place < len(data):
+        start, head = place, data[place]
         if not head & 0x80:
             raise KeyringError("it is no OpenPGP key")
         place += 1
-        first = octets[place] if place < len(octets) else 0
-        if head & 0x40:
-            tag = head & 0x3F
-            if 224 <= first < 255:
-                raise KeyringError("it has packets of partial length")
-            size = 1 if first < 192 else 2 if first < 224 else 5
-        else:
-            tag = (head >> 2) & 0x0F
-            if head & 3 == 3:
-                raise KeyringError("it has packets of unknown length")
-            size = (1, 2, 4)[head & 3]
-        length = _number(octets[place : place + size])
-        if head & 0x40 and size == 2:
-            length = length - (192 << 8) + 192
-        elif head & 0x40 and size == 5:
-            length &= 0xFFFFFFFF
-        place += size
-        if place + length > len(octets):
+        try:
+            if head & 0x40:
+                tag, first = head & 0x3F, data[place]
+                place += 1
+                if first < 192:
+                    length = first
+                elif first < 224:
+                    length = ((first - 192) << 8) + data[place] + 192
+                    place += 1
+                elif first == 255:
+                    length = struct.unpack(">I", bytes(data[place : place + 4]))[0]
+                    place += 4
+                else:
+                    raise KeyringError("it has packets of partial length")
+            else:
+                tag, kind = (head >> 2) & 0x0F, head & 3
+                if kind == 3:
+                    raise KeyringError("it has packets of unknown length")
+                size = (1, 2, 4)[kind]
+                length = 0
+                for byte in data[place : place + size]:
+                    length = length << 8 | byte
+                place += size
+        except (IndexError, struct.error):
             raise KeyringError("it is cut off")
-        yield tag, start, place, place + length
+        if place + length > len(data):
+            raise KeyringError("it is cut off")
+        yield tag, start, bytes(data[place : place + length]), place + length
         place += length
-
-
-def _number(octets):
-    result = 0
-    for octet in octets:
-        result = result << 8 | octet
-    return result
 
 
 def certificates(data):
     """Return [(fingerprint, bytes)] of a binary keyring, one for each primary key.
 
-    The fingerprint is in upper-case hexadecimal: 40 digits for version 4, 64 for 5 and 6; for
-    another version it is empty. Raises KeyringError where the data is no keyring.
+    The fingerprint is in upper-case hexadecimal: 40 digits for version 4, 64 for 5 and 6.
     """
-    found = [
-        (_fingerprint(data[body:end]), start)
-        for tag, start, body, end in _packets(data)
-        if tag == _PUBLIC_KEY
-    ]
-    if not found or found[0][1] != 0:
+    found = []
+    for tag, start, body, _end in _packets(data):
+        if tag == _PUBLIC_KEY:
+            found.append((_fingerprint(body), start))
+    if not found:
         raise KeyringError("it holds no public key")
-    ends = [start for _name, start in found[1:]] + [len(data)]
-    return [(name, data[start:end]) for (name, start), end in zip(found, ends)]
+    ends = [start for _fingerprint_, start in found[1:]] + [len(data)]
+    return [(fingerprint, data[start:end]) for (fingerprint, start), end in zip(found, ends)]
 
 
 def _fingerprint(body):
-    version = _number(bytearray(body[:1]))
-    if version == 4:
-        return hashlib.sha1(b"\x99" + struct.pack(">I", len(body))[2:] + body).hexdigest().upper()
-    if version in (5, 6):
-        head = b"\x9a" if version == 5 else b"\x9b"
+    version = bytearray(body)[:1]
+    if version == bytearray([4]):
+        return hashlib.sha1(b"\x99" + struct.pack(">H", len(body)) + body).hexdigest().upper()
+    if version in (bytearray([5]), bytearray([6])):
+        head = b"\x9a" if version == bytearray([5]) else b"\x9b"
         return hashlib.sha256(head + struct.pack(">I", len(body)) + body).hexdigest().upper()
-    return ""
+    raise KeyringError("its key is of an unknown version")
 
 
 def normal(fingerprint):
     """Return a fingerprint as certificates() writes it: without spaces, in upper case."""
-    return "".join(fingerprint.split()).upper()
+    return fingerprint.replace(" ", "").upper()
 
 
 def only(data, fingerprint):
-    """Return the certificate with a fingerprint, of a keyring in any form, as a binary keyring.
+    """Return the certificates with a fingerprint, of a keyring in any form, as one binary keyring.
 
     Raises KeyringError where there is none, naming those that there are.
     """
     wanted = normal(fingerprint)
     have = certificates(dearmor(data))
-    for name, certificate in have:
-        if name == wanted:
-            return certificate
-    raise KeyringError(
-        "it has the fingerprint %s, expected %s"
-        % (", ".join(name or "of an unknown kind" for name, _certificate in have), wanted)
-    )
+    trusted = [certificate for name, certificate in have if name == wanted]
+    if not trusted:
+        raise KeyringError(
+            "it has the fingerprint %s, expected %s" % (" and ".join(name for name, _certificate in have), wanted)
+        )
+    return trusted[0]
