@@ -18,18 +18,28 @@ bounded() {
 
 # An image of this host's own shell and libraries, so that nothing has to be pulled for the check.
 import_own_image() {
-	programs="$(command -v sh) $(command -v ls) $(command -v env)"
+	programs="/bin/sh /bin/ls"
 	# shellcheck disable=SC2086
-	libraries=$(ldd $programs | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) { sub(/:$/, "", $i); print $i } }' | sort -u)
+	files=$({
+		printf '%s\n' $programs
+		ldd $programs | awk '$2 == "=>" { print $3 } $1 ~ /^\// && $2 ~ /^\(/ { print $1 }'
+	} | sort -u)
 	# shellcheck disable=SC2086
-	tar --create --dereference --absolute-names --transform 's,^/,,' $programs $libraries 2>/dev/null |
+	tar --create --dereference --hard-dereference $files 2>/dev/null |
 		docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$own_image"
 }
 
 image=$1 gpu=$2 seconds=$3
 
 output=$(bounded docker run --rm "$image")
-report "container runs" $? "$(printf '%s\n' "$output" | sed -n '/[^[:space:]]/{p;q;}')$(printf '%s\n' "$output" | grep -i -m1 error)"
+status=$?
+# The first words of the image, or the last of docker's complaints, without the noise of a pull.
+said=$(printf '%s\n' "$output" | grep -v -E '^$|^Unable to find image|: (Pull|Verif|Download|Waiting|Extract)|^(Digest|Status):')
+if [ $status -eq 0 ]; then
+	report "container runs" 0 "$(printf '%s\n' "$said" | sed -n 1p)"
+else
+	report "container runs" $status "$(printf '%s\n' "$said" | sed -n '$p')"
+fi
 
 if [ "$gpu" = gpu ]; then
 	own_image="gpuprov-verify:$$"

@@ -1,0 +1,5 @@
+"""``python -m gpuprov``."""
+
+from gpuprov.cli import main
+
+main()

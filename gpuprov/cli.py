@@ -1,0 +1,266 @@
+"""The commands of gpuprov: each runs one playbook and says how it went."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpuprov import report, runner
+from gpuprov.runner import Options, Outcome, UsageError
+
+app = typer.Typer(
+    help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+STATUS_HELP = (
+    "Exit status: 0 all hosts as wanted; 2 a host failed; 4 a host was unreachable and none failed; "
+    "1 gpuprov could not run; 130 interrupted."
+)
+PLAN_HELP = (
+    "Exit status: 0 nothing to do; 2 changes pending, or a host failed; 4 a host was unreachable; "
+    "1 gpuprov could not run; 130 interrupted."
+)
+
+Inventory = Annotated[str, typer.Argument(help="Any Ansible inventory: a file, directory, script, or host1,host2,")]
+Limit = Annotated[str | None, typer.Option("--limit", "-l", help="Only these hosts or groups.")]
+ExtraVars = Annotated[list[str] | None, typer.Option("--extra-vars", "-e", help="name=value, JSON, or @FILE; repeatable.")]
+Forks = Annotated[int | None, typer.Option("--forks", "-f", min=1, help="How many hosts at a time.")]
+User = Annotated[str | None, typer.Option("--user", "-u", help="Log in as this account.")]
+Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", help="Log in with this key.")]
+AskPass = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the login password.")]
+AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
+Check = Annotated[bool, typer.Option("--check", "-C", help="Predict; change nothing.")]
+Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show files before and after.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show Ansible's own output; -vvv more of it.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; text goes to stderr.")]
+
+
+def _options(
+    inventory: str, limit: str | None, extra_vars: list[str] | None, forks: int | None, user: str | None,
+    private_key: Path | None, ask_pass: bool, ask_become_pass: bool, verbose: int,
+) -> Options:  # fmt: skip
+    if private_key and not private_key.expanduser().is_file():
+        raise UsageError(f"the private key {private_key} does not exist")
+    return Options(
+        inventory=runner.checked_inventory(inventory), limit=limit, extra_vars=extra_vars or [], forks=forks,
+        user=user, private_key=private_key, ask_pass=ask_pass, ask_become_pass=ask_become_pass, verbosity=verbose,
+    )  # fmt: skip
+
+
+@app.command(epilog=PLAN_HELP)
+def plan(
+    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
+    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, verbose: Verbose = 0,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Read the hosts and show what would change. Touches nothing."""
+    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
+    options.variables["gpuprov_quiet"] = True
+    _run("plan", "plan.yml", options, as_json)
+
+
+@app.command(epilog=STATUS_HELP)
+def provision(
+    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
+    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, check: Check = False,
+    diff: Diff = False,
+    full: Annotated[bool, typer.Option("--full", help="Run every role on every host, pending or not.")] = False,
+    verbose: Verbose = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Show the plan, apply it, and prove the result on the hosts."""
+    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
+    options.check, options.diff = check, diff
+    if full:
+        options.variables["gpuprov_full"] = True
+    _run("provision", "provision.yml", options, as_json)
+
+
+@app.command(epilog=STATUS_HELP)
+def verify(
+    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
+    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, verbose: Verbose = 0,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Prove that the hosts are as wanted and run containers. Repairs nothing."""
+    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
+    _run("verify", "verify.yml", options, as_json)
+
+
+@app.command(epilog=STATUS_HELP)
+def uninstall(
+    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
+    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, check: Check = False,
+    diff: Diff = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    purge_data: Annotated[bool, typer.Option("--purge-data", help="Delete images, containers and volumes too.")] = False,
+    verbose: Verbose = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Take packages and settings away again. Images, containers and volumes stay unless --purge-data."""
+    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
+    options.check, options.diff = check, diff
+    if purge_data:
+        options.variables["docker_ce_uninstall_data"] = True
+    if not yes and not check:
+        if not sys.stdin.isatty():
+            raise UsageError("uninstall asks before it begins: without a terminal give --yes")
+        question = "Take docker away from the hosts" + (", with all images, containers and volumes" if purge_data else "")
+        if not typer.confirm(f"{question}?", err=True):
+            raise UsageError("nothing was done")
+    _run("uninstall", "uninstall.yml", options, as_json)
+
+
+def _passwords(options: Options) -> dict[str, str]:
+    """Ask for what was asked to be asked; {prompt pattern: password}."""
+    passwords = {}
+    if options.ask_pass:
+        passwords[r"SSH password:\s*?$"] = getpass.getpass("SSH password: ")
+    if options.ask_become_pass:
+        become = getpass.getpass("BECOME password (empty: as for SSH): " if options.ask_pass else "BECOME password: ")
+        passwords[r"BECOME password.*:\s*?$"] = become or passwords.get(r"SSH password:\s*?$", "")
+    return passwords
+
+
+def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
+    from gpuprov.display import display
+
+    begun = time.monotonic()
+    passwords = _passwords(options)
+    collected = report.Collector()
+    people = sys.stderr if as_json else sys.stdout
+    shown: list[bool] = []
+
+    with display(people) as screen:
+
+        def on_event(event: dict[str, Any]) -> None:
+            if options.verbosity and event.get("stdout"):
+                screen.say(report.redact(event["stdout"]))
+            play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
+            if command == "provision" and play == "Apply" and not shown:
+                shown.append(True)
+                screen.say(report.plan_text(_sorted(collected), time.monotonic() - begun))
+            happened = collected.take(event)
+            if happened:
+                screen.update(*happened)
+            if options.diff and event.get("event") == "runner_on_ok":
+                _show_diff(screen, event["event_data"])
+
+        outcome = runner.run(playbook, options, on_event, screen.say, passwords)
+
+    seconds = time.monotonic() - begun
+    hosts = _sorted(collected)
+    status = exit_status(command, outcome, hosts)
+    if status == 1:
+        raise UsageError(why_not_run(outcome))
+    if command == "plan" or (command == "provision" and not shown):
+        people.write(report.plan_text(hosts, seconds))
+    if command != "plan":
+        people.write(report.table_text(report.result_rows(hosts, options.check)))
+    if status != 0:
+        people.write(report.errors_text(hosts))
+    if status == 130:
+        people.write("Interrupted. Run it again to finish: what is done already stays.\n")
+    people.flush()
+    if as_json:
+        json.dump(report.document(command, status, hosts, seconds), sys.stdout, indent=2, sort_keys=True)
+        sys.stdout.write("\n")
+    raise typer.Exit(status)
+
+
+def _sorted(collected: report.Collector) -> list[report.Host]:
+    return [collected.hosts[name] for name in sorted(collected.hosts)]
+
+
+def _show_diff(screen: Any, data: dict[str, Any]) -> None:
+    import difflib
+
+    found = (data.get("res") or {}).get("diff") or []
+    for one in found if isinstance(found, list) else [found]:
+        before, after = one.get("before") or "", one.get("after") or ""
+        if isinstance(before, str) and isinstance(after, str) and before != after:
+            lines = difflib.unified_diff(
+                before.splitlines(), after.splitlines(), one.get("before_header") or "before",
+                one.get("after_header") or "after", lineterm="",
+            )  # fmt: skip
+            screen.say(report.redact(f"{data['host']}:\n" + "\n".join(lines)))
+
+
+def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int:
+    """Return gpuprov's exit status: see STATUS_HELP and PLAN_HELP."""
+    if outcome.status == "canceled":
+        return 130
+    if not hosts:
+        return 1
+    if any(host.error and not host.unreachable for host in hosts):
+        return 2
+    if any(host.unreachable for host in hosts):
+        return 4
+    if outcome.stats is None:
+        return 1
+    if command == "plan" and any((host.plan or {}).get("changes") for host in hosts):
+        return 2
+    return 0
+
+
+def why_not_run(outcome: Outcome) -> str:
+    """Return in one line why Ansible did not get as far as a host."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
+    text = " ".join(line for line in lines if line)
+    for line in lines:
+        match = re.search(r"(?:Failed to parse|failed to parse)[^:]*?(?: with (?:ini|yaml|script|auto) plugin)?: (.+)", line)
+        if match:
+            return f"the inventory cannot be read: {match.group(1)}"
+    if "no hosts to target" in text or "Could not match supplied host pattern" in text:
+        return "no host of the inventory matches --limit"
+    if "no hosts matched" in text or "provided hosts list is empty" in text:
+        return "the inventory names no hosts"
+    errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
+    return report.redact(errors[0] if errors else (lines[-1] if lines else "ansible-playbook did not start"))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gpuprov {version('gpuprov')} with ansible-core {version('ansible-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")] = False,
+) -> None:
+    return None
+
+
+# Newer typers carry a click of their own: this is the base of whichever is in use.
+_ClickError: Any = typer.BadParameter.__mro__[2]
+
+
+def main() -> None:
+    """Run the command line; every error of usage is one line and exit status 1."""
+    try:
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except _ClickError as error:
+        is_help = type(error).__name__ == "NoArgsIsHelpError"
+        print(error.format_message() if is_help else f"gpuprov: {error.format_message()}", file=sys.stderr)
+        sys.exit(1)
+    except UsageError as error:
+        print(f"gpuprov: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        print("gpuprov: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

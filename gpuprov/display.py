@@ -1,0 +1,80 @@
+"""What a person sees while a run goes on: a live line a host on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from gpuprov.report import Host
+
+
+class Plain:
+    """Plain lines on stderr or stdout, for pipes and logs."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self.stream, flush=True)
+
+    def update(self, what: str, host: Host) -> None:
+        """Print a line where something happened that lasts."""
+        if what == "changed":
+            self.say(f"{host.name}: changed: {host.doing}")
+        elif what in ("failed", "unreachable") and host.error:
+            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+
+
+class Live(Plain):
+    """One line for each host that is at work, as many as the terminal has room for."""
+
+    def __enter__(self) -> Live:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self.console = Console(file=self.stream, highlight=False)
+        self.hosts: dict[str, Host] = {}
+        self.live = RichLive(
+            console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True, redirect_stdout=False
+        )
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def say(self, text: str) -> None:
+        self.live.console.print(text, markup=False, highlight=False)
+
+    def update(self, what: str, host: Host) -> None:
+        self.hosts[host.name] = host
+        if what in ("failed", "unreachable"):
+            super().update(what, host)
+
+    def _render(self) -> Any:
+        from rich.text import Text
+
+        room = max(self.console.height - 3, 3)
+        busy = [host for host in self.hosts.values() if not host.error]
+        width = max((len(host.name) for host in busy), default=0)
+        lines = [
+            f"{host.name:<{width}}  {time.monotonic() - host.began:4.0f} s  {host.doing}"[: self.console.width - 1]
+            for host in busy[:room]
+        ]
+        if len(busy) > room:
+            lines.append(f"… and {len(busy) - room} more")
+        return Text("\n".join(lines))
+
+
+def display(stream: Any = None) -> Plain:
+    """Return the display that fits a stream."""
+    stream = stream or sys.stderr
+    return Live(stream) if stream.isatty() else Plain(stream)

@@ -1,0 +1,310 @@
+"""What a person sees of a run: pure functions over what was collected from its events."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+Event = dict[str, Any]
+
+_CREDENTIALS = re.compile(r"(://)[^/@\s\"']+@")
+
+# What Ansible or ssh says, and what it means to a person.
+_UNREACHABLE = (
+    (r"connect to host (\S+) port (\d+): Connection refused", r"connection refused by \1 port \2"),
+    (r"connect to host (\S+) port (\d+): (?:Connection timed out|Operation timed out)", r"no answer from \1 port \2"),
+    (r"connect to host (\S+) port (\d+): No route to host", r"no route to \1"),
+    (r"Could not resolve hostname ([^\s:]+)", r"the name \1 cannot be resolved"),
+    (r"Host key verification failed", "the host key is not known, or has changed: check it, then put it into known_hosts"),
+    (r"(Permission denied \([^)]*\))", r"\1: see -u and --private-key, or -k for a password"),
+    (r"Connection timed out", "no answer within the time allowed"),
+)
+_FAILED = (
+    (
+        r"No start of json char found|Module result deserialization failed",
+        "the Python on the host is not one that this ansible-core manages",
+        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: pipx install 'gpuprov[xenial]'",
+    ),
+    (
+        r"Missing sudo password|sudo: a password is required|sudo wants a password",
+        "sudo wants a password that was not given",
+        "give it with -K, or allow the account passwordless sudo",
+    ),
+    (
+        r"/usr/bin/python\S*: (No such file|not found)|interpreter .* not found",
+        "there is no Python on the host",
+        "install python3 there: apt-get install python3",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """Return text with the user information of every URL in it replaced by ``***``."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def redacted(value: Any) -> Any:
+    """Return a JSON value with every string in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redacted(inner) for inner in value]
+    return value
+
+
+@dataclass
+class Host:
+    """What is known of one host. seconds is from its first task to its last."""
+
+    name: str
+    facts: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
+    verify: dict[str, Any] | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    changed: int = 0
+    error: dict[str, str] | None = None
+    unreachable: bool = False
+    doing: str = ""
+    began: float = 0.0
+    seconds: float = 0.0
+
+
+class Collector:
+    """Collects what a run's events tell of each host."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+
+    def take(self, event: Event) -> tuple[str, Host] | None:
+        """Take one event; return what happened at which host, if anything a person wants to know."""
+        kind = event.get("event", "")
+        data = event.get("event_data", {})
+        if not kind.startswith("runner_") or not data.get("host"):
+            return None
+        host = self.hosts.setdefault(data["host"], Host(data["host"]))
+        host.began = host.began or time.monotonic()
+        host.seconds = time.monotonic() - host.began
+        result = data.get("res") or {}
+        task = words_of(data.get("task", ""))
+        if kind == "runner_on_start":
+            host.doing = task
+            return ("start", host)
+        self._take_result(host, result)
+        if kind == "runner_on_ok" and result.get("changed"):
+            host.changed += 1
+            return ("changed", host)
+        if kind == "runner_on_unreachable":
+            host.unreachable = True
+            host.error = {"task": task, "message": unreachable_text(result.get("msg", "")), "hint": ""}
+            return ("unreachable", host)
+        if kind == "runner_on_failed" and not data.get("ignore_errors"):
+            message, hint = failure_text(result)
+            host.error = {"task": task, "message": message, "hint": hint}
+            return ("failed", host)
+        return ("done", host)
+
+    @staticmethod
+    def _take_result(host: Host, result: dict[str, Any]) -> None:
+        facts = result.get("ansible_facts") or {}
+        if "gpu_host_probe" in facts:
+            host.facts = facts["gpu_host_probe"]
+        if "gpu_host_plan" in facts and host.plan is None:
+            host.plan = facts["gpu_host_plan"]
+        if "gpu_host_verify" in result:
+            host.verify = result["gpu_host_verify"]
+        host.changes += result.get("changes") or []
+
+
+def words_of(task: str) -> str:
+    """Return a task's name without the role before it."""
+    return task.rpartition(" : ")[2]
+
+
+def unreachable_text(message: str) -> str:
+    """Return in a person's words why a host could not be reached."""
+    for pattern, words in _UNREACHABLE:
+        match = re.search(pattern, message)
+        if match:
+            return match.expand(words)
+    return redact(message.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh: ").strip())
+
+
+def failure_text(result: dict[str, Any]) -> tuple[str, str]:
+    """Return (cause, what to do next) of a failed task's result, in a person's words."""
+    said = "\n".join(str(result.get(name) or "") for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout"))
+    for pattern, cause, hint in _FAILED:
+        if re.search(pattern, said):
+            return cause, hint
+    message = str(result.get("msg") or "").strip()
+    if message in ("", "non-zero return code", "MODULE FAILURE"):
+        message = str(result.get("stderr") or result.get("stdout") or message or "it failed without a word").strip()
+    message = re.sub(r"^(Task failed: |Module failed: |Action failed: )+", "", message)
+    if "Traceback (most recent call last)" in message:
+        message = message.strip().splitlines()[-1]
+    return redact(message), "mend that and run gpuprov again: it goes on where it stopped"
+
+
+# ---- the plan
+
+
+def change_text(change: dict[str, Any]) -> str:
+    """Return what a change does, e.g. ``5:28 → 5:29`` or ``+ alice``."""
+    before, after = change["from"], change["to"]
+    if before is None:
+        return redact(f"+ {after}")
+    if after is None:
+        return redact(f"- {before}")
+    return redact(f"{before} → {after}")
+
+
+def host_heading(host: Host) -> str:
+    """Return one line on a host: its OS and how much is to change."""
+    plan = host.plan or {}
+    changes = plan.get("changes", [])
+    if host.error:
+        return ("unreachable: " if host.unreachable else "failed: ") + host.error["message"].splitlines()[0]
+    if not changes:
+        return "up to date"
+    parts = [f"{len(changes)} change{'s' if len(changes) != 1 else ''}"]
+    if plan["disruption"] != "none":
+        parts.append(f"{plan['disruption']} needed")
+    running = len(plan["running"])
+    if running:
+        parts.append(f"{running} container{'s' if running != 1 else ''} running")
+    return f"{os_name(host)}   {', '.join(parts)}"
+
+
+def os_name(host: Host) -> str:
+    """Return a host's OS, e.g. ``debian 12``."""
+    system = (host.facts or {}).get("os") or {}
+    return f"{system.get('id', '')} {system.get('version_id', '')}".strip()
+
+
+def plan_text(hosts: list[Host], seconds: float) -> str:
+    """Return the plan of all hosts, with a count at the end."""
+    lines = []
+    width = max((len(host.name) for host in hosts), default=0)
+    for host in hosts:
+        lines.append(f"{host.name:<{width}}  {host_heading(host)}")
+        for change in (host.plan or {}).get("changes", []):
+            if host.error:
+                break
+            note = "" if change["disruption"] == "none" else f"  ({change['disruption']})"
+            lines.append(f"  {change['subject']:<28} {change_text(change)}{note}")
+    lines.append(f"Plan: {count_text(hosts)}.  {seconds:.0f} s")
+    return "\n".join(lines) + "\n"
+
+
+def count_text(hosts: list[Host]) -> str:
+    """Return how many hosts are to change, up to date, failed and unreachable."""
+    unreachable = sum(host.unreachable for host in hosts)
+    failed = sum(bool(host.error) and not host.unreachable for host in hosts)
+    pending = sum(not host.error and bool((host.plan or {}).get("changes")) for host in hosts)
+    good = len(hosts) - unreachable - failed - pending
+    parts = [f"{pending} host{'s' if pending != 1 else ''} to change", f"{good} up to date"]
+    if failed:
+        parts.append(f"{failed} failed")
+    if unreachable:
+        parts.append(f"{unreachable} unreachable")
+    return ", ".join(parts)
+
+
+# ---- the end
+
+
+def result_rows(hosts: list[Host], check: bool = False) -> list[tuple[str, ...]]:
+    """Return the table at the end of a run, its head first."""
+    rows = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
+    for host in hosts:
+        packages = {**((host.facts or {}).get("apt") or {}).get("packages", {})}
+        if host.error and not host.verify:
+            state = "unreachable" if host.unreachable else "failed"
+        elif host.verify:
+            state = "yes" if host.verify["ok"] else "NO"
+        else:
+            state = "predicted" if check else "as wanted"
+        docker = _version(packages.get("docker-ce"))
+        nvidia = _version(packages.get("nvidia-docker2")) or _version(packages.get("nvidia-container-toolkit"))
+        changed = str(len(host.changes) or host.changed)
+        rows.append((host.name, os_name(host), docker or "-", nvidia or "-", changed, state, f"{host.seconds:.0f}"))
+    return rows
+
+
+def _version(package: dict[str, Any] | None) -> str:
+    """The upstream part of an installed package's version, e.g. 29.7.2 of 5:29.7.2-1~debian."""
+    if not package or package["status"][1:2] != "i":
+        return ""
+    return str(re.split(r"[-~+]", package["version"].rpartition(":")[2])[0])
+
+
+def table_text(rows: list[tuple[str, ...]]) -> str:
+    """Return rows as aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+def errors_text(hosts: list[Host]) -> str:
+    """Return, for each host that failed, the task, the cause and what to do next."""
+    lines = []
+    for host in hosts:
+        if not host.error:
+            continue
+        word = "unreachable" if host.unreachable else "failed"
+        lines.append(f"{host.name}: {word} at: {host.error['task']}")
+        lines += [f"  {line}" for line in host.error["message"].splitlines()]
+        if host.error["hint"]:
+            lines.append(f"  What to do: {host.error['hint']}")
+    return "\n".join(lines) + ("\n" if lines else "")
+
+
+def document(command: str, status: int, hosts: list[Host], seconds: float) -> dict[str, Any]:
+    """Return the one JSON document of a run: see docs/json.md."""
+    return {
+        "format": 1,
+        "command": command,
+        "status": status,
+        "seconds": round(seconds, 2),
+        "hosts": {
+            host.name: redacted(
+                {
+                    "status": _host_status(host),
+                    "facts": without_files(host.facts),
+                    "plan": host.plan,
+                    "changes": host.changes,
+                    "verify": host.verify,
+                    "error": host.error,
+                    "seconds": round(host.seconds, 2),
+                }
+            )
+            for host in hosts
+        },
+    }
+
+
+def without_files(facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a probe's facts without the content of files: daemon.json and sources may hold secrets."""
+    if facts is None:
+        return None
+    config = {key: value for key, value in facts["docker"]["config"].items() if key != "data"}
+    keyrings = {
+        path: {key: value for key, value in keyring.items() if key != "data"}
+        for path, keyring in facts["apt"]["keyrings"].items()
+    }
+    apt = {**facts["apt"], "keyrings": keyrings, "source_files": sorted(facts["apt"]["source_files"])}
+    return {**facts, "docker": {**facts["docker"], "config": config}, "apt": apt}
+
+
+def _host_status(host: Host) -> str:
+    if host.error:
+        return "unreachable" if host.unreachable else "failed"
+    if host.changes or host.changed:
+        return "changed"
+    if (host.plan or {}).get("changes") and host.verify is None:
+        return "pending"
+    return "up-to-date"

@@ -1,0 +1,293 @@
+"""Runs a playbook through ansible-runner and hands its events on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KEPT_RUNS = 20
+Event = dict[str, Any]
+
+
+class UsageError(Exception):
+    """What the person asked for cannot be run; the message is one line for them."""
+
+
+@dataclass
+class Options:
+    """What the person asked for, in ansible-playbook's terms."""
+
+    inventory: str
+    limit: str | None = None
+    extra_vars: list[str] = field(default_factory=list)
+    forks: int | None = None
+    user: str | None = None
+    private_key: Path | None = None
+    ask_pass: bool = False
+    ask_become_pass: bool = False
+    check: bool = False
+    diff: bool = False
+    verbosity: int = 0
+    variables: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """How a run ended. stats is None where no play ran; lines is what Ansible printed."""
+
+    status: str
+    stats: dict[str, dict[str, int]] | None
+    lines: list[str]
+
+
+def ansible_root() -> Path:
+    """Where playbooks/ and ansible.cfg lie: inside the installed package, or in the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "ansible"
+    return installed if installed.is_dir() else package.parent
+
+
+def checked_inventory(text: str) -> str:
+    """Return an inventory as Ansible is to be given it: absolute, or a list of hosts.
+
+    Raises UsageError where it names no file, or a directory without any.
+    """
+    if "," in text and not os.path.exists(text):
+        return text
+    path = Path(text).absolute()
+    if not path.exists():
+        raise UsageError(f"the inventory {text} does not exist")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"the inventory {text} cannot be read")
+    if path.is_dir() and not any(entry.is_file() for entry in path.iterdir()):
+        raise UsageError(f"the inventory {text} is a directory without a file in it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise UsageError(f"the inventory {text} is empty")
+    return str(path)
+
+
+def extra_vars(texts: list[str], variables: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Part -e values into files of the person's (as ``@path``) and values, in the order given.
+
+    Returns (words, values): a word is ``@path``, or the number of a value as text. Raises UsageError.
+    """
+    words: list[str] = []
+    values: list[dict[str, Any]] = []
+    for text in texts:
+        if text.startswith("@"):
+            path = Path(text[1:]).expanduser().absolute()
+            if not path.is_file():
+                raise UsageError(f"the file of -e {text} does not exist")
+            words.append(f"@{path}")
+            continue
+        words.append(str(len(values)))
+        values.append(_inline(text))
+    if variables:
+        words.append(str(len(values)))
+        values.append(dict(variables))
+    return words, values
+
+
+def _inline(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"-e is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise UsageError("-e is to be a JSON object, or name=value")
+        return value
+    # Slow to import, and needed for this alone.
+    from ansible.errors import AnsibleError
+    from ansible.parsing.splitter import parse_kv
+
+    try:
+        value = dict(parse_kv(text))
+    except AnsibleError as error:
+        raise UsageError(f"-e cannot be read: {error}") from None
+    if "_raw_params" in value or not value:
+        raise UsageError("-e takes name=value, a JSON object, or @FILE")
+    return value
+
+
+def arguments(options: Options, extra: list[str]) -> list[str]:
+    """Return the words for ansible-playbook beside the playbook. Secrets are in none of them.
+
+    extra are the words for -e, each ``@path``.
+    """
+    words = ["-i", options.inventory]
+    for word in extra:
+        words += ["-e", word]
+    for name, value in (("--limit", options.limit), ("--forks", options.forks), ("--user", options.user)):
+        if value is not None:
+            words += [name, str(value)]
+    if options.private_key:
+        words += ["--private-key", str(options.private_key.expanduser().absolute())]
+    for name, wanted in (
+        ("--ask-pass", options.ask_pass),
+        ("--ask-become-pass", options.ask_become_pass),
+        ("--check", options.check),
+        ("--diff", options.diff),
+    ):
+        if wanted:
+            words.append(name)
+    if options.verbosity:
+        words.append("-" + "v" * options.verbosity)
+    return words
+
+
+def environment(base: Mapping[str, str], root: Path, passwords: bool) -> dict[str, str]:
+    """Return what is set for ansible-playbook beside the person's environment, which wins."""
+    ours = {
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "True",
+    }
+    if not passwords:
+        # A question that nobody answers would hang.
+        ours["ANSIBLE_SSH_EXTRA_ARGS"] = "-o BatchMode=yes"
+    ours.update((name, value) for name, value in base.items() if name in ours)
+    own = [Path.cwd() / "ansible.cfg", Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
+    if "ANSIBLE_CONFIG" not in base:
+        ours["ANSIBLE_CONFIG"] = str(next((path for path in own if path.is_file()), root / "ansible.cfg"))
+    # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
+    ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
+    return ours
+
+
+def run_directory() -> Path:
+    """Make a fresh directory for one run, 0700, and drop the oldest ones."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    runs = state / "gpuprov" / "runs"
+    try:
+        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in sorted(runs.iterdir())[: -(KEPT_RUNS - 1)]:
+            shutil.rmtree(old, ignore_errors=True)
+        directory = runs / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"the directory for runs cannot be made: {error}") from None
+    return directory
+
+
+@contextlib.contextmanager
+def _value_files(words: list[str], values: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Values of -e may be secret: they go through files of 0600 outside of the run directory."""
+    with tempfile.TemporaryDirectory(prefix="gpuprov-") as directory:
+        result = []
+        for word in words:
+            if word.startswith("@"):
+                result.append(word)
+                continue
+            path = Path(directory) / f"{word}.json"
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(values[int(word)]), encoding="utf-8")
+            result.append(f"@{path}")
+        yield result
+
+
+@contextlib.contextmanager
+def _interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into an answer for ansible-runner's cancel_callback."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if not asked:
+            say("cancelling…")
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(
+    playbook: str,
+    options: Options,
+    on_event: Callable[[Event], None],
+    say: Callable[[str], None],
+    passwords: Mapping[str, str],
+) -> Outcome:
+    """Run one of our playbooks. on_event gets each of ansible-runner's events.
+
+    passwords: {prompt pattern: password}. Raises UsageError for what shows before the start.
+    """
+    root = ansible_root()
+    words, values = extra_vars(options.extra_vars, options.variables)
+    directory = run_directory()
+    kept: dict[str, Any] = {"stats": None, "lines": []}
+
+    def handle(event: Event) -> bool:
+        if event.get("event") == "playbook_on_stats":
+            kept["stats"] = event["event_data"]
+        if event.get("stdout"):
+            kept["lines"] += event["stdout"].splitlines()
+        on_event(event)
+        return True  # anything false would have the event dropped
+
+    import ansible_runner
+    import pexpect
+
+    outcome = "failed"
+    try:
+        with _value_files(words, values) as files, _interruptible(say) as cancelled:
+            try:
+                result = ansible_runner.run(
+                    private_data_dir=str(directory),
+                    project_dir=os.getcwd(),
+                    playbook=str(root / "playbooks" / playbook),
+                    cmdline=_quoted(arguments(options, files)),
+                    envvars=environment(os.environ, root, bool(passwords)),
+                    passwords=dict(passwords) or None,
+                    settings={"pexpect_timeout": 1},
+                    suppress_env_files=True,
+                    fact_cache_type="memory",
+                    quiet=True,
+                    event_handler=handle,
+                    cancel_callback=cancelled,
+                )
+                outcome = result.status
+            except pexpect.TIMEOUT:
+                # It can escape after the run is complete: the stats decide.
+                outcome = "successful" if kept["stats"] else "failed"
+            if cancelled():
+                outcome = "canceled"
+    finally:
+        for leftover in directory.glob("artifacts/*/command"):
+            leftover.unlink()
+    return Outcome(outcome, _per_host(kept["stats"]), kept["lines"])
+
+
+def _quoted(words: list[str]) -> str:
+    import shlex
+
+    return shlex.join(words)
+
+
+def _per_host(stats: Event | None) -> dict[str, dict[str, int]] | None:
+    """{host: {ok, changed, failures, dark, …}} of a playbook_on_stats event."""
+    if stats is None:
+        return None
+    result: dict[str, dict[str, int]] = {}
+    for name, hosts in stats.items():
+        if isinstance(hosts, dict) and name in ("ok", "changed", "failures", "dark", "skipped", "processed"):
+            for host, number in hosts.items():
+                result.setdefault(host, {})[name] = number
+    return result
