@@ -34,7 +34,10 @@ PLAN_HELP = (
 
 Inventory = Annotated[str, typer.Argument(help="Any Ansible inventory: a file, directory, script, or host1,host2,")]
 Limit = Annotated[str | None, typer.Option("--limit", "-l", help="Only these hosts or groups.")]
-ExtraVars = Annotated[list[str] | None, typer.Option("--extra-vars", "-e", help="name=value, JSON, or @FILE; repeatable.")]
+ExtraVars = Annotated[
+    list[str] | None,
+    typer.Option("--extra-vars", "-e", help="name=value, JSON, or @FILE; repeatable."),
+]
 Forks = Annotated[int | None, typer.Option("--forks", "-f", min=1, help="How many hosts at a time.")]
 User = Annotated[str | None, typer.Option("--user", "-u", help="Log in as this account.")]
 Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", help="Log in with this key.")]
@@ -42,7 +45,10 @@ AskPass = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the log
 AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
 Check = Annotated[bool, typer.Option("--check", "-C", help="Predict; change nothing.")]
 Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show files before and after.")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show Ansible's own output; -vvv more of it.")]
+Verbose = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, help="Show Ansible's own output; -vvv more of it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; text goes to stderr.")]
 
 
@@ -103,7 +109,7 @@ def uninstall(
     private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, check: Check = False,
     diff: Diff = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    purge_data: Annotated[bool, typer.Option("--purge-data", help="Delete images, containers and volumes too.")] = False,
+    purge_data: Annotated[bool, typer.Option("--purge-data", help="Images, containers and volumes go too.")] = False,
     verbose: Verbose = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Take packages and settings away again. Images, containers and volumes stay unless --purge-data."""
@@ -114,7 +120,9 @@ def uninstall(
     if not yes and not check:
         if not sys.stdin.isatty():
             raise UsageError("uninstall asks before it begins: without a terminal give --yes")
-        question = "Take docker away from the hosts" + (", with all images, containers and volumes" if purge_data else "")
+        question = "Take docker away from the hosts" + (
+            ", with all images, containers and volumes" if purge_data else ""
+        )
         if not typer.confirm(f"{question}?", err=True):
             raise UsageError("nothing was done")
     _run("uninstall", "uninstall.yml", options, as_json)
@@ -217,7 +225,10 @@ def why_not_run(outcome: Outcome) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
     text = " ".join(line for line in lines if line)
     for line in lines:
-        match = re.search(r"(?:Failed to parse|failed to parse)[^:]*?(?: with (?:ini|yaml|script|auto) plugin)?: (.+)", line)
+        match = re.search(
+            r"(?:Failed to parse|failed to parse)[^:]*?(?: with (?:ini|yaml|script|auto) plugin)?: (.+)",
+            line,
+        )
         if match:
             return f"the inventory cannot be read: {match.group(1)}"
     if "no hosts to target" in text or "Could not match supplied host pattern" in text:
@@ -238,7 +249,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")
+    ] = False,
 ) -> None:
     return None
 
@@ -254,7 +267,10 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except _ClickError as error:
         is_help = type(error).__name__ == "NoArgsIsHelpError"
-        print(error.format_message() if is_help else f"gpuprov: {error.format_message()}", file=sys.stderr)
+        print(
+            error.format_message() if is_help else f"gpuprov: {error.format_message()}",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except UsageError as error:
         print(f"gpuprov: {error}", file=sys.stderr)

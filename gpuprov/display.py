@@ -43,7 +43,11 @@ class Live(Plain):
         self.console = Console(file=self.stream, highlight=False)
         self.hosts: dict[str, Host] = {}
         self.live = RichLive(
-            console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True, redirect_stdout=False
+            console=self.console,
+            get_renderable=self._render,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
         )
         self.live.__enter__()
         return self

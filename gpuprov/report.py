@@ -14,10 +14,16 @@ _CREDENTIALS = re.compile(r"(://)[^/@\s\"']+@")
 # What Ansible or ssh says, and what it means to a person.
 _UNREACHABLE = (
     (r"connect to host (\S+) port (\d+): Connection refused", r"connection refused by \1 port \2"),
-    (r"connect to host (\S+) port (\d+): (?:Connection timed out|Operation timed out)", r"no answer from \1 port \2"),
+    (
+        r"connect to host (\S+) port (\d+): (?:Connection timed out|Operation timed out)",
+        r"no answer from \1 port \2",
+    ),
     (r"connect to host (\S+) port (\d+): No route to host", r"no route to \1"),
     (r"Could not resolve hostname ([^\s:]+)", r"the name \1 cannot be resolved"),
-    (r"Host key verification failed", "the host key is not known, or has changed: check it, then put it into known_hosts"),
+    (
+        r"Host key verification failed",
+        "the host key is not known, or has changed: check it, then put it into known_hosts",
+    ),
     (r"(Permission denied \([^)]*\))", r"\1: see -u and --private-key, or -k for a password"),
     (r"Connection timed out", "no answer within the time allowed"),
 )
@@ -99,7 +105,11 @@ class Collector:
             return ("changed", host)
         if kind == "runner_on_unreachable":
             host.unreachable = True
-            host.error = {"task": task, "message": unreachable_text(result.get("msg", "")), "hint": ""}
+            host.error = {
+                "task": task,
+                "message": unreachable_text(result.get("msg", "")),
+                "hint": "",
+            }
             return ("unreachable", host)
         if kind == "runner_on_failed" and not data.get("ignore_errors"):
             message, hint = failure_text(result)
@@ -135,7 +145,9 @@ def unreachable_text(message: str) -> str:
 
 def failure_text(result: dict[str, Any]) -> tuple[str, str]:
     """Return (cause, what to do next) of a failed task's result, in a person's words."""
-    said = "\n".join(str(result.get(name) or "") for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout"))
+    said = "\n".join(
+        str(result.get(name) or "") for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
+    )
     for pattern, cause, hint in _FAILED:
         if re.search(pattern, said):
             return cause, hint
@@ -218,7 +230,7 @@ def count_text(hosts: list[Host]) -> str:
 
 def result_rows(hosts: list[Host], check: bool = False) -> list[tuple[str, ...]]:
     """Return the table at the end of a run, its head first."""
-    rows = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
+    rows: list[tuple[str, ...]] = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
     for host in hosts:
         packages = {**((host.facts or {}).get("apt") or {}).get("packages", {})}
         if host.error and not host.verify:
@@ -230,7 +242,17 @@ def result_rows(hosts: list[Host], check: bool = False) -> list[tuple[str, ...]]
         docker = _version(packages.get("docker-ce"))
         nvidia = _version(packages.get("nvidia-docker2")) or _version(packages.get("nvidia-container-toolkit"))
         changed = str(len(host.changes) or host.changed)
-        rows.append((host.name, os_name(host), docker or "-", nvidia or "-", changed, state, f"{host.seconds:.0f}"))
+        rows.append(
+            (
+                host.name,
+                os_name(host),
+                docker or "-",
+                nvidia or "-",
+                changed,
+                state,
+                f"{host.seconds:.0f}",
+            )
+        )
     return rows
 
 
@@ -296,7 +318,11 @@ def without_files(facts: dict[str, Any] | None) -> dict[str, Any] | None:
         path: {key: value for key, value in keyring.items() if key != "data"}
         for path, keyring in facts["apt"]["keyrings"].items()
     }
-    apt = {**facts["apt"], "keyrings": keyrings, "source_files": sorted(facts["apt"]["source_files"])}
+    apt = {
+        **facts["apt"],
+        "keyrings": keyrings,
+        "source_files": sorted(facts["apt"]["source_files"]),
+    }
     return {**facts, "docker": {**facts["docker"], "config": config}, "apt": apt}
 
 

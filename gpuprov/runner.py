@@ -128,7 +128,11 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
     words = ["-i", options.inventory]
     for word in extra:
         words += ["-e", word]
-    for name, value in (("--limit", options.limit), ("--forks", options.forks), ("--user", options.user)):
+    for name, value in (
+        ("--limit", options.limit),
+        ("--forks", options.forks),
+        ("--user", options.user),
+    ):
         if value is not None:
             words += [name, str(value)]
     if options.private_key:
@@ -161,7 +165,11 @@ def environment(base: Mapping[str, str], root: Path, passwords: bool) -> dict[st
         # A question that nobody answers would hang.
         ours["ANSIBLE_SSH_EXTRA_ARGS"] = "-o BatchMode=yes"
     ours.update((name, value) for name, value in base.items() if name in ours)
-    own = [Path.cwd() / "ansible.cfg", Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
+    own = [
+        Path.cwd() / "ansible.cfg",
+        Path.home() / ".ansible.cfg",
+        Path("/etc/ansible/ansible.cfg"),
+    ]
     if "ANSIBLE_CONFIG" not in base:
         ours["ANSIBLE_CONFIG"] = str(next((path for path in own if path.is_file()), root / "ansible.cfg"))
     # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
@@ -287,7 +295,14 @@ def _per_host(stats: Event | None) -> dict[str, dict[str, int]] | None:
         return None
     result: dict[str, dict[str, int]] = {}
     for name, hosts in stats.items():
-        if isinstance(hosts, dict) and name in ("ok", "changed", "failures", "dark", "skipped", "processed"):
+        if isinstance(hosts, dict) and name in (
+            "ok",
+            "changed",
+            "failures",
+            "dark",
+            "skipped",
+            "processed",
+        ):
             for host, number in hosts.items():
                 result.setdefault(host, {})[name] = number
     return result

@@ -43,7 +43,9 @@ class ActionModule(ActionBase):
         found = task_vars["ansible_facts"]["gpu_host_probe"]
 
         problems = host_plan.host_problems(
-            found, release.__version__, {path: int(mib) for path, mib in self._task.args["free_mib"].items()}
+            found,
+            release.__version__,
+            {path: int(mib) for path, mib in self._task.args["free_mib"].items()},
         )
         # The defaults are looked up by release: without one there is nothing to validate.
         problems += self._release_problems(found, task_vars) or self._variable_problems(
@@ -65,7 +67,9 @@ class ActionModule(ActionBase):
     @staticmethod
     def _release_problems(found: dict[str, Any], task_vars: dict[str, Any]) -> list[dict[str, str]]:
         return host_plan.release_problems(
-            found, list(task_vars["__docker_ce_releases"]), list(task_vars["__docker_ce_architectures"].values())
+            found,
+            list(task_vars["__docker_ce_releases"]),
+            list(task_vars["__docker_ce_architectures"].values()),
         )
 
     def _variable_problems(

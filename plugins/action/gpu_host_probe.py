@@ -21,9 +21,18 @@ _BECOME = (
         r"(sudo|su|become)[^\n]*password is required|Missing \w+ password|a terminal is required",
         "sudo wants a password: give it with -K (--ask-become-pass), or allow the account passwordless sudo",
     ),
-    (r"Incorrect \w+ password|Sorry, try again|incorrect password attempt", "sudo did not take the password given with -K"),
-    (r"not in the sudoers file|not allowed to execute", "the account may not use sudo: log in with one that may, or as root"),
-    (r"sudo: (command )?not found|sudo: No such file", "there is no sudo: log in as root, or set ansible_become_method"),
+    (
+        r"Incorrect \w+ password|Sorry, try again|incorrect password attempt",
+        "sudo did not take the password given with -K",
+    ),
+    (
+        r"not in the sudoers file|not allowed to execute",
+        "the account may not use sudo: log in with one that may, or as root",
+    ),
+    (
+        r"sudo: (command )?not found|sudo: No such file",
+        "there is no sudo: log in as root, or set ansible_become_method",
+    ),
 )
 
 
@@ -66,7 +75,16 @@ class ActionModule(ActionBase):
         nonce = secrets.token_hex(8)
         words = [f"user:{user}" for user in users if isinstance(user, str) and user]
         words += [f"keyring:{path}" for path in arguments["keyrings"]]
-        command = ["timeout", str(int(arguments["timeout"])), "sh", "-c", script, "gpuprov-probe", nonce, *words]
+        command = [
+            "timeout",
+            str(int(arguments["timeout"])),
+            "sh",
+            "-c",
+            script,
+            "gpuprov-probe",
+            nonce,
+            *words,
+        ]
         try:
             answer = self._low_level_execute_command(shlex.join(command), sudoable=True)
         except AnsibleConnectionFailure as error:

@@ -26,7 +26,14 @@ class ActionModule(ActionBase):
         if found["docker"]["info"]:
             gpu = bool(arguments["gpu"]) and host_proof.expects_gpu(found)
             script = Path(self._find_needle("files", arguments["script"])).read_text(encoding="utf-8")
-            words = ["sh", "-c", script, "gpuprov-verify", arguments["image"], "gpu" if gpu else "no-gpu"]
+            words = [
+                "sh",
+                "-c",
+                script,
+                "gpuprov-verify",
+                arguments["image"],
+                "gpu" if gpu else "no-gpu",
+            ]
             command = shlex.join([*words, str(int(arguments["timeout"]))])
             answer = self._low_level_execute_command(command, sudoable=True)
             try:

@@ -63,11 +63,7 @@ def render(source):
         return "\n".join(lines) + "\n"
     options = ["arch=%s" % ",".join(architectures)] if architectures else []
     options = "[%s]" % " ".join(options + ["signed-by=%s" % source["keyring"]])
-    rows = [
-        " ".join(["deb", options, uri, suite] + components)
-        for uri in source["uris"]
-        for suite in source["suites"]
-    ]
+    rows = [" ".join(["deb", options, uri, suite] + components) for uri in source["uris"] for suite in source["suites"]]
     return "\n".join(rows) + "\n"
 
 
@@ -88,7 +84,7 @@ def _lines(lines):
         if match:
             kind, options, uri, suite, components = match.groups()
             fields = dict(option.partition("=")[::2] for option in (options or "").split())
-            fields = dict((name.lower(), value) for name, value in fields.items())
+            fields = {name.lower(): value for name, value in fields.items()}
             meaning = _meaning(
                 [[kind], [suite], components.split()],
                 fields.pop("arch", "").split(","),
@@ -129,7 +125,7 @@ def _fields(lines):
             name, _colon, value = line.partition(":")
             name = name.strip().lower()
             fields[name] = value.strip()
-    return dict((name, value.strip()) for name, value in fields.items())
+    return {name: value.strip() for name, value in fields.items()}
 
 
 def _meaning(lists, architectures, signed_by, others):
@@ -146,7 +142,7 @@ def judge(source, files, architecture):
     entries of the same URIs beside ours.
     """
     ours = path_of(source)
-    uris = set(normal_uri(uri, architecture) for uri in source["uris"])
+    uris = {normal_uri(uri, architecture) for uri in source["uris"]}
     right = ours in files and (
         files[ours] == render(source)
         or _compared(ours, files[ours], architecture) == _compared(ours, render(source), architecture)

@@ -212,17 +212,17 @@ def _canonical(key, value):
 
 def canonical(config):
     """Return a configuration in the one spelling in which configurations equal in meaning are equal."""
-    result = dict((key, _canonical(key, value)) for key, value in config.items())
+    result = {key: _canonical(key, value) for key, value in config.items()}
     runtimes = config.get("runtimes")
     if isinstance(runtimes, dict):
-        result["runtimes"] = dict((name, _canonical_runtime(runtime)) for name, runtime in runtimes.items())
+        result["runtimes"] = {name: _canonical_runtime(runtime) for name, runtime in runtimes.items()}
     return result
 
 
 def _canonical_runtime(runtime):
     if not isinstance(runtime, dict):
         return runtime
-    result = dict((key, _canonical(key, value)) for key, value in runtime.items())
+    result = {key: _canonical(key, value) for key, value in runtime.items()}
     arguments = (result.pop("runtimeArgs", None) or []) + (result.pop("args", None) or [])
     if arguments:
         result["runtimeArgs"] = arguments
@@ -297,7 +297,7 @@ def type_errors(config):
         if wanted is None:
             continue
         if wanted is str:
-            good = isinstance(value, (str, type(u"")))
+            good = isinstance(value, (str, type("")))
         elif wanted is int:
             good = isinstance(value, int) and not isinstance(value, bool)
         else:
@@ -308,7 +308,9 @@ def type_errors(config):
     for mirror in mirrors if isinstance(mirrors, list) else []:
         if not _MIRROR.match(str(mirror)):
             errors.append("daemon.json: registry-mirrors: %s is not the URL of a registry" % shown(mirror))
-    for name, runtime in sorted((config.get("runtimes") or {}).items() if isinstance(config.get("runtimes"), dict) else []):
+    for name, runtime in sorted(
+        (config.get("runtimes") or {}).items() if isinstance(config.get("runtimes"), dict) else []
+    ):
         if not isinstance(runtime, dict):
             errors.append("daemon.json: runtimes.%s is to be an object, not %s" % (name, shown(runtime)))
     return errors
@@ -413,17 +415,31 @@ def decide(wanted, found):
         stale = not_in_effect(current, info) if info else []
         if stale:
             changes.append(
-                _change("docker daemon", "runs without %s" % ", ".join(stale), "daemon.json in effect", disruption_of(stale))
+                _change(
+                    "docker daemon",
+                    "runs without %s" % ", ".join(stale),
+                    "daemon.json in effect",
+                    disruption_of(stale),
+                )
             )
         elif _is_newer_than_daemon(found):
             changes.append(
-                _change("docker daemon", "runs since before daemon.json was changed", "daemon.json in effect", "reload")
+                _change(
+                    "docker daemon",
+                    "runs since before daemon.json was changed",
+                    "daemon.json in effect",
+                    "reload",
+                )
             )
     return changes, (render(after) if keys else None)
 
 
 def _is_newer_than_daemon(found):
-    mtime, since, now = found["config"].get("mtime"), found["service"].get("state_changed"), found.get("clock")
+    mtime, since, now = (
+        found["config"].get("mtime"),
+        found["service"].get("state_changed"),
+        found.get("clock"),
+    )
     if not mtime or not since or (now and mtime > now):
         return False
     # Times come in whole seconds and the start of the unit is derived from uptime: leave 2 s.
@@ -434,11 +450,17 @@ def _key_changes(key, current, after, disruption):
     if key == "runtimes":
         one, other = current.get(key) or {}, after.get(key) or {}
         names = [
-            name for name in sorted(set(one) | set(other))
+            name
+            for name in sorted(set(one) | set(other))
             if _canonical_runtime(one.get(name)) != _canonical_runtime(other.get(name))
         ]
         return [
-            _change("daemon.json", _entry("runtimes.%s" % name, one, name), _entry("runtimes.%s" % name, other, name), disruption)
+            _change(
+                "daemon.json",
+                _entry("runtimes.%s" % name, one, name),
+                _entry("runtimes.%s" % name, other, name),
+                disruption,
+            )
             for name in names
         ]
     return [_change("daemon.json", _entry(key, current, key), _entry(key, after, key), disruption)]
@@ -460,7 +482,9 @@ def restart_refusal(policy, changes, found):
     """
     if worst(change["disruption"] for change in changes) != "restart" or policy == "always":
         return None
-    what = ", ".join(sorted(set(change["to"] or change["subject"] for change in changes if change["disruption"] == "restart")))
+    what = ", ".join(
+        sorted({change["to"] or change["subject"] for change in changes if change["disruption"] == "restart"})
+    )
     if policy == "never":
         return "a restart of dockerd is needed (%s), and docker_daemon_restart is never" % what
     if (found.get("info") or {}).get("LiveRestoreEnabled"):

@@ -48,4 +48,10 @@ def decide(wanted, groups, users):
 
 
 def _change(group, before, after):
-    return {"role": ROLE, "subject": "%s group" % group, "from": before, "to": after, "disruption": "none"}
+    return {
+        "role": ROLE,
+        "subject": "%s group" % group,
+        "from": before,
+        "to": after,
+        "disruption": "none",
+    }

@@ -8,7 +8,11 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, group_members, package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    group_members,
+    package_set,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report import choose_python
 
 FORMAT = 1
@@ -79,7 +83,13 @@ def service_changes(service):
 
 
 def _service_change(before, after):
-    return {"role": "docker_ce", "subject": "docker.service", "from": before, "to": after, "disruption": "none"}
+    return {
+        "role": "docker_ce",
+        "subject": "docker.service",
+        "from": before,
+        "to": after,
+        "disruption": "none",
+    }
 
 
 def _decide_nvidia_docker(wanted, found):
@@ -126,7 +136,10 @@ def release_problems(found, releases, architectures):
             _problem(
                 "operating system",
                 "%s is not supported; supported are the releases %s"
-                % (system["pretty"] or system["id"] or "this operating system", ", ".join(releases)),
+                % (
+                    system["pretty"] or system["id"] or "this operating system",
+                    ", ".join(releases),
+                ),
             )
         ]
     if found["architecture"] not in architectures:
@@ -159,7 +172,10 @@ def host_problems(found, core_version, free_mib):
         disk = found["disk"].get(path) or found["disk"].get("/")
         if disk and disk["free_kb"] is not None and disk["free_kb"] < mib * 1024:
             problems.append(
-                _problem("disk", "%s has %d MiB free; %d MiB are needed" % (path, disk["free_kb"] // 1024, mib))
+                _problem(
+                    "disk",
+                    "%s has %d MiB free; %d MiB are needed" % (path, disk["free_kb"] // 1024, mib),
+                )
             )
         elif disk and disk["free_inodes"] == 0:
             problems.append(_problem("disk", "%s has no free inodes" % path))

@@ -33,7 +33,12 @@ def state_checks(found, plan):
         "docker group": " ".join((found["groups"].get("docker") or {}).get("members") or []) or "nobody",
     }
     checks = []
-    for name in ("pinned packages", "docker runs, at boot too", "daemon.json in effect", "docker group"):
+    for name in (
+        "pinned packages",
+        "docker runs, at boot too",
+        "daemon.json in effect",
+        "docker group",
+    ):
         wrong = [change for change in plan["changes"] if _check_of(change) == name]
         detail = "; ".join(_sentence(change) for change in wrong) or details[name]
         checks.append({"name": name, "ok": not wrong, "detail": detail})

@@ -123,15 +123,11 @@ def certificates(data):
     The fingerprint is in upper-case hexadecimal: 40 digits for version 4, 64 for 5 and 6; for
     another version it is empty. Raises KeyringError where the data is no keyring.
     """
-    found = [
-        (_fingerprint(data[body:end]), start)
-        for tag, start, body, end in _packets(data)
-        if tag == _PUBLIC_KEY
-    ]
+    found = [(_fingerprint(data[body:end]), start) for tag, start, body, end in _packets(data) if tag == _PUBLIC_KEY]
     if not found or found[0][1] != 0:
         raise KeyringError("it holds no public key")
     ends = [start for _name, start in found[1:]] + [len(data)]
-    return [(name, data[start:end]) for (name, start), end in zip(found, ends)]
+    return [(name, data[start:end]) for (name, start), end in zip(found, ends, strict=False)]
 
 
 def _fingerprint(body):

@@ -38,9 +38,7 @@ def check(wanted):
         if not _NAME.match(package["name"]):
             raise PackageSetError("%s: %r is not a package name" % (role, str(package["name"])))
         if not _VERSION.match(str(package["version"])):
-            raise PackageSetError(
-                "%s: %r is not a version of %s" % (role, str(package["version"]), package["name"])
-            )
+            raise PackageSetError("%s: %r is not a version of %s" % (role, str(package["version"]), package["name"]))
     for name in wanted["remove"]:
         if not _NAME.match(name):
             raise PackageSetError("%s: %r is not a package name" % (role, str(name)))
@@ -77,7 +75,13 @@ def decide(wanted, apt, architecture):
         if is_present(packages.get(name)):
             disruptive = name in LEGACY_ENGINES + ENGINE
             changes.append(
-                _change(wanted["role"], name, packages[name]["version"], None, "restart" if disruptive else "none")
+                _change(
+                    wanted["role"],
+                    name,
+                    packages[name]["version"],
+                    None,
+                    "restart" if disruptive else "none",
+                )
             )
     return changes
 
@@ -135,7 +139,15 @@ def _source_changes(role, source, files, architecture):
         before = "other content" if ours in files else ", ".join(sorted(foreign)) or None
         return [_change(role, subject, before, " ".join(source["uris"]), "none")]
     if foreign:
-        return [_change(role, subject, "also in %s" % ", ".join(sorted(foreign)), "only in %s" % ours, "none")]
+        return [
+            _change(
+                role,
+                subject,
+                "also in %s" % ", ".join(sorted(foreign)),
+                "only in %s" % ours,
+                "none",
+            )
+        ]
     return []
 
 

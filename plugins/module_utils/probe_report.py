@@ -62,7 +62,7 @@ def parse_report(text, nonce):
     Raises ProbeError for an answer that is missing, cut off, garbled or of another format.
     """
     records = _records(text, nonce)
-    single = dict((key, fields[0]) for key, fields in records if fields)
+    single = {key: fields[0] for key, fields in records if fields}
     every = {}
     for key, fields in records:
         every.setdefault(key, []).append(fields)
@@ -81,13 +81,13 @@ def parse_report(text, nonce):
         "init": single.get("init", "other"),
         "system_state": single.get("system_state", ""),
         "clock": _number(single["clock"]),
-        "disk": dict((fields[0], _space(fields[1])) for fields in every.get("space", [])),
+        "disk": {fields[0]: _space(fields[1]) for fields in every.get("space", [])},
         "apt": _apt(every, files),
         "docker": _docker(single, every, files),
         "groups": _groups(every.get("group", [])),
-        "users": dict((fields[0], fields[1] == "yes") for fields in every.get("user", [])),
+        "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
         "gpu": {
-            "pci": [dict(zip(("slot", "vendor", "device"), fields)) for fields in every.get("pci", [])],
+            "pci": [dict(zip(("slot", "vendor", "device"), fields, strict=False)) for fields in every.get("pci", [])],
             "driver_version": _driver(single.get("driver", "")),
             "devices": [fields[0] for fields in every.get("device", [])],
             "smi": [fields[0] for fields in every.get("smi", []) if fields[0].startswith("GPU ")],
@@ -97,14 +97,18 @@ def parse_report(text, nonce):
 
 def _records(text, nonce):
     lines = text.replace("\r\n", "\n").split("\n")
-    heads = [number for number, line in enumerate(lines) if re.match(r"^gpuprov-probe \S+ %s$" % re.escape(nonce), line)]
+    heads = [
+        number for number, line in enumerate(lines) if re.match(r"^gpuprov-probe \S+ %s$" % re.escape(nonce), line)
+    ]
     if not heads:
         first = next((line.strip() for line in lines if line.strip()), "")
         shown = re.sub(r"[^ -~]", "?", first)[:200]
         raise ProbeError("the host did not answer to the probe%s" % (": it said %s" % shown if shown else ""))
     version = lines[heads[0]].split()[1]
     if version != str(FORMAT):
-        raise ProbeError("the host answered to the probe in format %s; this gpuprov reads format %d" % (version[:20], FORMAT))
+        raise ProbeError(
+            "the host answered to the probe in format %s; this gpuprov reads format %d" % (version[:20], FORMAT)
+        )
     records = []
     for line in lines[heads[0] + 1 :]:
         if line.startswith("gpuprov-probe-end "):
@@ -184,28 +188,35 @@ def _architecture(machine, packages):
 def _space(text):
     blocks, size, inodes_free, inodes = text.split()
     # File systems without a fixed number of inodes report none at all.
-    return {"free_kb": int(blocks) * int(size) // 1024, "free_inodes": int(inodes_free) if int(inodes) else None}
+    return {
+        "free_kb": int(blocks) * int(size) // 1024,
+        "free_inodes": int(inodes_free) if int(inodes) else None,
+    }
 
 
 def _apt(every, files):
     packages = {}
-    for name, version, status, _architecture_ in every.get("package", []):
+    for name, version, status, _ in every.get("package", []):
         if version:
-            packages[name] = {"version": version, "status": status.strip(), "hold": status.startswith("h")}
+            packages[name] = {
+                "version": version,
+                "status": status.strip(),
+                "hold": status.startswith("h"),
+            }
     lock = every.get("lock")
     return {
         "version": packages.get("apt", {}).get("version", "") if "apt_get" in every else "",
         "packages": packages,
-        "source_files": dict(
-            (path, entry["data"].decode("utf-8", "replace"))
+        "source_files": {
+            path: entry["data"].decode("utf-8", "replace")
             for path, entry in files.items()
             if path.startswith("/etc/apt/sources.list")
-        ),
-        "keyrings": dict(
-            (path, dict(entry, data=base64.b64encode(entry["data"]).decode("ascii")))
+        },
+        "keyrings": {
+            path: dict(entry, data=base64.b64encode(entry["data"]).decode("ascii"))
             for path, entry in files.items()
             if path.endswith((".gpg", ".asc")) and "keyrings/" in path
-        ),
+        },
         "lock_holder": "%s (process %s)" % (lock[0][1], lock[0][0]) if lock else None,
     }
 
@@ -215,8 +226,16 @@ def _docker(single, every, files):
     info, running, error = _answers(single, every)
     path = "/etc/docker/daemon.json"
     config = dict(
-        {"path": path, "kind": single.get("config_kind", "absent"), "target": single.get("config_target")},
-        **{"mode": None, "uid": None, "gid": None, "mtime": None, "data": ""}
+        {
+            "path": path,
+            "kind": single.get("config_kind", "absent"),
+            "target": single.get("config_target"),
+        },
+        mode=None,
+        uid=None,
+        gid=None,
+        mtime=None,
+        data="",
     )
     if path in files:
         config.update(files[path], data=base64.b64encode(files[path]["data"]).decode("ascii"))
@@ -250,11 +269,11 @@ def _answers(single, every):
         info = json.loads(lines[0])
         if single.get("info_from") == "api":
             rows = json.loads(lines[1])
-            running = [
-                {"id": row["Id"], "name": row["Names"][0].lstrip("/"), "image": row["Image"]} for row in rows
-            ]
+            running = [{"id": row["Id"], "name": row["Names"][0].lstrip("/"), "image": row["Image"]} for row in rows]
         else:
-            rows = [json.loads(line) for fields in every.get("ps", []) for line in fields[0].splitlines() if line.strip()]
+            rows = [
+                json.loads(line) for fields in every.get("ps", []) for line in fields[0].splitlines() if line.strip()
+            ]
             running = [{"id": row["ID"], "name": row["Names"], "image": row["Image"]} for row in rows]
     except (ValueError, KeyError, IndexError, TypeError):
         return None, [], error or re.sub(r"[^ -~]", "?", lines[-1])[:300]

@@ -67,7 +67,11 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp, package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    apt_sources,
+    openpgp,
+    package_set,
+)
 
 BACKUPS = "/var/backups/gpuprov"
 ENVIRONMENT = {
@@ -76,10 +80,22 @@ ENVIRONMENT = {
     "NEEDRESTART_SUSPEND": "1",
     "APT_LISTCHANGES_FRONTEND": "none",
 }
-OPTIONS = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=60", "-o", "Acquire::https::Timeout=60"]
+OPTIONS = [
+    "-o",
+    "Acquire::Retries=3",
+    "-o",
+    "Acquire::http::Timeout=60",
+    "-o",
+    "Acquire::https::Timeout=60",
+]
 # Configuration files that an administrator changed stay, without a question that nobody answers.
 DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
-LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
+LOCKS = (
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists/lock",
+    "/var/cache/apt/archives/lock",
+)
 
 
 class AptError(Exception):
@@ -110,7 +126,11 @@ class Apt:
         # dpkg-query fails for names it does not know, and still shows the others.
         for line in self.run("dpkg-query", "--show", "--showformat", form, *sorted(set(names)))[1].splitlines():
             name, version, status = line.split("\t")
-            packages[name] = {"version": version, "status": status.strip(), "hold": status[:1] == "h"}
+            packages[name] = {
+                "version": version,
+                "status": status.strip(),
+                "hold": status[:1] == "h",
+            }
         files = {}
         paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
         for path in ["/etc/apt/sources.list"] + paths:
@@ -130,15 +150,13 @@ class Apt:
         return {"packages": packages, "source_files": files, "keyrings": keyrings}
 
     def decide(self, found):
-        return [
-            change for one in self.sets for change in package_set.decide(one, found, self.architecture)
-        ]
+        return [change for one in self.sets for change in package_set.decide(one, found, self.architecture)]
 
     # ---- sources
 
     def fetch_key(self, url):
         """Return the key at a URL or a path, in bytes."""
-        path = url[len("file://"):] if url.startswith("file://") else url
+        path = url[len("file://") :] if url.startswith("file://") else url
         if path.startswith("/"):
             try:
                 return read(path)
@@ -192,17 +210,29 @@ class Apt:
                 shutil.copy(path, directory)
                 os.chmod(os.path.join(directory, os.path.basename(path)), 0o644)
             code, out, err = self.apt_get(
-                "-q", "update", "-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=" + directory,
-                "-o", "APT::Get::List-Cleanup=0",
+                "-q",
+                "update",
+                "-o",
+                "Dir::Etc::SourceList=/dev/null",
+                "-o",
+                "Dir::Etc::SourceParts=" + directory,
+                "-o",
+                "APT::Get::List-Cleanup=0",
             )
         finally:
             shutil.rmtree(directory)
         # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
         said = [line for line in (out + err).splitlines() if re.match(r"(E|W|Err)[: ]", line)]
-        bad = [line for line in said if not line.startswith("W: ") or re.search(r"Failed to fetch|GPG error|not signed", line)]
+        bad = [
+            line
+            for line in said
+            if not line.startswith("W: ") or re.search(r"Failed to fetch|GPG error|not signed", line)
+        ]
         if code or bad:
             uris = " ".join(uri for source in sources for uri in source["uris"])
-            raise AptError("apt cannot use %s: %s" % (uris, "; ".join(bad[-3:] or said[-3:]) or "exit status %d" % code))
+            raise AptError(
+                "apt cannot use %s: %s" % (uris, "; ".join(bad[-3:] or said[-3:]) or "exit status %d" % code)
+            )
 
     # ---- packages
 
@@ -261,7 +291,11 @@ class Apt:
         self.simulate(command, words)
         code, out, err = self.apt_get(*(command + ["install"] + words))
         if code:
-            lines = [line for line in (out + err).splitlines() if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())]
+            lines = [
+                line
+                for line in (out + err).splitlines()
+                if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())
+            ]
             raise AptError("apt could not install the set: %s" % ("; ".join(lines[-4:]) or err.strip()[-300:]))
 
     def simulate(self, command, words):
@@ -273,7 +307,7 @@ class Apt:
         if code:
             text = re.sub(r"\s+", " ", (out + err).split("unmet dependencies:")[-1]).strip()
             raise AptError("the set cannot be installed here: %s" % text[-500:])
-        allowed = set(word[:-1] for word in words if word.endswith("-"))
+        allowed = {word[:-1] for word in words if word.endswith("-")}
         extra = [line.split()[1] for line in out.splitlines() if line.startswith("Remv ")]
         extra = [name for name in extra if name not in allowed]
         if extra:

@@ -97,7 +97,14 @@ class DaemonError(Exception):
 
 def read_config(path):
     """Return the file in the shape of the probe's docker.config."""
-    result = {"path": path, "kind": "absent", "target": None, "mode": None, "mtime": None, "data": ""}
+    result = {
+        "path": path,
+        "kind": "absent",
+        "target": None,
+        "mode": None,
+        "mtime": None,
+        "data": "",
+    }
     if not os.path.lexists(path):
         return result
     if os.path.islink(path):
@@ -149,7 +156,11 @@ class Docker:
         for path in [values.get("FragmentPath") or ""] + (values.get("DropInPaths") or "").split():
             if os.path.isfile(path):
                 exec_start += self._exec_start(path)
-        service = {"load": values.get("LoadState"), "active": values.get("ActiveState"), "state_changed": since}
+        service = {
+            "load": values.get("LoadState"),
+            "active": values.get("ActiveState"),
+            "state_changed": since,
+        }
         return service, exec_start
 
     @staticmethod
@@ -178,7 +189,7 @@ class Docker:
         """Return [{id, name, image}] of the running containers."""
         out = self._run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
         rows = [line.split("\t") for line in out.splitlines() if line.count("\t") == 2]
-        return [dict(zip(("id", "name", "image"), row)) for row in rows]
+        return [dict(zip(("id", "name", "image"), row, strict=False)) for row in rows]
 
     def found(self, path):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
@@ -206,7 +217,9 @@ class Docker:
         finally:
             os.unlink(path)
         if code:
-            raise DaemonError("dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip())
+            raise DaemonError(
+                "dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip()
+            )
 
     def reload(self):
         code, _out, err = self._run("systemctl", "reload", SERVICE)
@@ -223,7 +236,8 @@ class Docker:
         """Return dockerd's last complaints, as one line."""
         out = self._run("journalctl", "--unit", SERVICE, "--lines", "40", "--no-pager", "--output", "cat")[1]
         lines = [
-            line for line in out.splitlines()
+            line
+            for line in out.splitlines()
             if "level=fatal" in line or "failed to" in line or "unable to" in line or "level=error" in line
         ]
         return daemon_json.redact("; ".join(lines[-3:]))
@@ -298,7 +312,7 @@ def apply(module, docker, found, changes, text, config):
         os.chmod(path, int(mode, 8))
     if disruption == "none":
         return backup
-    before = set(container["id"] for container in found["running"])
+    before = {container["id"] for container in found["running"]}
     try:
         if disruption == "reload":
             docker.reload()
@@ -317,7 +331,7 @@ def apply(module, docker, found, changes, text, config):
             missing = docker.confirm(config, params["timeout"])
             if missing:
                 raise DaemonError("dockerd runs, yet docker info does not show %s in effect" % ", ".join(missing))
-        stopped = before - set(container["id"] for container in docker.running())
+        stopped = before - {container["id"] for container in docker.running()}
         if stopped and (disruption == "reload" or (found["info"] or {}).get("LiveRestoreEnabled")):
             raise DaemonError("%d containers that ran before do not run any more" % len(stopped))
     except DaemonError as error:
@@ -352,7 +366,11 @@ def main():
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "mode": {"type": "str", "default": "0644"},
             "follow_symlink": {"type": "bool", "default": False},
-            "restart": {"type": "str", "choices": ["when-idle", "always", "never"], "default": "when-idle"},
+            "restart": {
+                "type": "str",
+                "choices": ["when-idle", "always", "never"],
+                "default": "when-idle",
+            },
             "backups": {"type": "int", "default": 5},
             "timeout": {"type": "int", "default": 60},
         },

@@ -55,7 +55,10 @@ import grp
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import GroupError, decide
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import (
+    GroupError,
+    decide,
+)
 
 
 def read_group(name):
@@ -88,7 +91,9 @@ def main():
     before = read_group(wanted["group"])
     try:
         changes = decide(
-            wanted, {wanted["group"]: before}, dict((user, account_exists(user)) for user in wanted["users"])
+            wanted,
+            {wanted["group"]: before},
+            {user: account_exists(user) for user in wanted["users"]},
         )
     except GroupError as error:
         module.fail_json(msg=str(error))

@@ -84,9 +84,7 @@ def run(*words: str | Path, directory: Path | None = None) -> subprocess.Complet
     command = [str(word) for word in words]
     done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=directory)
     if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
-        )
+        raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done
 
 
@@ -320,9 +318,7 @@ def _prune(served: tuple[Path, ...]) -> None:
     for path in (*served, debs("x").parent, *CACHE.glob(f"root-*-{_root_key()}.tar")):
         os.utime(path)
     old = time.time() - KEEP
-    mounted = run(
-        "podman", "ps", "-a", "--filter", "label=gpuprov-lab", "--format", "{{.Labels}}"
-    ).stdout
+    mounted = run("podman", "ps", "-a", "--filter", "label=gpuprov-lab", "--format", "{{.Labels}}").stdout
     for pattern in ("www-*", "registry-*", "debs-*", "root-*.tar"):
         for path in CACHE.glob(pattern):
             if path.stat().st_mtime < old and str(path) not in mounted:

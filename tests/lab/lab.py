@@ -35,6 +35,8 @@ HOST_OPTIONS = (
     *["-v", "/var/lib/docker", "-v", "/var/lib/containerd"],
     *LIMITS,
 )
+# On a host: it was brought up to the end.
+READY = "/run/gpuprov-lab-ready"
 # A host takes about five of the kernel's inotify instances; its default of 128 is not enough.
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
@@ -78,9 +80,7 @@ class Host:
     container: str
     directory: Path
 
-    def run(
-        self, command: str, check: bool = True, input: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, check: bool = True, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run shell commands on the host as root, past ssh; input is their standard input.
 
         With check, raises RuntimeError with the output where they fail.
@@ -90,9 +90,7 @@ class Host:
             text=True, capture_output=True, input=input or "", check=False,
         )  # fmt: skip
         if check and done.returncode:
-            raise RuntimeError(
-                f"{self.name}: {command}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
-            )
+            raise RuntimeError(f"{self.name}: {command}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
     def ssh(self, words: Sequence[str], user: str = "root") -> int:
@@ -203,7 +201,10 @@ class Lab:
             self._serve(found)
             keep = {f"{self.network}-server", *(host.container for host in hosts)}
             self._remove([name for name in found if name not in keep], found)
-            self._start([one for one in hosts if pristine or not self._is_up(one, found)], found)
+            with ThreadPoolExecutor(8) as pool:
+                up = pool.map(lambda one: not pristine and self._is_up(one, found), hosts)
+                down = [one for one, is_up in zip(hosts, up, strict=True) if not is_up]
+            self._start(down, found)
         return hosts
 
     def reset(self, *hosts: Host | str) -> None:
@@ -223,9 +224,7 @@ class Lab:
 
     def _containers(self) -> dict[str, dict[str, Any]]:
         """What podman knows of each of the lab's containers, by name."""
-        listed = podman(
-            "ps", "-a", "--filter", f"label={LABEL}={self.name}", "--format", "{{.Names}}"
-        ).stdout.split()
+        listed = podman("ps", "-a", "--filter", f"label={LABEL}={self.name}", "--format", "{{.Names}}").stdout.split()
         if not listed:
             return {}
         # One that goes meanwhile makes podman fail, and still say what it knows of the others.
@@ -246,15 +245,15 @@ class Lab:
             and one["State"]["Status"] == "running"
             and one["ImageName"] == images.image(host.distro)
             and self._address(one) == host.address
-            and host.run("systemctl is-system-running", check=False).stdout.strip() == "running"
+            # Not "running" alone: a test may have left a failed unit, which is its own business.
+            and host.run(f"test -e {READY} && systemctl is-system-running", check=False).stdout
+            in ("running\n", "degraded\n")
         )
 
     def _remove(self, containers: Iterable[str], found: dict[str, dict[str, Any]]) -> None:
         there = [name for name in containers if name in found]
         with ThreadPoolExecutor(4) as pool:
-            list(
-                pool.map(lambda name: podman("rm", "-f", "-v", "-t", "0", name, check=False), there)
-            )
+            list(pool.map(lambda name: podman("rm", "-f", "-v", "-t", "0", name, check=False), there))
         for name in there:
             _hang_up(self._address(found[name]))
 
@@ -273,6 +272,8 @@ class Lab:
         words = (
             "run", "-d", "--replace", "--name", host.container, "--hostname", host.name,
             "--label", f"{LABEL}={self.name}", "--network", self.network, "--ip", host.address,
+            # The same every time: a neighbour that remembers the host as it was would not find another.
+            "--mac-address", "02:" + ":".join(f"{int(number):02x}" for number in f"0.{host.address}".split(".")),
             *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
         podman(*words)
@@ -290,12 +291,11 @@ class Lab:
             )
             state = done.stdout.strip()
             if state == "running":
+                host.run(f"touch {READY}")
                 return
             if state == "degraded" or time.monotonic() > deadline:
                 failed = host.run("systemctl --failed --no-legend", check=False)
-                raise RuntimeError(
-                    f"{host.name} did not come up: {state} {done.stderr}{failed.stdout}"
-                )
+                raise RuntimeError(f"{host.name} did not come up: {state} {done.stderr}{failed.stdout}")
             time.sleep(0.2)
 
     # ---- server and files
@@ -383,9 +383,7 @@ def _hang_up(address: str) -> None:
     """End this machine's ssh connections to a host that is gone: they would hang, not fail."""
     if not address:
         return
-    listed = subprocess.run(
-        ["ss", "-Htnp", "dst", address], text=True, capture_output=True, check=False
-    )
+    listed = subprocess.run(["ss", "-Htnp", "dst", address], text=True, capture_output=True, check=False)
     for pid in set(re.findall(r'"ssh",pid=(\d+)', listed.stdout)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)

@@ -459,9 +459,7 @@ def _pack(package: Package, directory: Path, workspace: Path) -> None:
         **package.relations,
         "Description": "vendor-shaped package of gpuprov's lab",
     }
-    (control / "control").write_text(
-        "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
-    )
+    (control / "control").write_text("".join(f"{name}: {value}\n" for name, value in fields.items() if value))
     if package.conffiles:
         (control / "conffiles").write_text("".join(f"{path}\n" for path in package.conffiles))
     for name, script in package.scripts.items():
@@ -474,14 +472,10 @@ def _pack(package: Package, directory: Path, workspace: Path) -> None:
 
 
 # One hash is enough for apt, and takes half the time that all of them take.
-HASHES = tuple(
-    word for name in ("MD5", "SHA1", "SHA512") for word in ("-o", f"APT::FTPArchive::{name}=false")
-)
+HASHES = tuple(word for name in ("MD5", "SHA1", "SHA512") for word in ("-o", f"APT::FTPArchive::{name}=false"))
 
 
-def _index(
-    root: Path, packages: Path, release: Path, fields: dict[str, str], pool: str = "."
-) -> None:
+def _index(root: Path, packages: Path, release: Path, fields: dict[str, str], pool: str = ".") -> None:
     """Write Packages and the signed InRelease of a repository.
 
     root is what the files' names are relative to, pool where they lie; fields are Release's.

@@ -12,7 +12,11 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.daemon_json import
 
 MIRROR = "http://mirror.example:5000"
 NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
-WANTED = {"options": {"registry-mirrors": [MIRROR], "runtimes": NVIDIA}, "mode": "0644", "follow_symlink": False}
+WANTED: dict[str, Any] = {
+    "options": {"registry-mirrors": [MIRROR], "runtimes": NVIDIA},
+    "mode": "0644",
+    "follow_symlink": False,
+}
 
 
 def docker(
@@ -27,7 +31,13 @@ def docker(
     """A probe's ``docker`` object whose daemon.json holds config (bytes as they are)."""
     data = config if isinstance(config, bytes) else b"" if config is None else json.dumps(config).encode()
     kind = "absent" if config is None else "file"
-    found_file = {"path": "/etc/docker/daemon.json", "kind": kind, "target": None, "mode": "0644", "mtime": 100}
+    found_file = {
+        "path": "/etc/docker/daemon.json",
+        "kind": kind,
+        "target": None,
+        "mode": "0644",
+        "mtime": 100,
+    }
     return {
         "config": {**found_file, "data": base64.b64encode(data).decode(), **file},
         "service": {"load": "loaded", "active": active, "enabled": "enabled", "state_changed": 200},
@@ -63,9 +73,17 @@ def test_a_missing_file_is_written_with_exactly_what_is_wanted() -> None:
 
 
 def test_keys_that_nobody_named_stay_also_nested_ones() -> None:
-    foreign = {"log-opts": {"max-size": "10m"}, "runtimes": {"kata": {"path": "/opt/kata"}}, "x": [1, {"y": None}]}
+    foreign: dict[str, Any] = {
+        "log-opts": {"max-size": "10m"},
+        "runtimes": {"kata": {"path": "/opt/kata"}},
+        "x": [1, {"y": None}],
+    }
     _changes, config = decide(docker(foreign))
-    assert config == {**foreign, "registry-mirrors": [MIRROR], "runtimes": {**foreign["runtimes"], **NVIDIA}}  # type: ignore[dict-item]
+    assert config == {
+        **foreign,
+        "registry-mirrors": [MIRROR],
+        "runtimes": {**foreign["runtimes"], **NVIDIA},
+    }
 
 
 @pytest.mark.parametrize(
@@ -143,7 +161,7 @@ def test_an_empty_file_and_a_byte_order_mark_are_taken(text: bytes) -> None:
 
 def test_a_link_that_leads_out_of_etc_docker_is_refused_unless_allowed() -> None:
     found = docker({}, kind="symlink", target="/srv/daemon.json")
-    with pytest.raises(DaemonJsonError, match="/srv/daemon.json"):
+    with pytest.raises(DaemonJsonError, match=r"/srv/daemon\.json"):
         decide(found)
     assert decide(found, follow_symlink=True)[1]
     assert decide(docker({}, kind="symlink", target="site.json"))[1]

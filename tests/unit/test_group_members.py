@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import GroupError, decide
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import (
+    GroupError,
+    decide,
+)
 
 
 def members(users: list[str], present: list[str] | None) -> list[tuple[Any, Any]]:

@@ -37,8 +37,16 @@ def test_a_host_with_an_empty_plan_passes_every_check() -> None:
     ("change", "name", "detail"),
     [
         (("docker_ce", "docker-ce", "5:1", "5:2"), "pinned packages", "docker-ce: 5:1, wanted 5:2"),
-        (("docker_ce", "docker.service", "disabled", "enabled"), "docker runs, at boot too", "disabled"),
-        (("docker_daemon", "daemon.json", None, "debug true"), "daemon.json in effect", "debug true is missing"),
+        (
+            ("docker_ce", "docker.service", "disabled", "enabled"),
+            "docker runs, at boot too",
+            "disabled",
+        ),
+        (
+            ("docker_daemon", "daemon.json", None, "debug true"),
+            "daemon.json in effect",
+            "debug true is missing",
+        ),
         (("docker_group", "docker group", None, "bob"), "docker group", "bob is missing"),
         (("nvidia_docker", "nvidia-docker2", "2.0", None), "pinned packages", "2.0 is to go"),
     ],
@@ -60,7 +68,10 @@ def test_the_hosts_gpus_must_all_be_seen_in_the_container() -> None:
     output = f"container runs\tok\tHello\ncontainer sees the GPU\tok\t/dev/nvidia0 {GPU}\n"
     assert all(check["ok"] for check in host_proof.container_checks(output, [GPU]))
     second = "GPU 1: NVIDIA H200 (UUID: GPU-2)"
-    assert [check["ok"] for check in host_proof.container_checks(output, [GPU, second])] == [True, False]
+    assert [check["ok"] for check in host_proof.container_checks(output, [GPU, second])] == [
+        True,
+        False,
+    ]
 
 
 def test_an_answer_that_is_none_is_an_error_and_not_a_pass() -> None:

@@ -17,9 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.yml"))
-HOST_CODE = sorted(
-    path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py")
-)
+HOST_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
 
 
 def _load(path: Path) -> Any:
@@ -97,21 +95,14 @@ NOT_IN_27 = (
 def _not_in_python27(source: str) -> Iterator[str]:
     """What a Python 2.7 parser would refuse in this source, as `line: construct`."""
     tree = ast.parse(source)
-    calls_with_star = {
-        id(argument)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for argument in node.args
-    }
+    calls_with_star = {id(argument) for node in ast.walk(tree) if isinstance(node, ast.Call) for argument in node.args}
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
         if isinstance(node, NOT_IN_27) and id(node) not in calls_with_star:
             yield f"{line}: {type(node).__name__}"
         elif isinstance(node, ast.arguments) and (node.kwonlyargs or node.posonlyargs):
             yield f"{node.args[0].lineno if node.args else 0}: keyword-only or positional-only"
-        elif (isinstance(node, ast.arg) and node.annotation) or (
-            isinstance(node, ast.FunctionDef) and node.returns
-        ):
+        elif (isinstance(node, ast.arg) and node.annotation) or (isinstance(node, ast.FunctionDef) and node.returns):
             yield f"{line}: annotation"
         elif isinstance(node, ast.Raise) and node.cause:
             yield f"{line}: raise from"
@@ -142,9 +133,7 @@ def test_code_for_hosts_compiles_under_python_27_where_there_is_one() -> None:
     ]
     compile_all = "import sys; [compile(open(p).read(), p, 'exec') for p in sys.argv[1:]]"
     for python in pythons:
-        ran = subprocess.run(
-            [python, "-c", compile_all, *HOST_CODE], capture_output=True, text=True, check=False
-        )
+        ran = subprocess.run([python, "-c", compile_all, *HOST_CODE], capture_output=True, text=True, check=False)
         # A pyenv shim answers 127 where its version is not chosen; a syntax error is 1.
         if ran.returncode != 127:
             assert ran.returncode == 0, f"{python}: {ran.stderr}"
@@ -168,9 +157,7 @@ PUBLIC_HOSTS = (
 
 
 def _hosts(text: str) -> set[str]:
-    return {
-        host for url in re.findall(r"\w+://[^\s\"'\]]+", text) if (host := urlsplit(url).hostname)
-    }
+    return {host for url in re.findall(r"\w+://[^\s\"'\]]+", text) if (host := urlsplit(url).hostname)}
 
 
 def _registries_of_this_machine() -> set[str]:
@@ -185,9 +172,7 @@ def _registries_of_this_machine() -> set[str]:
         if place.is_file() and place.suffix not in (".gpg", ".asc"):
             found |= _hosts(place.read_text(errors="replace"))
     return {
-        host
-        for host in found
-        if "." in host and not any(host == h or host.endswith(f".{h}") for h in PUBLIC_HOSTS)
+        host for host in found if "." in host and not any(host == h or host.endswith(f".{h}") for h in PUBLIC_HOSTS)
     }
 
 

@@ -118,9 +118,7 @@ def test_keyrings_are_readable_for_apt_and_writable_for_root_only(host: Host) ->
         assert (keyring.user, keyring.group, keyring.mode) == ("root", "root", 0o644)
 
 
-def test_daemon_json_has_what_was_asked_for_and_keeps_what_was_there(
-    host: Host, wanted: dict[str, Any]
-) -> None:
+def test_daemon_json_has_what_was_asked_for_and_keeps_what_was_there(host: Host, wanted: dict[str, Any]) -> None:
     config = json.loads(host.file("/etc/docker/daemon.json").content_string)
     assert config["registry-mirrors"] == wanted["docker_daemon_registry_mirrors"]
     assert config["runtimes"]["nvidia"]["path"] == "nvidia-container-runtime"
@@ -156,9 +154,7 @@ def test_nobody_else_was_put_into_the_docker_group(host: Host) -> None:
 
 
 def test_a_container_of_the_nvidia_runtime_sees_the_gpu(host: Host) -> None:
-    seen = host.check_output(
-        "docker run --rm --runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all busybox nvidia-smi -L"
-    )
+    seen = host.check_output("docker run --rm --runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all busybox nvidia-smi -L")
     assert seen.startswith("GPU 0: ")
 
 
