@@ -154,7 +154,7 @@ def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
             if options.verbosity and event.get("stdout"):
                 screen.say(report.redact(event["stdout"]))
             play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
-            if command == "provision" and play == "Apply" and not shown:
+            if command == "provision" and play == "Apply" and not shown and collected.hosts:
                 shown.append(True)
                 screen.say(report.plan_text(_sorted(collected), time.monotonic() - begun))
             happened = collected.take(event)
@@ -169,7 +169,7 @@ def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
     hosts = _sorted(collected)
     status = exit_status(command, outcome, hosts)
     if status == 1:
-        raise UsageError(why_not_run(outcome))
+        raise UsageError(why_not_run(outcome, options.limit))
     if command == "plan" or (command == "provision" and not shown):
         people.write(report.plan_text(hosts, seconds))
     if command != "plan":
@@ -220,7 +220,7 @@ def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int
     return 0
 
 
-def why_not_run(outcome: Outcome) -> str:
+def why_not_run(outcome: Outcome, limit: str | None) -> str:
     """Return in one line why Ansible did not get as far as a host."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
     text = " ".join(line for line in lines if line)
@@ -232,7 +232,7 @@ def why_not_run(outcome: Outcome) -> str:
         if match:
             return f"the inventory cannot be read: {match.group(1)}"
     if "no hosts to target" in text or "Could not match supplied host pattern" in text:
-        return "no host of the inventory matches --limit"
+        return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
     if "no hosts matched" in text or "provided hosts list is empty" in text:
         return "the inventory names no hosts"
     errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]

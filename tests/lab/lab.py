@@ -272,9 +272,7 @@ class Lab:
         words = (
             "run", "-d", "--replace", "--name", host.container, "--hostname", host.name,
             "--label", f"{LABEL}={self.name}", "--network", self.network, "--ip", host.address,
-            # The same every time: a neighbour that remembers the host as it was would not find another.
-            "--mac-address", "02:" + ":".join(f"{int(number):02x}" for number in f"0.{host.address}".split(".")),
-            *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
+            "--mac-address", _mac(host.address), *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
         podman(*words)
 
@@ -311,7 +309,7 @@ class Lab:
         script = (images.FILES / "server.sh").read_text(encoding="utf-8")
         words = (
             "run", "-d", "--replace", "--name", container, "--network", self.network,
-            "--ip", self.server, *LIMITS, "--label", f"{LABEL}={self.name}",
+            "--ip", self.server, "--mac-address", _mac(self.server), *LIMITS, "--label", f"{LABEL}={self.name}",
             "--label", f"content={content}", "-v", f"{repositories.directory()}:/www:ro",
             "-v", f"{registry.directory()}:/registry:ro", images.image("debian12"),
             "sh", "-c", script,
@@ -377,6 +375,14 @@ def parse(spec: str) -> list[tuple[str, str, str]]:
     if len({row[0] for row in rows}) < len(rows):
         raise ValueError(f"a host is named twice in {spec!r}; two of a kind are debian12:2")
     return rows
+
+
+def _mac(address: str) -> str:
+    """The hardware address that goes with an address.
+
+    The same every time: who remembers the host that was would look for the new one in vain.
+    """
+    return "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("."))
 
 
 def _hang_up(address: str) -> None:

@@ -1,0 +1,90 @@
+"""A lab for each test process, and the commands as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import Host, Lab
+
+Hosts = Callable[..., list[Host]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """All that a person sees."""
+        return self.stdout + self.stderr
+
+
+def run(words: list[str], cwd: Path, **environment: str) -> Answer:
+    """Run a command as a person would, without a terminal."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(cwd / "state"), **environment},
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def lab(worker_id: str) -> Iterator[Lab]:
+    """A lab of this test process: Debian 11, 12, 13 and the 16.04-shaped host."""
+    lab = Lab(f"it-{worker_id}")
+    lab.up("debian11,debian12,debian13,xenial", pristine=True)
+    yield lab
+    lab.down()
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """The name of this test process."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "master")
+
+
+@pytest.fixture
+def pristine(lab: Lab) -> Hosts:
+    """Start the named hosts afresh and return them."""
+
+    def start(*names: str) -> list[Host]:
+        lab.reset(*names)
+        return [lab.host(name) for name in names]
+
+    return start
+
+
+@pytest.fixture
+def gpuprov(lab: Lab, tmp_path: Path) -> Callable[..., Answer]:
+    """Run gpuprov from an empty directory: gpuprov("plan", "--limit", "debian12")."""
+
+    def call(command: str, *words: str, inventory: str | Path | None = None) -> Answer:
+        return run(["gpuprov", command, str(inventory or lab.inventory), *words], tmp_path)
+
+    return call
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """The one JSON document of a run with --json."""
+    parsed: dict[str, Any] = json.loads(answer.stdout)
+    return parsed

@@ -1,0 +1,157 @@
+"""What a person relies on, on real hosts: the first run, the second one, and everything in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.integration.conftest import Answer, Hosts, document, run
+from tests.lab.lab import Host, Lab
+
+Gpuprov = Callable[..., Answer]
+CONFIG = "/etc/docker/daemon.json"
+# Everything that a run could have touched; logs and what the kernel shows are not of it.
+SNAPSHOT = (
+    "find /etc /usr /opt /root /home /var/lib/apt /var/lib/dpkg /var/cache/apt -xdev -type f "
+    "-printf '%p %s %m %u %T@\\n' | sort | sha256sum; dpkg -l | sha256sum; ls /etc/systemd/system /run/systemd/units"
+)
+
+
+def containers_ids(host: Host) -> str:
+    """The processes of the running containers."""
+    return host.run("docker inspect -f '{{.State.Pid}}' $(docker ps -q)").stdout
+
+
+def test_check_and_diff_on_pristine_hosts_fail_nowhere_and_change_nothing(pristine: Hosts, gpuprov: Gpuprov) -> None:
+    hosts = pristine("debian11", "debian12", "debian13", "xenial")
+    before = [host.run(SNAPSHOT).stdout for host in hosts]
+    answer = gpuprov("provision", "--check", "--diff")
+    assert answer.status == 0, answer.text
+    assert "URIs: " in answer.stdout
+    assert [host.run(SNAPSHOT).stdout for host in hosts] == before
+
+
+def test_a_first_run_changes_and_verifies_and_a_second_one_changes_nothing(pristine: Hosts, gpuprov: Gpuprov) -> None:
+    hosts = pristine("debian11", "debian12", "debian13", "xenial")
+    first = document(gpuprov("provision", "--json"))
+    assert first["status"] == 0, first
+    for host in hosts:
+        assert first["hosts"][host.name]["verify"]["ok"]
+        checks = {check["name"] for check in first["hosts"][host.name]["verify"]["checks"]}
+        assert {"container runs", "container sees the GPU"} <= checks
+    full = document(gpuprov("provision", "--full", "--json"))
+    assert full["status"] == 0
+    assert [full["hosts"][host.name]["changes"] for host in hosts] == [[], [], [], []]
+    assert gpuprov("plan").status == 0
+    assert gpuprov("verify").status == 0
+
+
+def test_the_playbook_alone_does_the_same_from_a_checkout(
+    pristine: Hosts, lab: Lab, checkout: Path, tmp_path: Path, gpuprov: Gpuprov
+) -> None:
+    pristine("debian12")
+    playbook = str(checkout / "playbooks" / "provision.yml")
+    answer = run(["ansible-playbook", "-i", str(lab.inventory), "-l", "debian12", playbook], tmp_path)
+    assert answer.status == 0, answer.text
+    assert gpuprov("plan", "-l", "debian12").status == 0
+
+
+def test_foreign_keys_of_daemon_json_stay_and_a_right_file_is_left_to_the_byte(
+    pristine: Hosts, gpuprov: Gpuprov, lab: Lab
+) -> None:
+    (host,) = pristine("debian12")
+    foreign = {"log-opts": {"max-size": "10m"}, "labels": ["rack=7"], "runtimes": {"other": {"path": "runc"}}}
+    host.run(f"mkdir -p /etc/docker; cat > {CONFIG}", input=json.dumps(foreign))
+    assert gpuprov("provision", "-l", "debian12").status == 0
+    config = json.loads(host.run(f"cat {CONFIG}").stdout)
+    assert config["log-opts"] == foreign["log-opts"]
+    assert config["labels"] == foreign["labels"]
+    assert config["registry-mirrors"] == [lab.mirror]
+    assert set(config["runtimes"]) == {"other", "nvidia"}
+
+    spelled = {**config, "runtimes": {"nvidia": {"args": [], "path": "/usr/bin/nvidia-container-runtime"}}}
+    host.run(f"cat > {CONFIG}; systemctl reload docker", input=json.dumps(spelled, indent=7))
+    before = host.run(f"stat -c '%i %y' {CONFIG}; sha256sum {CONFIG}").stdout
+    answer = document(gpuprov("provision", "--full", "-l", "debian12", "--json"))
+    assert answer["hosts"]["debian12"]["changes"] == []
+    assert host.run(f"stat -c '%i %y' {CONFIG}; sha256sum {CONFIG}").stdout == before
+
+
+def test_a_changed_mirror_is_reloaded_and_running_containers_run_on(gpuprov: Gpuprov, lab: Lab) -> None:
+    host = lab.host("debian12")
+    assert gpuprov("provision", "-l", "debian12").status == 0
+    host.run("docker run -d --name job busybox sleep 600")
+    before = containers_ids(host)
+    mirrors = json.dumps({"docker_daemon_registry_mirrors": [lab.mirror, "http://second.invalid"]})
+    answer = gpuprov("provision", "-l", "debian12", "-e", mirrors)
+    assert answer.status == 0, answer.text
+    assert "(reload)" in answer.stdout
+    assert "second.invalid" in host.run("docker info").stdout
+    assert containers_ids(host) == before
+    # A key that needs a restart waits for the container, which is named.
+    answer = gpuprov("provision", "-l", "debian12", "-e", '{"docker_daemon_options": {"log-driver": "local"}}')
+    assert answer.status == 2
+    assert "job" in answer.stdout
+    assert containers_ids(host) == before
+    host.run("docker rm -f job")
+
+
+def test_upgrade_and_downgrade_go_where_they_are_told_and_the_hold_is_in_force_between(
+    gpuprov: Gpuprov, lab: Lab
+) -> None:
+    host = lab.host("debian12")
+    assert gpuprov("provision", "-l", "debian12").status == 0
+    for version in ("5:28.5.2-1~debian.12~bookworm", "5:29.9.1-1~debian.12~bookworm", "5:29.7.2-1~debian.12~bookworm"):
+        answer = gpuprov("provision", "-l", "debian12", "-e", f"docker_ce_version={version}")
+        assert answer.status == 0, answer.text
+        assert host.run("dpkg-query -W -f '${Version}' docker-ce").stdout == version
+        upgrade = host.run("apt-get update -qq; apt-get -s upgrade").stdout
+        assert "Inst docker-ce" not in upgrade
+
+
+def test_docker_io_goes_and_its_images_and_containers_stay(pristine: Hosts, gpuprov: Gpuprov, lab: Lab) -> None:
+    (host,) = pristine("debian12")
+    host.run(f'mkdir -p /etc/docker; echo \'{{"registry-mirrors": ["{lab.mirror}"]}}\' > {CONFIG}')
+    host.run("apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io")
+    host.run("docker create --name kept busybox; docker volume create kept")
+    answer = gpuprov("provision", "-l", "debian12")
+    assert answer.status == 0, answer.text
+    assert host.run("dpkg-query -W -f '${db:Status-Abbrev}' docker.io", check=False).stdout.strip() in ("rc", "un", "")
+    assert "kept" in host.run("docker ps -a --format '{{.Names}}'").stdout
+    assert "kept" in host.run("docker volume ls -q").stdout
+
+
+def test_another_entry_of_the_same_repository_is_replaced_whatever_its_file_is_called(
+    pristine: Hosts, gpuprov: Gpuprov, lab: Lab
+) -> None:
+    (host,) = pristine("debian13")
+    url = lab.variables()["docker_ce_repo_url"]
+    others = "# ours\ndeb [trusted=yes] http://other.invalid/debian trixie main\n"
+    host.run(
+        "cat > /etc/apt/sources.list.d/zz-site.list", input=f"{others}deb [trusted=yes] {url}/debian/ trixie stable\n"
+    )
+    assert gpuprov("provision", "-l", "debian13").status == 0
+    assert host.run("cat /etc/apt/sources.list.d/zz-site.list").stdout == others
+    assert "trusted" in host.run("cat /var/backups/gpuprov/*").stdout
+
+
+def test_moving_from_nvidia_docker2_to_the_toolkit_keeps_daemon_json(gpuprov: Gpuprov, lab: Lab) -> None:
+    host = lab.host("xenial")
+    assert gpuprov("provision", "-l", "xenial").status == 0
+    before = host.run(f"cat {CONFIG}").stdout
+    answer = gpuprov("provision", "-l", "xenial", "-e", "nvidia_docker_stack=toolkit")
+    assert answer.status == 0, answer.text
+    assert host.run(f"cat {CONFIG}").stdout == before
+    assert "1.19.1-1" in host.run("dpkg-query -W nvidia-container-toolkit").stdout
+
+
+def test_uninstall_takes_packages_and_settings_and_leaves_the_data(gpuprov: Gpuprov, lab: Lab) -> None:
+    host = lab.host("debian11")
+    assert gpuprov("provision", "-l", "debian11").status == 0
+    host.run("docker volume create kept")
+    answer = gpuprov("uninstall", "-l", "debian11", "--yes")
+    assert answer.status == 0, answer.text
+    assert "docker-ce" not in host.run("dpkg -l | grep ^.i", check=False).stdout
+    assert host.run(f"ls {CONFIG} /etc/apt/sources.list.d/docker.sources", check=False).returncode != 0
+    assert "kept" in host.run("ls /var/lib/docker/volumes").stdout

@@ -1,0 +1,184 @@
+"""What goes wrong: one clear line, the right exit status, and nothing touched that should not be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Answer, Hosts, document, run
+from tests.lab.lab import Lab
+
+Gpuprov = Callable[..., Answer]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "does not exist"),
+        ("", "is empty"),
+        ("# nobody\n", "names no hosts"),
+        ("[gpu\nx\n", "cannot be read"),
+        ("[gpu]\na b c\n", "cannot be read"),
+    ],
+)
+def test_an_inventory_that_is_none_ends_with_status_1_and_one_line(
+    text: str | None, said: str, tmp_path: Path, gpuprov: Gpuprov
+) -> None:
+    path = tmp_path / "hosts.ini"
+    if text is not None:
+        path.write_text(text)
+    answer = gpuprov("provision", inventory=path)
+    assert answer.status == 1
+    assert said in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+
+
+def test_a_directory_without_hosts_ends_with_status_1(tmp_path: Path, gpuprov: Gpuprov) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = gpuprov("plan", inventory=tmp_path / "empty")
+    assert (answer.status, answer.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--frobnicate"],
+        ["--forks", "0"],
+        ["--forks", "many"],
+        ["--limit", "nobody"],
+        ["-e", "@/nonexistent.yml"],
+        ["-e", "novalue"],
+        ["-e", "{broken"],
+        ["--private-key", "/nonexistent"],
+    ],
+)
+def test_an_option_or_value_that_cannot_be_ends_with_status_1_and_one_line(words: list[str], gpuprov: Gpuprov) -> None:
+    answer = gpuprov("provision", *words)
+    assert answer.status == 1, answer.text
+    assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ("docker_daemon_restart=sometimes", "docker_daemon_restart must be one of"),
+        ("docker_ce_hold=perhaps", "docker_ce_hold"),
+        ('{"docker_daemon_options": "text"}', "docker_daemon_options"),
+        ('{"docker_group_users": ["nobody-of-that-name"]}', "no account nobody-of-that-name"),
+        ('{"docker_group_users": ["a;reboot"]}', "is not a user name"),
+        ('{"docker_ce_version": "5:29 --allow-unauthenticated"}', "is not a version"),
+        ('{"docker_ce_repo_url": "http://x/\\nevil"}', "is not the URL of a repository"),
+    ],
+)
+def test_a_variable_that_cannot_be_fails_that_host_before_anything_is_touched(
+    variables: str, said: str, pristine: Hosts, gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian12")
+    answer = gpuprov("provision", "-l", "debian12", "-e", variables)
+    assert answer.status == 2, answer.text
+    assert said in answer.stdout
+    assert host.run("ls /etc/apt/keyrings/docker.gpg /etc/docker 2>&1", check=False).returncode != 0
+
+
+def test_a_version_that_the_repository_lacks_names_those_it_has(pristine: Hosts, gpuprov: Gpuprov) -> None:
+    pristine("debian12")
+    answer = gpuprov("provision", "-l", "debian12", "-e", "docker_ce_version=5:99.0.0-1")
+    assert answer.status == 2
+    assert "5:29.7.2-1~debian.12~bookworm" in answer.stdout
+
+
+def test_an_unsupported_system_is_named_and_left_alone(pristine: Hosts, gpuprov: Gpuprov) -> None:
+    (host,) = pristine("debian12")
+    host.run("sed -i 's/bookworm/buster/; s/^ID=.*/ID=debian/' /etc/os-release")
+    answer = gpuprov("provision", "-l", "debian12")
+    assert answer.status == 2
+    assert "is not supported" in answer.stdout
+    assert host.run("ls /etc/apt/keyrings/docker.gpg", check=False).returncode != 0
+
+
+def test_a_daemon_json_that_is_not_json_is_refused_with_line_and_column_and_left_alone(
+    pristine: Hosts, gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian12")
+    broken = '{\n  "debug": true,\n}\n'
+    host.run("mkdir -p /etc/docker; cat > /etc/docker/daemon.json", input=broken)
+    answer = gpuprov("provision", "-l", "debian12")
+    assert answer.status == 2
+    assert "/etc/docker/daemon.json is not JSON" in answer.stdout
+    assert "line 3 column 1" in answer.stdout
+    assert host.run("cat /etc/docker/daemon.json").stdout == broken
+
+
+def test_a_key_of_another_fingerprint_is_not_trusted(pristine: Hosts, gpuprov: Gpuprov) -> None:
+    (host,) = pristine("debian12")
+    answer = gpuprov("provision", "-l", "debian12", "-e", f"docker_ce_repo_key_fingerprint={'AB' * 20}")
+    assert answer.status == 2
+    assert f"expected {'AB' * 20}" in answer.stdout
+    assert host.run("ls /etc/apt/keyrings/docker.gpg", check=False).returncode != 0
+
+
+def test_an_unreachable_and_a_failing_host_do_not_keep_two_good_ones_from_finishing(
+    pristine: Hosts, gpuprov: Gpuprov, lab: Lab, tmp_path: Path
+) -> None:
+    _twelve, failing, _eleven = pristine("debian12", "debian13", "debian11")
+    failing.run("mkdir -p /etc/docker; echo '[' > /etc/docker/daemon.json")
+    inventory = tmp_path / "hosts.ini"
+    known = lab.directory / "known_hosts"
+    text = lab.inventory.read_text().replace(
+        "[all:vars]", f"gone ansible_host={lab.server} ansible_port=2\n\n[all:vars]"
+    )
+    inventory.write_text(text)
+    scanned = known.read_text()
+    assert lab.server not in scanned
+    answer = gpuprov("provision", "--limit", "debian11,debian12,debian13,gone", inventory=inventory)
+    assert answer.status == 2, answer.text
+    assert f"gone: unreachable: connection refused by {lab.server} port 2" in answer.stdout
+    rows = {line.split()[0]: line for line in answer.stdout.splitlines() if line.split()[-2:-1]}
+    assert "yes" in rows["debian11"]
+    assert "yes" in rows["debian12"]
+    assert "What to do" in answer.stdout
+    only = gpuprov("plan", "--limit", "gone,debian11", inventory=inventory)
+    assert only.status == 4
+
+
+def test_a_sudo_that_wants_a_password_says_so_and_a_login_through_sudo_works(gpuprov: Gpuprov, pristine: Hosts) -> None:
+    (host,) = pristine("debian12")
+    assert gpuprov("provision", "-l", "debian12", "-u", "admin", "-e", "ansible_user=admin").status == 0
+    host.run("echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin")
+    answer = gpuprov("plan", "-l", "debian12", "-e", "ansible_user=admin")
+    assert answer.status == 2, answer.text
+    assert "sudo wants a password" in answer.stdout
+
+
+def test_secrets_reach_neither_the_run_directory_nor_the_output(
+    gpuprov: Gpuprov, tmp_path: Path, pristine: Hosts
+) -> None:
+    pristine("debian12")
+    proxies = '{"docker_daemon_options": {"proxies": {"http-proxy": "http://me:s3cr3t@proxy.invalid:3128"}}}'
+    answer = gpuprov("plan", "-l", "debian12", "-e", proxies, "--json")
+    assert "proxies" in answer.stdout
+    assert "s3cr3t" not in answer.text
+    document(answer)
+    for path in (tmp_path / "state").rglob("*"):
+        if path.is_file():
+            assert "s3cr3t" not in path.read_text(errors="replace"), path
+
+
+def test_the_wheel_provisions_a_host_from_anywhere(pristine: Hosts, lab: Lab, checkout: Path, tmp_path: Path) -> None:
+    pristine("debian13")
+    built = run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(checkout)], tmp_path)
+    assert built.status == 0, built.text
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    subprocess.run([str(venv / "bin" / "pip"), "install", "-q", str(wheel)], check=True)
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    words = [str(venv / "bin" / "gpuprov"), "provision", str(lab.inventory), "-l", "debian13"]
+    answer = run(words, Path("/"), **environment)
+    assert answer.status == 0, answer.text
+    assert "29.7.2" in answer.stdout
