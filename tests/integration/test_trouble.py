@@ -105,12 +105,12 @@ def test_a_daemon_json_that_is_not_json_is_refused_with_line_and_column_and_left
     pristine: Hosts, gpuprov: Gpuprov
 ) -> None:
     (host,) = pristine("debian12")
-    broken = '{\n  "debug": true,\n}\n'
+    broken = '{\n  "debug": true,\n  "icc" true\n}\n'
     host.run("mkdir -p /etc/docker; cat > /etc/docker/daemon.json", input=broken)
     answer = gpuprov("provision", "-l", "debian12")
     assert answer.status == 2
     assert "/etc/docker/daemon.json is not JSON" in answer.stdout
-    assert "line 3 column 1" in answer.stdout
+    assert "line 3 column 9" in answer.stdout
     assert host.run("cat /etc/docker/daemon.json").stdout == broken
 
 

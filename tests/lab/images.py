@@ -123,7 +123,8 @@ def source(*names: str) -> str:
 def image_key() -> str:
     """The version of the host images."""
     names = sorted(f"files/{path.name}" for path in FILES.iterdir() if path.suffix != ".c")
-    return key(source("images.py", *names, "files/nvidia-smi.c"))
+    keys = [Path(f"{path}.pub").read_text(encoding="utf-8") for path in (ssh_key(), host_key())]
+    return key(source("images.py", *names, "files/nvidia-smi.c"), *keys)
 
 
 def image(distro: str) -> str:
@@ -297,8 +298,6 @@ def build() -> None:
         missing = [distro for distro in DISTROS if image(distro) not in _existing_images()]
         served = (registry.directory(), repositories.directory())
         if missing or not all(path.exists() for path in served):
-            ssh_key()
-            host_key()
             signing_home()
             with ThreadPoolExecutor(2) as pool:
                 bases = dict(zip(SUITES, pool.map(_base, SUITES.values()), strict=True))
@@ -330,3 +329,7 @@ def _prune(served: tuple[Path, ...]) -> None:
                 name = f"localhost/gpuprov-lab/{distro}:{stamp.name}"
                 subprocess.run(["podman", "rmi", name], check=False, capture_output=True)
             stamp.unlink()
+    for name in _existing_images():
+        _prefix, is_base, root = name.partition("/base-")
+        if is_base and not (CACHE / f"{root.split(':')[0]}.tar").exists():
+            subprocess.run(["podman", "rmi", name], check=False, capture_output=True)

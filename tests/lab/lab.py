@@ -270,7 +270,7 @@ class Lab:
 
     def _create(self, host: Host) -> None:
         words = (
-            "run", "-d", "--replace", "--name", host.container, "--hostname", host.name,
+            "run", "-d", "--pull=never", "--replace", "--name", host.container, "--hostname", host.name,
             "--label", f"{LABEL}={self.name}", "--network", self.network, "--ip", host.address,
             "--mac-address", _mac(host.address), *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
@@ -308,7 +308,7 @@ class Lab:
             return
         script = (images.FILES / "server.sh").read_text(encoding="utf-8")
         words = (
-            "run", "-d", "--replace", "--name", container, "--network", self.network,
+            "run", "-d", "--pull=never", "--replace", "--name", container, "--network", self.network,
             "--ip", self.server, "--mac-address", _mac(self.server), *LIMITS, "--label", f"{LABEL}={self.name}",
             "--label", f"content={content}", "-v", f"{repositories.directory()}:/www:ro",
             "-v", f"{registry.directory()}:/registry:ro", images.image("debian12"),
