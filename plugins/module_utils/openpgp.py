@@ -127,7 +127,7 @@ def certificates(data):
     if not found or found[0][1] != 0:
         raise KeyringError("it holds no public key")
     ends = [start for _name, start in found[1:]] + [len(data)]
-    return [(name, data[start:end]) for (name, start), end in zip(found, ends, strict=False)]
+    return [(name, data[start:end]) for (name, start), end in zip(found, ends)]
 
 
 def _fingerprint(body):

@@ -87,7 +87,7 @@ def parse_report(text, nonce):
         "groups": _groups(every.get("group", [])),
         "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
         "gpu": {
-            "pci": [dict(zip(("slot", "vendor", "device"), fields, strict=False)) for fields in every.get("pci", [])],
+            "pci": [dict(zip(("slot", "vendor", "device"), fields)) for fields in every.get("pci", [])],
             "driver_version": _driver(single.get("driver", "")),
             "devices": [fields[0] for fields in every.get("device", [])],
             "smi": [fields[0] for fields in every.get("smi", []) if fields[0].startswith("GPU ")],

@@ -189,7 +189,7 @@ class Docker:
         """Return [{id, name, image}] of the running containers."""
         out = self._run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
         rows = [line.split("\t") for line in out.splitlines() if line.count("\t") == 2]
-        return [dict(zip(("id", "name", "image"), row, strict=False)) for row in rows]
+        return [dict(zip(("id", "name", "image"), row)) for row in rows]
 
     def found(self, path):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
