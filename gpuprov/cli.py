@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
+import inspect
 import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,60 +35,95 @@ PLAN_HELP = (
     "1 gpuprov could not run; 130 interrupted."
 )
 
-Inventory = Annotated[str, typer.Argument(help="Any Ansible inventory: a file, directory, script, or host1,host2,")]
-Limit = Annotated[str | None, typer.Option("--limit", "-l", help="Only these hosts or groups.")]
+Inventory = Annotated[
+    str, typer.Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
+]
+Limit = Annotated[str | None, typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts or groups.")]
 ExtraVars = Annotated[
     list[str] | None,
-    typer.Option("--extra-vars", "-e", help="name=value, JSON, or @FILE; repeatable."),
+    typer.Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable."),
 ]
-Forks = Annotated[int | None, typer.Option("--forks", "-f", min=1, help="How many hosts at a time.")]
-User = Annotated[str | None, typer.Option("--user", "-u", help="Log in as this account.")]
-Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", help="Log in with this key.")]
+Forks = Annotated[int | None, typer.Option("--forks", "-f", metavar="N", min=1, help="How many hosts at a time.")]
+User = Annotated[str | None, typer.Option("--user", "-u", metavar="NAME", help="Log in as this account.")]
+Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", metavar="FILE", help="Log in with this key.")]
 AskPass = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the login password.")]
 AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
+AskVault = Annotated[bool, typer.Option("--ask-vault-pass", "-J", help="Ask for the vault's password.")]
+VaultFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--vault-password-file", "--vault-pass-file", metavar="FILE", help="Read the vault's password here; repeatable."
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", "-C", help="Predict; change nothing.")]
 Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show files before and after.")]
 Verbose = Annotated[
     int,
-    typer.Option("--verbose", "-v", count=True, help="Show Ansible's own output; -vvv more of it."),
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv more of it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; text goes to stderr.")]
 
 
 def _options(
-    inventory: str, limit: str | None, extra_vars: list[str] | None, forks: int | None, user: str | None,
-    private_key: Path | None, ask_pass: bool, ask_become_pass: bool, verbose: int,
-) -> Options:  # fmt: skip
+    inventory: Inventory,
+    limit: Limit = None,
+    extra_vars: ExtraVars = None,
+    forks: Forks = None,
+    user: User = None,
+    private_key: Key = None,
+    ask_pass: AskPass = False,
+    ask_become_pass: AskBecome = False,
+    ask_vault_pass: AskVault = False,
+    vault_password_file: VaultFile = None,
+    verbose: Verbose = 0,
+) -> Options:
+    """The options that every command takes. Raises UsageError."""
     if private_key and not private_key.expanduser().is_file():
         raise UsageError(f"the private key {private_key} does not exist")
+    for path in vault_password_file or []:
+        if not path.expanduser().is_file():
+            raise UsageError(f"the vault password file {path} does not exist")
     return Options(
         inventory=runner.checked_inventory(inventory), limit=limit, extra_vars=extra_vars or [], forks=forks,
-        user=user, private_key=private_key, ask_pass=ask_pass, ask_become_pass=ask_become_pass, verbosity=verbose,
+        user=user, private_key=private_key, ask_pass=ask_pass, ask_become_pass=ask_become_pass,
+        ask_vault_pass=ask_vault_pass, vault_password_files=vault_password_file or [], verbosity=verbose,
     )  # fmt: skip
 
 
+def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of its first parameter, those of _options."""
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    common = inspect.signature(_options, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(_options(**{name: given.pop(name) for name in common}), **given)
+
+    parameters = [*common.values(), *own]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__wrapped__
+    return run
+
+
 @app.command(epilog=PLAN_HELP)
-def plan(
-    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
-    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, verbose: Verbose = 0,
-    as_json: Json = False,
-) -> None:  # fmt: skip
+@_takes_options
+def plan(options: Options, as_json: Json = False) -> None:
     """Read the hosts and show what would change. Touches nothing."""
-    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
     options.variables["gpuprov_quiet"] = True
     _run("plan", "plan.yml", options, as_json)
 
 
 @app.command(epilog=STATUS_HELP)
+@_takes_options
 def provision(
-    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
-    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, check: Check = False,
+    options: Options,
+    check: Check = False,
     diff: Diff = False,
     full: Annotated[bool, typer.Option("--full", help="Run every role on every host, pending or not.")] = False,
-    verbose: Verbose = 0, as_json: Json = False,
-) -> None:  # fmt: skip
+    as_json: Json = False,
+) -> None:
     """Show the plan, apply it, and prove the result on the hosts."""
-    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
     options.check, options.diff = check, diff
     if full:
         options.variables["gpuprov_full"] = True
@@ -93,27 +131,23 @@ def provision(
 
 
 @app.command(epilog=STATUS_HELP)
-def verify(
-    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
-    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, verbose: Verbose = 0,
-    as_json: Json = False,
-) -> None:  # fmt: skip
+@_takes_options
+def verify(options: Options, as_json: Json = False) -> None:
     """Prove that the hosts are as wanted and run containers. Repairs nothing."""
-    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
     _run("verify", "verify.yml", options, as_json)
 
 
 @app.command(epilog=STATUS_HELP)
+@_takes_options
 def uninstall(
-    inventory: Inventory, limit: Limit = None, extra_vars: ExtraVars = None, forks: Forks = None, user: User = None,
-    private_key: Key = None, ask_pass: AskPass = False, ask_become_pass: AskBecome = False, check: Check = False,
+    options: Options,
+    check: Check = False,
     diff: Diff = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     purge_data: Annotated[bool, typer.Option("--purge-data", help="Images, containers and volumes go too.")] = False,
-    verbose: Verbose = 0, as_json: Json = False,
-) -> None:  # fmt: skip
+    as_json: Json = False,
+) -> None:
     """Take packages and settings away again. Images, containers and volumes stay unless --purge-data."""
-    options = _options(inventory, limit, extra_vars, forks, user, private_key, ask_pass, ask_become_pass, verbose)
     options.check, options.diff = check, diff
     if purge_data:
         options.variables["docker_ce_uninstall_data"] = True
@@ -136,6 +170,8 @@ def _passwords(options: Options) -> dict[str, str]:
     if options.ask_become_pass:
         become = getpass.getpass("BECOME password (empty: as for SSH): " if options.ask_pass else "BECOME password: ")
         passwords[r"BECOME password.*:\s*?$"] = become or passwords.get(r"SSH password:\s*?$", "")
+    if options.ask_vault_pass:
+        passwords[r"Vault password.*:\s*?$"] = getpass.getpass("Vault password: ")
     return passwords
 
 

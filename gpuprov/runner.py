@@ -35,6 +35,8 @@ class Options:
     private_key: Path | None = None
     ask_pass: bool = False
     ask_become_pass: bool = False
+    ask_vault_pass: bool = False
+    vault_password_files: list[Path] = field(default_factory=list)
     check: bool = False
     diff: bool = False
     verbosity: int = 0
@@ -137,9 +139,12 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
             words += [name, str(value)]
     if options.private_key:
         words += ["--private-key", str(options.private_key.expanduser().absolute())]
+    for path in options.vault_password_files:
+        words += ["--vault-password-file", str(path.expanduser().absolute())]
     for name, wanted in (
         ("--ask-pass", options.ask_pass),
         ("--ask-become-pass", options.ask_become_pass),
+        ("--ask-vault-pass", options.ask_vault_pass),
         ("--check", options.check),
         ("--diff", options.diff),
     ):
