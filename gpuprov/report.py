@@ -153,7 +153,9 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
             return cause, hint
     message = str(result.get("msg") or "").strip()
     if message in ("", "non-zero return code", "MODULE FAILURE"):
-        message = str(result.get("stderr") or result.get("stdout") or message or "it failed without a word").strip()
+        # On a terminal of ssh's, stderr holds only what ssh says at its end.
+        stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", str(result.get("stderr") or ""), flags=re.M)
+        message = (stderr.strip() or str(result.get("stdout") or "").strip()) or message or "it failed without a word"
     message = re.sub(r"^(Task failed: |Module failed: |Action failed: )+", "", message)
     if "Traceback (most recent call last)" in message:
         message = message.strip().splitlines()[-1]

@@ -38,7 +38,7 @@ def plan(wanted, found, problems, full=False):
             except (daemon_json.DaemonJsonError, group_members.GroupError) as error:
                 problems.append({"name": role, "message": str(error)})
     pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
-    joined = "docker_ce" in pending and "nvidia_docker" in pending and not found["docker"]["v1_volumes"]
+    joined = "docker_ce" in pending and "nvidia_docker" in pending
     return {
         "format": FORMAT,
         "changes": changes,
