@@ -210,6 +210,8 @@ def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
         people.write(report.plan_text(hosts, seconds))
     if command != "plan":
         people.write(report.table_text(report.result_rows(hosts, options.check)))
+    if command == "provision" and not options.check:
+        people.write(report.notes_text(hosts))
     if status != 0:
         people.write(report.errors_text(hosts))
     if status == 130:
@@ -222,7 +224,12 @@ def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
 
 
 def _sorted(collected: report.Collector) -> list[report.Host]:
-    return [collected.hosts[name] for name in sorted(collected.hosts)]
+    """In the order in which people count: gpu2 before gpu10."""
+
+    def counted(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+    return [collected.hosts[name] for name in sorted(collected.hosts, key=counted)]
 
 
 def _show_diff(screen: Any, data: dict[str, Any]) -> None:

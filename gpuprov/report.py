@@ -183,13 +183,16 @@ def host_heading(host: Host) -> str:
         return ("unreachable: " if host.unreachable else "failed: ") + host.error["message"].splitlines()[0]
     if not changes:
         return "up to date"
-    parts = [f"{len(changes)} change{'s' if len(changes) != 1 else ''}"]
+    parts = [_count(len(changes), "change")]
     if plan["disruption"] != "none":
         parts.append(f"{plan['disruption']} needed")
-    running = len(plan["running"])
-    if running:
-        parts.append(f"{running} container{'s' if running != 1 else ''} running")
+    if plan["running"]:
+        parts.append(f"{_count(len(plan['running']), 'container')} running")
     return f"{os_name(host)}   {', '.join(parts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def os_name(host: Host) -> str:
@@ -199,18 +202,47 @@ def os_name(host: Host) -> str:
 
 
 def plan_text(hosts: list[Host], seconds: float) -> str:
-    """Return the plan of all hosts, with a count at the end."""
-    lines = []
-    width = max((len(host.name) for host in hosts), default=0)
+    """Return the plan of all hosts, those of which the same is to be said together, with a count at the end."""
+    said: dict[tuple[str, ...], list[str]] = {}
     for host in hosts:
-        lines.append(f"{host.name:<{width}}  {host_heading(host)}")
-        for change in (host.plan or {}).get("changes", []):
-            if host.error:
-                break
-            note = "" if change["disruption"] == "none" else f"  ({change['disruption']})"
-            lines.append(f"  {change['subject']:<28} {change_text(change)}{note}")
-    lines.append(f"Plan: {count_text(hosts)}.  {seconds:.0f} s")
-    return "\n".join(lines) + "\n"
+        said.setdefault((host_heading(host), *_change_lines(host)), []).append(host.name)
+    labels = {lines: host_ranges(names) for lines, names in said.items()}
+    width = min(max((len(label) for label in labels.values()), default=0), 40)
+    text = "".join("\n  ".join([f"{labels[lines]:<{width}}  {lines[0]}", *lines[1:]]) + "\n" for lines in said)
+    return f"{text}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
+
+
+def _change_lines(host: Host) -> list[str]:
+    changes = [] if host.error else (host.plan or {}).get("changes", [])
+    width = max((len(change["subject"]) for change in changes), default=0)
+    return [
+        f"{change['subject']:<{width}}  {change_text(change)}"
+        + ("" if change["disruption"] == "none" else f"  ({change['disruption']})")
+        for change in changes
+    ]
+
+
+def host_ranges(names: list[str]) -> str:
+    """Return host names in the way of Ansible's inventories: ``gpu[01:16], gpu18, login``."""
+    runs: list[tuple[str, str, str, str]] = []  # what is before the number, the first, the last, what is after
+    for name in names:
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
+        before, number, after = match.groups() if match else (name, "", "")
+        if runs and number:
+            former, first, last, rest = runs[-1]
+            follows = (
+                last
+                and number == str(int(last) + 1).zfill(len(last))
+                and not (first[0] == "0" and len(number) > len(first))
+            )
+            if follows and (former, rest) == (before, after):
+                runs[-1] = (before, first, number, after)
+                continue
+        runs.append((before, number, number, after))
+    return ", ".join(
+        f"{before}[{first}:{last}]{after}" if first != last else f"{before}{first}{after}"
+        for before, first, last, after in runs
+    )
 
 
 def count_text(hosts: list[Host]) -> str:
@@ -219,7 +251,7 @@ def count_text(hosts: list[Host]) -> str:
     failed = sum(bool(host.error) and not host.unreachable for host in hosts)
     pending = sum(not host.error and bool((host.plan or {}).get("changes")) for host in hosts)
     good = len(hosts) - unreachable - failed - pending
-    parts = [f"{pending} host{'s' if pending != 1 else ''} to change", f"{good} up to date"]
+    parts = [f"{_count(pending, 'host')} to change", f"{good} up to date"]
     if failed:
         parts.append(f"{failed} failed")
     if unreachable:
@@ -270,6 +302,19 @@ def table_text(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+def notes_text(hosts: list[Host]) -> str:
+    """Return what people have to do after a run that changed the hosts."""
+    joined: dict[str, list[str]] = {}
+    for host in hosts:
+        users = [str(change["to"]) for change in host.changes if change["role"] == "docker_group" and change["to"]]
+        if users:
+            joined.setdefault(", ".join(users), []).append(host.name)
+    return "".join(
+        f"Log in again for the group docker to take effect: {users} on {host_ranges(names)}\n"
+        for users, names in joined.items()
     )
 
 

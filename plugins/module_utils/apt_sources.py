@@ -210,7 +210,7 @@ def _with_uris(lines, uris):
     for line in lines:
         if line.startswith("#"):
             result.append(line)
-        elif line.lower().startswith("uris:"):
+        elif line.partition(":")[0].strip().lower() == "uris":
             inside = True
             result.append("URIs: %s%s" % (" ".join(uris), "\r" if line.endswith("\r") else ""))
         elif not (inside and line[:1] in (" ", "\t")):

@@ -38,9 +38,6 @@ def decide(wanted, groups, users):
     name = wanted["group"]
     group = groups.get(name) or {"exists": False, "members": []}
     changes = []
-    # Without members to take in, the group is left to docker-ce, whose package creates it.
-    if wanted["users"] and not group["exists"]:
-        changes.append(_change(name, None, "(new)"))
     for user in sorted(set(wanted["users"])):
         if user not in group["members"]:
             changes.append(_change(name, None, user))

@@ -35,7 +35,7 @@ def plan(wanted, found, problems, full=False):
         if role in wanted:
             try:
                 changes += _DECISIONS[role](wanted[role], found)
-            except (daemon_json.DaemonJsonError, group_members.GroupError) as error:
+            except (daemon_json.DaemonJsonError, group_members.GroupError, package_set.PackageSetError) as error:
                 problems.append({"name": role, "message": str(error)})
     pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending

@@ -153,7 +153,7 @@ def only(data, fingerprint):
     wanted = normal(fingerprint)
     have = certificates(dearmor(data))
     for name, certificate in have:
-        if name == wanted:
+        if wanted and name == wanted:
             return certificate
     raise KeyringError(
         "it has the fingerprint %s, expected %s"

@@ -16,6 +16,7 @@ import io
 import json
 import re
 import tarfile
+import zlib
 
 FORMAT = 1
 
@@ -69,6 +70,15 @@ def parse_report(text, nonce):
     if "uid" not in single or "clock" not in single:
         raise ProbeError("the host's answer to the probe lacks what every host has")
     files = _files(single.get("files", ""))
+    try:
+        return _found(single, every, files)
+    except ProbeError:
+        raise
+    except (IndexError, ValueError) as error:
+        raise ProbeError("the host's answer to the probe is garbled: %s" % error)
+
+
+def _found(single, every, files):
     return {
         "format": FORMAT,
         "os": _os(files),
@@ -84,7 +94,7 @@ def parse_report(text, nonce):
         "disk": {fields[0]: _space(fields[1]) for fields in every.get("space", [])},
         "apt": _apt(every, files),
         "docker": _docker(single, every, files),
-        "groups": _groups(every.get("group", [])),
+        "groups": _groups(every.get("group", []), [fields[0] for fields in every.get("primary_member", [])]),
         "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
         "gpu": {
             "pci": [dict(zip(("slot", "vendor", "device"), fields)) for fields in every.get("pci", [])],
@@ -117,7 +127,8 @@ def _records(text, nonce):
             return records
         fields = line.split("\t")
         records.append((fields[0], [_field(field) for field in fields[1:]]))
-    raise ProbeError("the host's answer to the probe is cut off after %d records" % len(records))
+    whole = sum(1 for record in records if record[0])
+    raise ProbeError("the host's answer to the probe is cut off after %d records" % whole)
 
 
 def _field(field):
@@ -155,7 +166,7 @@ def _files(text):
                         "mtime": int(member.mtime),
                         "data": archive.extractfile(member).read(),
                     }
-    except (binascii.Error, IOError, EOFError, ValueError, tarfile.TarError) as error:
+    except (binascii.Error, IOError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise ProbeError("the host's files cannot be read from its answer to the probe: %s" % error)
     return files
 
@@ -300,12 +311,12 @@ def _exec_start(path, text):
     return lines
 
 
-def _groups(rows):
+def _groups(rows, primary_members):
     groups = {}
     for fields in rows:
         parts = fields[0].split(":")
         if len(parts) == 4:
-            members = [name for name in parts[3].split(",") if name]
+            members = [name for name in parts[3].split(",") if name] + primary_members
             groups[parts[0]] = {"exists": True, "gid": _number(parts[2]), "members": members}
     return groups
 

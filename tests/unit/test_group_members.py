@@ -26,7 +26,7 @@ def test_members_nobody_named_stay() -> None:
 
 
 def test_a_missing_group_is_made_only_for_members() -> None:
-    assert members(["bob"], None) == [(None, "(new)"), (None, "bob")]
+    assert members(["bob"], None) == [(None, "bob")]
     assert members([], None) == []
 
 

@@ -21,6 +21,7 @@
 #   space        PATH "BLOCKS BLOCKSIZE INODES_FREE INODES"
 #   lock         PID NAME                             who holds dpkg's lock
 #   user         NAME yes|no        group       LINE of getent
+#   primary_member  NAME            a user whose primary group that is
 #   pci          SLOT VENDOR DEVICE                   display devices (class 03) of vendor 10de
 #   driver       first line of /proc/driver/nvidia/version
 #   device       PATH               smi_path    PATH  smi   one line of nvidia-smi -L
@@ -223,11 +224,17 @@ probe_space() { # paths...
 
 probe_accounts() { # user names...
 	group=$(getent group docker) && record group "$group"
+	gid=${group#*:*:}
+	gid=${gid%%:*}
 	[ $# -gt 0 ] || return 0
 	accounts=$newline$(getent passwd -- "$@")$newline
 	for user; do
 		case $accounts in
-		*"$newline$user:"*) record user "$user" yes ;;
+		*"$newline$user:"*)
+			record user "$user" yes
+			account=${accounts#*"$newline$user:"*:*:} # from its group on
+			[ "${account%%:*}" != "$gid" ] || record primary_member "$user"
+			;;
 		*) record user "$user" no ;;
 		esac
 	done

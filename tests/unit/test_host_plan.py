@@ -1,0 +1,265 @@
+"""The plan of one host, made of what its roles want and what the probe found."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
+
+MIRROR = "http://mirror.example:5000"
+NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
+CONFIG = {"registry-mirrors": [MIRROR], "runtimes": NVIDIA}
+MIRRORS = f'registry-mirrors ["{MIRROR}"]'
+RUNTIME = 'runtimes.nvidia {"path": "nvidia-container-runtime"}'
+TOOLKIT = "nvidia-container-toolkit"
+VERSIONS = {"docker-ce": "5:29.7.2", "containerd.io": "2.3.3", TOOLKIT: "1.19.1-1"}
+DAEMON_JSON = "/etc/docker/daemon.json"
+ALL = ["docker_ce", "nvidia_docker", "docker_daemon", "docker_group"]
+
+
+def package_set(role: str, *names: str) -> dict[str, Any]:
+    packages = [{"name": name, "version": VERSIONS[name]} for name in names]
+    return {"role": role, "hold": True, "remove": [], "packages": packages, "source": None}
+
+
+def wanted(**roles: Any) -> dict[str, Any]:
+    return {
+        "docker_ce": package_set("docker_ce", "docker-ce", "containerd.io"),
+        "nvidia_docker": package_set("nvidia_docker", "nvidia-container-toolkit"),
+        "docker_daemon": {"options": CONFIG, "mode": "0644", "follow_symlink": False},
+        "docker_group": {"group": "docker", "users": ["alice"]},
+        **roles,
+    }
+
+
+def right() -> dict[str, Any]:
+    """What the probe finds on a host where everything is as wanted."""
+    return {
+        "os": {"id": "debian", "codename": "bookworm", "pretty": "Debian GNU/Linux 12 (bookworm)"},
+        "architecture": "amd64",
+        "init": "systemd",
+        "clock": 1000,
+        "pythons": [{"path": "/usr/bin/python3", "version": "3.11.2"}],
+        "disk": {"/": {"free_kb": 9 * 1024 * 1024, "free_inodes": 1000}},
+        "apt": {
+            "version": "2.6.1",
+            "packages": {
+                name: {"version": version, "status": "hi", "hold": True} for name, version in VERSIONS.items()
+            },
+            "source_files": {},
+            "keyrings": {},
+        },
+        "docker": {
+            "config": config(CONFIG),
+            "service": {"load": "loaded", "active": "active", "enabled": "enabled", "state_changed": 200},
+            "exec_start": [],
+            "info": {"RegistryConfig": {"Mirrors": [MIRROR + "/"]}, "Runtimes": NVIDIA},
+            "running": [],
+            "v1_volumes": [],
+        },
+        "groups": {"docker": {"exists": True, "members": ["alice"]}},
+        "users": {"alice": True, "bob": True},
+    }
+
+
+def config(content: object) -> dict[str, Any]:
+    data = base64.b64encode(json.dumps(content).encode()).decode()
+    return {"path": DAEMON_JSON, "kind": "file", "target": None, "mode": "0644", "mtime": 100, "data": data}
+
+
+def pristine() -> dict[str, Any]:
+    host = right()
+    host["apt"]["packages"] = {"apt": {"version": "2.6.1", "status": "ii", "hold": False}}
+    absent = {**config({}), "kind": "absent", "mode": None, "mtime": None, "data": ""}
+    nothing = {"load": "not-found", "active": "inactive", "enabled": "", "state_changed": None}
+    host["docker"].update(config=absent, service=nothing, info=None)
+    host["groups"] = {}
+    return host
+
+
+def drifted(**parts: Any) -> dict[str, Any]:
+    """A host that is right but for parts: docker__config is found["docker"]["config"], an object adds to it."""
+    host = right()
+    for path, value in parts.items():
+        *outer, last = path.split("__")
+        place = host
+        for name in outer:
+            place = place[name]
+        place[last] = {**place[last], **value} if isinstance(value, dict) else value
+    return host
+
+
+def package(name: str, **drift: Any) -> dict[str, Any]:
+    return drifted(apt__packages={name: {"version": VERSIONS[name], "status": "hi", "hold": True, **drift}})
+
+
+def plan(found: dict[str, Any], wants: dict[str, Any] | None = None, **more: Any) -> Any:
+    before = copy.deepcopy(found)
+    result = host_plan.plan(wanted() if wants is None else wants, found, [], **more)
+    assert found == before
+    return result
+
+
+def test_a_host_that_is_right_has_nothing_to_run() -> None:
+    nothing: dict[str, Any] = {"changes": [], "roles": [], "problems": [], "running": []}
+    assert plan(right()) == {**nothing, "format": 1, "joined": False, "disruption": "none"}
+    assert host_plan.lines(plan(right())) == ["up to date"]
+
+
+def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
+    result = plan(pristine())
+    assert host_plan.lines(result) == [
+        "docker-ce: + 5:29.7.2",
+        "containerd.io: + 2.3.3",
+        "nvidia-container-toolkit: + 1.19.1-1",
+        f"daemon.json: + {MIRRORS}",
+        f"daemon.json: + {RUNTIME}",
+        "docker group: + alice",
+    ]
+    assert result["roles"] == ["docker_daemon", "docker_ce", "docker_group"]
+    assert (result["joined"], result["disruption"], result["problems"]) == (True, "none", [])
+
+
+@pytest.mark.parametrize(
+    ("found", "role", "line"),
+    [
+        (package("docker-ce", version="5:28"), "docker_ce", "docker-ce: 5:28 -> 5:29.7.2  (restart)"),
+        (package("docker-ce", hold=False), "docker_ce", "docker-ce hold: not held -> held"),
+        (package("containerd.io", status="rc"), "docker_ce", "containerd.io: + 2.3.3  (restart)"),
+        (package(TOOLKIT, version="1.18.0-1"), "nvidia_docker", f"{TOOLKIT}: 1.18.0-1 -> 1.19.1-1"),
+        (drifted(docker__v1_volumes=["v1"]), "nvidia_docker", "volume of nvidia-docker v1: - v1"),
+        (
+            drifted(docker__config=config({"registry-mirrors": [MIRROR]})),
+            "docker_daemon",
+            f"daemon.json: + {RUNTIME}  (reload)",
+        ),
+        (drifted(docker__config={"mode": "0600"}), "docker_daemon", "daemon.json mode: 0600 -> 0644"),
+        (drifted(groups__docker={"members": ["bob"]}), "docker_group", "docker group: + alice"),
+        (drifted(docker__service={"enabled": "disabled"}), "docker_ce", "docker.service: disabled -> enabled"),
+    ],
+)
+def test_one_thing_that_drifted_is_the_only_change(found: dict[str, Any], role: str, line: str) -> None:
+    result = plan(found)
+    assert (host_plan.lines(result), result["roles"], result["joined"]) == ([line], [role], False)
+    assert result["disruption"] == (line.partition("  (")[2].rstrip(")") or "none")
+
+
+@pytest.mark.parametrize(
+    ("service", "changes"),
+    [
+        (("loaded", "active", "enabled"), []),
+        (("loaded", "reloading", "enabled"), []),
+        (("loaded", "failed", "enabled"), [("failed", "active")]),
+        (("loaded", "", ""), [("inactive", "active"), ("disabled", "enabled")]),
+        (("masked", "inactive", "masked"), [("masked", "unmasked"), ("inactive", "active")]),
+    ],
+)
+def test_the_service_is_to_run_now_and_at_boot(service: tuple[str, ...], changes: list[tuple[str, str]]) -> None:
+    found = host_plan.service_changes(dict(zip(("load", "active", "enabled"), service, strict=True)))
+    assert [(change["from"], change["to"]) for change in found] == changes
+
+
+def test_without_systemd_nobody_looks_for_its_service() -> None:
+    assert plan(drifted(init="other", docker__service={"active": "", "enabled": ""}))["roles"] == []
+
+
+def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:
+    none = wanted(
+        nvidia_docker=package_set("nvidia_docker"), docker_daemon={**wanted()["docker_daemon"], "options": {}}
+    )
+    result = plan({**pristine(), "docker": {**pristine()["docker"], "v1_volumes": ["v1"]}}, none)
+    assert (result["roles"], result["joined"]) == (["docker_ce", "docker_group"], False)
+    assert "nvidia" not in json.dumps(result)
+
+
+def test_only_roles_that_are_wanted_are_planned() -> None:
+    result = plan(pristine(), {"docker_group": {"group": "docker", "users": ["bob"]}})
+    assert (result["roles"], host_plan.lines(result)) == (
+        ["docker_group"],
+        ["docker group: + bob"],
+    )
+
+
+def test_engine_and_stack_that_both_change_do_so_in_one_transaction() -> None:
+    result = plan(drifted(apt__packages=dict.fromkeys(VERSIONS)))
+    assert (result["roles"], result["joined"]) == (["docker_ce"], True)
+
+
+@pytest.mark.parametrize(
+    ("found", "roles"),
+    [(right(), ALL), (pristine(), ["docker_daemon", "docker_ce", "nvidia_docker", "docker_group"])],
+)
+def test_a_full_plan_runs_every_role_pending_or_not(found: dict[str, Any], roles: list[str]) -> None:
+    assert plan(found, full=True)["roles"] == roles
+
+
+def test_an_upgrade_with_other_drift_runs_the_roles_in_order_and_names_what_runs() -> None:
+    host = package("docker-ce", version="5:28")
+    host["docker"].update(config=config({}), running=[{"name": "train"}, {"name": "serve"}])
+    result = plan(host)
+    assert (result["roles"], result["disruption"]) == (["docker_ce", "docker_daemon"], "restart")
+    assert result["running"] == ["serve", "train"]
+
+
+def test_what_a_role_refuses_is_a_problem_beside_those_known_already() -> None:
+    known = {"name": "disk", "message": "full"}
+    problems = [known]
+    wants = wanted(docker_group={"group": "docker", "users": ["carol"]})
+    result = host_plan.plan(wants, drifted(docker__config=config([])), problems)
+    assert [problem["name"] for problem in result["problems"]] == ["disk", "docker_daemon", "docker_group"]
+    assert "no account carol" in result["problems"][2]["message"]
+    assert problems == [known]
+    wants = wanted(docker_ce={**wanted()["docker_ce"], "packages": [{"name": "docker-ce", "version": "5:29*"}]})
+    (problem,) = host_plan.plan(wants, pristine(), [])["problems"]
+    assert problem == {"name": "docker_ce", "message": "docker_ce: '5:29*' is not a version of docker-ce"}
+
+
+@pytest.mark.parametrize(
+    ("codename", "name", "pretty", "architecture", "problem"),
+    [
+        ("bookworm", "debian", "Debian 12", "arm64", None),
+        ("bookworm", "debian", "Debian 12", "i386", "i386 is not supported; supported are amd64, arm64"),
+        (
+            "sid",
+            "debian",
+            "Debian sid",
+            "i386",
+            "Debian sid is not supported; supported are the releases bookworm, noble",
+        ),
+        ("", "alpine", "", "amd64", "alpine is not supported; supported are the releases bookworm, noble"),
+        ("", "", "", "", "this operating system is not supported; supported are the releases bookworm, noble"),
+    ],
+)
+def test_a_host_that_is_not_supported_is_named(
+    codename: str, name: str, pretty: str, architecture: str, problem: str | None
+) -> None:
+    found = {"os": {"codename": codename, "id": name, "pretty": pretty}, "architecture": architecture}
+    problems = host_plan.release_problems(found, ["bookworm", "noble"], ["amd64", "arm64"])
+    assert [problem["message"] for problem in problems] == ([] if problem is None else [problem])
+
+
+@pytest.mark.parametrize(
+    ("found", "problems"),
+    [
+        (right(), []),
+        (drifted(pythons=[]), [("python", "ansible-core 2.21.0 cannot manage this host's Python (it has no Python)")]),
+        (drifted(pythons=[{"path": "/p", "version": "3.5.2"}]), [("python", "Python (/p is 3.5.2)")]),
+        (
+            drifted(disk={"/var": {"free_kb": 5119, "free_inodes": 9}}),
+            [("disk", "/var has 4 MiB free; 5 MiB are needed")],
+        ),
+        (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": 9}}), []),
+        (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": 0}}), [("disk", "/var has no free inodes")]),
+        (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": None}}), []),
+        (drifted(disk={"/": {"free_kb": 0, "free_inodes": 9}}), [("disk", "/var has 0 MiB free; 5 MiB are needed")]),
+        (drifted(apt={"version": ""}), [("apt", "apt-get does not work on this host")]),
+    ],
+)
+def test_what_must_be_in_order_first_is_named(found: dict[str, Any], problems: list[tuple[str, str]]) -> None:
+    have = host_plan.host_problems(found, "2.21.0", {"/var": 5})
+    assert [problem["name"] for problem in have] == [name for name, _part in problems]
+    assert all(part in problem["message"] for problem, (_name, part) in zip(have, problems, strict=True))

@@ -1,0 +1,170 @@
+"""OpenPGP keyrings, read without gpg."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import openpgp
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.openpgp import KeyringError
+
+# Made for this test, and its private half thrown away; the fingerprint is what gpg 2.2.40 says.
+FINGERPRINT = "7A1AC230DC5F9ACD13CBABE42AB0EEF01E871EB8"
+BODY = """\
+mDMEawTt8xYJKwYBBAHaRw8BAQdAPj9kSWGAFD6W1+DWtYdrH8Wrz/XSTs8BgHzh
+zRiDoXu0B3ggPHhAeD6IkAQTFggAOBYhBHoawjDcX5rNE8ur5Cqw7vAehx64BQJr
+BO3zAhsDBQsJCAcCBhUKCQgLAgQWAgMBAh4BAheAAAoJECqw7vAehx64QQsA/RIp
+q1ziSHmvzWAbJnbhr2WVV879HdfMebNNmAG2si54AQD2+/Vb6CxpWv0kbgsMvvTe
+ekh1HB26d2o4VBffyBMGAQ==
+"""
+KEY = base64.b64decode(BODY)
+BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+END = "-----END PGP PUBLIC KEY BLOCK-----\n"
+ARMORED = f"{BEGIN}\n{BODY}=zkzI\n{END}"
+OLD_HEADS = {1: b"\x98", 2: b"\x99", 4: b"\x9a"}
+
+
+def key_packet(body: bytes, octets: int = 2) -> bytes:
+    """A public-key packet in the old format, its length in that many octets."""
+    return OLD_HEADS[octets] + len(body).to_bytes(octets, "big") + body
+
+
+def new_packet(tag: int, body: bytes) -> bytes:
+    """A packet in the new format; lengths as RFC 9580, 4.2.1 has them."""
+    size = len(body)
+    if size < 192:
+        return bytes([0xC0 | tag, size]) + body
+    if size < 8384:
+        return bytes([0xC0 | tag, ((size - 192) >> 8) + 192, (size - 192) & 0xFF]) + body
+    return bytes([0xC0 | tag, 0xFF]) + size.to_bytes(4, "big") + body
+
+
+def version4(body: bytes) -> str:
+    return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ARMORED,
+        ARMORED.replace("\n", "\r\n"),
+        ARMORED.replace("\n", " \n  "),
+        ARMORED.replace("=zkzI\n", ""),
+        f"Says who?\n\n{ARMORED}\nthe end\n",
+        ARMORED.replace(BEGIN, f"{BEGIN}Version: GnuPG v1\nComment: a b\n"),
+    ],
+)
+def test_armor_is_taken_off(text: str) -> None:
+    assert openpgp.dearmor(text.encode()) == KEY
+
+
+def test_a_binary_keyring_is_left_as_it_is_and_blocks_are_joined() -> None:
+    assert openpgp.dearmor(KEY) == KEY
+    assert openpgp.dearmor((ARMORED + ARMORED).encode()) == KEY + KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it is no OpenPGP key"),
+        ("404 page not found\n", "it is no OpenPGP key"),
+        ("\n <!DOCTYPE html><html>", "it is a web page, no OpenPGP key"),
+        ("<HTML><body>log in</body>", "it is a web page, no OpenPGP key"),
+        ("<?xml version='1.0'?><Error/>", "it is a web page, no OpenPGP key"),
+        (ARMORED.replace(END, ""), "it is cut off"),
+        (ARMORED[:200], "it is cut off"),
+        (ARMORED.replace("=zkzI", "=zkzJ"), "its armor is damaged"),
+        (ARMORED.replace("mDME", "mDMF"), "its armor is damaged"),
+        (ARMORED.replace("AQ==\n=zkzI", "AQ"), "its armor is damaged"),
+        (f"{BEGIN}{BODY}{END}", "its armor is damaged"),
+        (END + ARMORED, "its armor is damaged"),
+    ],
+)
+def test_what_is_no_whole_armored_key_is_refused(text: str, message: str) -> None:
+    with pytest.raises(KeyringError) as caught:
+        openpgp.dearmor(text.encode())
+    assert str(caught.value) == message
+
+
+def test_a_real_key_has_the_fingerprint_that_gpg_says() -> None:
+    assert openpgp.certificates(KEY) == [(FINGERPRINT, KEY)]
+
+
+def test_each_primary_key_begins_a_certificate_of_its_own() -> None:
+    other = b"\x04other"
+    second = key_packet(other) + new_packet(13, b"a user") + new_packet(14, b"\x04a subkey")
+    assert openpgp.certificates(KEY + second + KEY) == [
+        (FINGERPRINT, KEY),
+        (version4(other), second),
+        (FINGERPRINT, KEY),
+    ]
+
+
+@pytest.mark.parametrize("size", [191, 192, 255, 8383, 8384])
+def test_lengths_of_every_form_are_read(size: int) -> None:
+    body = b"\x04" + bytes(size - 1)
+    octets = 1 if size < 256 else 2
+    for packet in (new_packet(6, body), key_packet(body, octets), key_packet(body, 4)):
+        assert openpgp.certificates(packet) == [(version4(body), packet)]
+
+
+@pytest.mark.parametrize(
+    ("body", "fingerprint"),
+    [
+        (b"\x05abc", hashlib.sha256(b"\x9a\x00\x00\x00\x04\x05abc").hexdigest().upper()),
+        (b"\x06abc", hashlib.sha256(b"\x9b\x00\x00\x00\x04\x06abc").hexdigest().upper()),
+        (b"\x03abc", ""),
+        (b"", ""),
+    ],
+)
+def test_a_fingerprint_is_that_of_the_key_s_version(body: bytes, fingerprint: str) -> None:
+    assert [name for name, _certificate in openpgp.certificates(key_packet(body))] == [fingerprint]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it holds no public key"),
+        (new_packet(13, b"a user"), "it holds no public key"),
+        (new_packet(13, b"a user") + KEY, "it holds no public key"),
+        (new_packet(5, b"\x04secret"), "it holds no public key"),
+        (KEY[:-1], "it is cut off"),
+        (KEY[:1], "it is cut off"),
+        (KEY + b"\x99", "it is cut off"),
+        (KEY + b"\n", "it is no OpenPGP key"),
+        (ARMORED.encode(), "it is no OpenPGP key"),
+        (b"\x9b" + KEY, "it has packets of unknown length"),
+        (b"\xc6\xe1" + KEY, "it has packets of partial length"),
+    ],
+)
+def test_what_is_no_whole_binary_keyring_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(KeyringError) as caught:
+        openpgp.certificates(data)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "wanted", [FINGERPRINT, FINGERPRINT.lower(), "7A1A C230 DC5F 9ACD 13CB  ABE4 2AB0 EEF0 1E87 1EB8"]
+)
+def test_a_fingerprint_may_be_written_as_people_do(wanted: str) -> None:
+    assert openpgp.normal(wanted) == FINGERPRINT
+    assert openpgp.only(ARMORED.encode(), wanted) == KEY
+
+
+def test_only_the_trusted_certificate_is_kept_wherever_it_lies() -> None:
+    other = key_packet(b"\x04other")
+    assert openpgp.only(other + KEY, FINGERPRINT) == KEY
+    assert openpgp.only(KEY + other, FINGERPRINT) == KEY
+
+
+def test_another_key_is_refused_by_the_fingerprints_that_there_are() -> None:
+    with pytest.raises(KeyringError) as caught:
+        openpgp.only(KEY + key_packet(b"\x03old"), "ab" * 20)
+    assert str(caught.value) == f"it has the fingerprint {FINGERPRINT}, of an unknown kind, expected {'AB' * 20}"
+
+
+@pytest.mark.parametrize("wanted", ["", FINGERPRINT[-16:], FINGERPRINT[:-1]])
+def test_a_part_of_a_fingerprint_is_not_enough(wanted: str) -> None:
+    with pytest.raises(KeyringError, match="it has the fingerprint"):
+        openpgp.only(KEY + key_packet(b"\x03old"), wanted)
