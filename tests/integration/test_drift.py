@@ -1,0 +1,214 @@
+"""The plan never lies: each kind of drift, made on a real host, is named, removed, and then gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from gpuprov.report import change_text
+from tests.integration.conftest import run
+from tests.lab.lab import Host, Lab
+from tests.lab.repositories import RELEASES, TOOLKIT_VERSIONS
+
+# How many hosts of each kind take drifts at a time.
+HOSTS, XENIALS = 12, 3
+CONFIG = "/etc/docker/daemon.json"
+SOURCE = "/etc/apt/sources.list.d/docker.sources"
+KEYRING = "/etc/apt/keyrings/docker.gpg"
+BOOKWORM = next(release for release in RELEASES if release.codename == "bookworm")
+# {package: (before the pin, the pin, after it)}
+PACKAGES = {
+    "docker-ce": BOOKWORM.engine,
+    "docker-ce-cli": BOOKWORM.engine,
+    "containerd.io": BOOKWORM.containerd,
+    "docker-buildx-plugin": BOOKWORM.buildx,
+    "docker-compose-plugin": BOOKWORM.compose,
+    "nvidia-container-toolkit": TOOLKIT_VERSIONS,
+    "nvidia-container-toolkit-base": TOOLKIT_VERSIONS,
+    "libnvidia-container-tools": TOOLKIT_VERSIONS,
+    "libnvidia-container1": TOOLKIT_VERSIONS,
+}
+MIRRORS = 'registry-mirrors ["MIRROR"]'
+RUNTIME = 'runtimes.nvidia {"path": "nvidia-container-runtime"}'
+DPKG = "DEBIAN_FRONTEND=noninteractive dpkg --force-depends,downgrade,hold,breaks,confold"
+
+
+class Drift(NamedTuple):
+    """What is done to a host that is as wanted, and the changes that the plan is to name then.
+
+    URL, KEY and MIRROR stand for what the lab has: Docker's repository, its key, and the mirror.
+    """
+
+    done: str
+    changes: list[str]
+    host: str = "debian12"
+
+
+def at_version(package: str, version: str) -> str:
+    return (
+        f"cd /tmp && rm -f {package}_* && apt-get -qq download {package}={version} && "
+        f"{DPKG} -i ./{package}_*.deb >/dev/null 2>&1; apt-mark hold {package}"
+    )
+
+
+def edited(expression: str) -> str:
+    """Change daemon.json by Python statements over ``c``, keeping its mode and times, unknown to dockerd."""
+    program = f"import json; p = {CONFIG!r}; c = json.load(open(p)); {expression}; json.dump(c, open(p, 'w'))"
+    return f'cp -p {CONFIG} /tmp/was; python3 -c "{program}"; touch -r /tmp/was {CONFIG}'
+
+
+def stand_in(name: str) -> str:
+    """Install an empty package of a name."""
+    control = f"Package: {name}\\nVersion: 0.1\\nArchitecture: all\\nMaintainer: lab\\nDescription: empty\\n"
+    return (
+        f"mkdir -p /tmp/{name}/DEBIAN; printf '{control}' > /tmp/{name}/DEBIAN/control; "
+        f"dpkg-deb -b /tmp/{name} /tmp/{name}.deb && {DPKG} --force-conflicts -i /tmp/{name}.deb"
+    )
+
+
+DRIFTS: dict[str, Drift] = {}
+for package, (older, pin, newer) in PACKAGES.items():
+    DRIFTS[f"{package} older"] = Drift(at_version(package, older), [f"{package} {older} → {pin}"])
+    DRIFTS[f"{package} newer"] = Drift(at_version(package, newer), [f"{package} {newer} → {pin}"])
+    DRIFTS[f"{package} missing"] = Drift(f"{DPKG} -r {package}", [f"{package} + {pin}"])
+    DRIFTS[f"{package} unheld"] = Drift(f"apt-mark unhold {package}", [f"{package} hold not held → held"])
+DRIFTS |= {
+    "source missing": Drift(f"rm {SOURCE}", ["apt source docker + URL"]),
+    "source changed": Drift(f"sed -i s/stable/test/ {SOURCE}", ["apt source docker other content → URL"]),
+    "source doubled": Drift(
+        "echo 'deb [trusted=yes] URL bookworm stable' > /etc/apt/sources.list.d/site.list",
+        [f"apt source docker also in /etc/apt/sources.list.d/site.list → only in {SOURCE}"],
+    ),
+    "keyring missing": Drift(f"rm {KEYRING}", ["keyring docker + KEY"]),
+    "keyring changed": Drift(
+        f"echo nonsense > {KEYRING}", ["keyring docker no key → KEY"]
+    ),
+    "keyring unreadable": Drift(f"chmod 0600 {KEYRING}", ["keyring docker 0:0 0600 → 0:0 0644"]),
+    "daemon.json missing": Drift(
+        f"rm {CONFIG}",
+        [f"daemon.json + {MIRRORS}", f"daemon.json + {RUNTIME}"],
+    ),
+    "mirrors missing": Drift(edited("del c['registry-mirrors']"), [f"daemon.json + {MIRRORS}"]),
+    "mirrors changed": Drift(
+        edited("c['registry-mirrors'] = ['http://old.invalid']"),
+        [f'daemon.json registry-mirrors ["http://old.invalid"] → {MIRRORS}'],
+    ),
+    "runtime missing": Drift(
+        edited("del c['runtimes']"), [f"daemon.json + {RUNTIME}"]
+    ),
+    "runtime changed": Drift(
+        edited("c['runtimes']['nvidia']['path'] = '/opt/old'"),
+        [
+            f'daemon.json runtimes.nvidia {{"path": "/opt/old"}} → {RUNTIME}'
+        ],
+    ),
+    "foreign key": Drift(edited("c['log-opts'] = {'max-size': '9m'}") + "; systemctl restart docker", []),
+    "daemon.json's mode": Drift(f"chmod 0666 {CONFIG}", ["daemon.json mode 0666 → 0644"]),
+    "older file in effect": Drift(
+        f"cp {CONFIG} /tmp/right; echo '{{}}' > {CONFIG}; systemctl restart docker; cat /tmp/right > {CONFIG}",
+        ["docker daemon runs without registry-mirrors, runtimes → daemon.json in effect"],
+    ),
+    "service stopped": Drift(
+        "systemctl stop docker.socket docker", ["docker.service inactive → active"]
+    ),
+    "service disabled": Drift("systemctl disable docker", ["docker.service disabled → enabled"]),
+    "service masked": Drift("systemctl mask docker", ["docker.service masked → unmasked"]),
+    "service masked and stopped": Drift(
+        "systemctl stop docker.socket docker; systemctl mask docker",
+        ["docker.service masked → unmasked", "docker.service inactive → active"],
+    ),
+    "member missing": Drift("gpasswd -d alice docker", ["docker group + alice"]),
+    "legacy package": Drift(stand_in("docker-compose"), ["docker-compose - 0.1"]),
+    "other NVIDIA stack": Drift(stand_in("nvidia-docker2"), ["nvidia-docker2 - 0.1"]),
+    "toolkit beside nvidia-docker2": Drift(
+        stand_in("nvidia-container-toolkit-base"), ["nvidia-container-toolkit-base - 0.1"], "xenial"
+    ),
+    "nvidia-docker2 unheld": Drift("apt-mark unhold nvidia-docker2", ["nvidia-docker2 hold not held → held"], "xenial"),
+    "runtime hook missing": Drift(
+        f"{DPKG} -r nvidia-container-runtime-hook", ["nvidia-container-runtime-hook + 1.4.0-1"], "xenial"
+    ),
+    "a restart": Drift("systemctl restart docker", []),
+}  # fmt: skip
+
+
+def filled(drift: Drift, lab: Lab) -> Drift:
+    """The drift with the lab's own values."""
+    variables = lab.variables()
+    url, key = f"{variables['docker_ce_repo_url']}/debian", variables["docker_ce_repo_key_fingerprint"]
+
+    def fill(text: str) -> str:
+        return text.replace("URL", url).replace("KEY", key).replace("MIRROR", lab.mirror)
+
+    return drift._replace(done=fill(drift.done), changes=[fill(text) for text in drift.changes])
+
+
+class Outcome(NamedTuple):
+    """What the three runs said of one host, each as in docs/json.md."""
+
+    plan: dict[str, Any]
+    provision: dict[str, Any]
+    full: dict[str, Any]
+
+
+def said(lab: Lab, directory: Path, command: str, *words: str) -> dict[str, Any]:
+    answer = run(["gpuprov", command, str(lab.inventory), "--json", "--forks", "20", *words], directory)
+    hosts: dict[str, Any] = json.loads(answer.stdout)["hosts"]
+    return hosts
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, worker_id: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Drift, Outcome]]]:
+    """All drifts that were asked for, each on a host of its own, as many at a time as there are hosts."""
+    items = [item for item in request.session.items if getattr(item, "module", None) is request.module]
+    names: list[str] = [item.callspec.params["name"] for item in items]  # type: ignore[attr-defined]
+    directory = tmp_path_factory.mktemp("drift")
+    lab = Lab(f"drift-{worker_id}")
+    pools: dict[str, list[Host]] = {}
+    for host in lab.up(f"debian12:{min(HOSTS, len(names))},xenial:{XENIALS}"):
+        pools.setdefault(host.distro, []).append(host)
+    said(lab, directory, "provision")
+    waiting, result = list(names), {}
+
+    def make(drift: Drift, host: Host) -> None:
+        host.run(drift.done)
+
+    while waiting:
+        free = {distro: list(hosts) for distro, hosts in pools.items()}
+        batch: dict[str, tuple[Drift, Host]] = {}
+        for name in list(waiting):
+            if free[DRIFTS[name].host]:
+                batch[name] = filled(DRIFTS[name], lab), free[DRIFTS[name].host].pop()
+                waiting.remove(name)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(make, *zip(*batch.values(), strict=True)))
+        limit = ["--limit", ",".join(host.name for _drift, host in batch.values())]
+        runs = [
+            said(lab, directory, "plan", *limit),
+            said(lab, directory, "provision", *limit),
+            said(lab, directory, "provision", "--full", *limit),
+        ]
+        for name, (drift, host) in batch.items():
+            result[name] = drift, Outcome(*(one[host.name] for one in runs))
+    yield result
+    lab.down()
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_the_plan_names_what_drifted_and_provision_removes_just_that(
+    name: str, outcomes: dict[str, tuple[Drift, Outcome]]
+) -> None:
+    drift, outcome = outcomes[name]
+    assert outcome.plan["error"] is None
+    assert [f"{change['subject']} {change_text(change)}" for change in outcome.plan["plan"]["changes"]] == drift.changes
+    assert outcome.provision["error"] is None
+    assert outcome.provision["status"] == ("changed" if drift.changes else "up-to-date")
+    assert outcome.full["plan"]["changes"] == []
+    assert (outcome.full["status"], outcome.full["changes"]) == ("up-to-date", [])
+    assert outcome.full["verify"]["ok"]

@@ -1,0 +1,240 @@
+"""The command line up to ansible-runner, and what it prints of what comes back from there."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gpuprov import cli, runner
+from gpuprov.display import Live, Plain, display
+from gpuprov.report import Host
+from gpuprov.runner import Options, Outcome
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+class Runs:
+    """Stands in for ansible-runner: takes down what is run, and answers with these events."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Options, dict[str, str]]] = []
+        self.events: list[dict[str, Any]] = []
+        self.outcome = Outcome("successful", {}, [])
+
+    def __call__(self, playbook: str, options: Options, on_event: Any, say: Any, passwords: Any) -> Outcome:
+        self.calls.append((playbook, options, passwords))
+        for event in self.events:
+            on_event(event)
+        return self.outcome
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
+    monkeypatch.chdir(tmp_path)
+    runs = Runs()
+    runs.events = [event("on_ok", "a", res={})]
+    monkeypatch.setattr(runner, "run", runs)
+    return runs
+
+
+@pytest.fixture
+def gpuprov(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line; (exit status, stdout, stderr)."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gpuprov", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
+    return {"event": f"runner_{kind}", "event_data": {"host": host, "task": "r : Do it", **data}}
+
+
+# ---- Bad usage --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("frobnicate a,", "No such command 'frobnicate'."),
+        ("--frobnicate", "No such option: --frobnicate"),
+        ("plan", "Missing argument 'INVENTORY'."),
+        ("plan a, --frobnicate", "No such option: --frobnicate"),
+        ("plan a, b", "Got unexpected extra argument"),
+        ("provision --json gone.ini", "the inventory gone.ini does not exist"),
+        ("verify --json empty.ini", "the inventory empty.ini is empty"),
+        ("plan --json directory", "the inventory directory is a directory without a file in it"),
+        ("provision a, --forks many", "Invalid value for '--forks' / '-f': "),
+        ("provision a, --forks 0", "Invalid value for '--forks' / '-f': "),
+        ("verify a, --private-key /gone", "the private key /gone does not exist"),
+        ("plan a, --vault-password-file /gone", "the vault password file /gone does not exist"),
+        ("uninstall a, --purge-data", "uninstall asks before it begins: without a terminal give --yes"),
+    ],
+)
+def test_bad_usage_ends_with_1_and_one_line_and_runs_nothing(words: str, said: str, runs: Runs, gpuprov: Call) -> None:
+    Path("empty.ini").touch()
+    Path("directory").mkdir()
+    status, out, err = gpuprov(*words.split())
+    assert (status, out, runs.calls) == (1, "", [])
+    assert err.startswith(f"gpuprov: {said}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "text"), [("hosts.ini", "[gpu\nx\n"), ("hosts.yml", "all: [\n")])
+def test_a_malformed_inventory_ends_with_1_and_ansible_s_reason_in_one_line(
+    name: str, text: str, gpuprov: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / name).write_text(text)
+    status, out, err = gpuprov("plan", str(tmp_path / name), "--json")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("gpuprov: the inventory cannot be read: ")
+    events = [json.loads(path.read_text())["event"] for path in (tmp_path / "state").rglob("job_events/*.json")]
+    assert set(events) == {"verbose"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "limit", "said"),
+    [
+        (["[WARNING]: Could not match supplied host pattern"], "x", "no host of the inventory matches --limit x"),
+        (["PLAY [Plan]", "skipping: no hosts matched"], None, "the inventory names no hosts"),
+        (["noise", "\x1b[31m[ERROR]: no http://u:s3cr3t@h\x1b[0m", "more"], None, "[ERROR]: no http://***@h"),
+        ([], None, "ansible-playbook did not start"),
+    ],
+)
+def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: str) -> None:
+    assert cli.why_not_run(Outcome("failed", None, lines), limit) == said
+
+
+# ---- Good usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["plan", "provision", "verify", "uninstall"])
+def test_help_names_every_option_and_every_exit_status(command: str) -> None:
+    help = CliRunner().invoke(cli.app, [command, "--help"])
+    options = {
+        "--limit", "--extra-vars", "--forks", "--user", "--private-key", "--ask-pass", "--ask-become-pass",
+        "--ask-vault-pass", "--vault-password-file", "--verbose", "--json", "--help",
+    }  # fmt: skip
+    more = {"provision": {"--check", "--diff", "--full"}, "uninstall": {"--check", "--diff", "--yes", "--purge-data"}}
+    assert help.exit_code == 0
+    assert options | more.get(command, set()) <= set(re.findall(r"--[a-z-]+", help.output))
+    for status in ("0 ", "2 ", "4 ", "1 gpuprov could not run", "130 interrupted"):
+        assert status in " ".join(help.output.partition("Exit status:")[2].split())
+    assert max(len(line) for line in help.output.splitlines()) <= 80
+
+
+def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
+    ours, ansible = (importlib.metadata.version(name) for name in ("gpuprov", "ansible-core"))
+    assert gpuprov("--version") == (0, f"gpuprov {ours} with ansible-core {ansible}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "playbook", "given"),
+    [
+        (["plan"], "plan.yml", {"variables": {"gpuprov_quiet": True}, "check": False}),
+        (["provision"], "provision.yml", {"variables": {}, "check": False, "diff": False, "forks": None}),
+        (["provision", "-C", "-D", "--full"], "provision.yml",
+         {"check": True, "diff": True, "variables": {"gpuprov_full": True}}),
+        (["provision", "-l", "x", "-f", "9", "-u", "me", "-vvv"], "provision.yml",
+         {"limit": "x", "forks": 9, "user": "me", "verbosity": 3}),
+        (["verify", "-e", "a=1", "-e", "@f"], "verify.yml", {"extra_vars": ["a=1", "@f"], "inventory": "a,b"}),
+        (["uninstall", "--yes"], "uninstall.yml", {"variables": {}}),
+        (["uninstall", "-C", "--purge-data"], "uninstall.yml", {"variables": {"docker_ce_uninstall_data": True}}),
+    ],
+)  # fmt: skip
+def test_a_command_runs_its_playbook_with_what_was_given(
+    words: list[str], playbook: str, given: dict[str, Any], runs: Runs, gpuprov: Call
+) -> None:
+    assert gpuprov(*words, "a,b")[0] == 0
+    ((ran, options, passwords),) = runs.calls
+    assert (ran, {name: getattr(options, name) for name in given}, passwords) == (playbook, given, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "answers", "expected"),
+    [
+        ("-K", ["b"], {"BECOME password: ": "b"}),
+        ("-kK", ["s", ""], {"SSH password: ": "s", "BECOME password[defaults to SSH password]: ": "s"}),
+        ("-J", ["v"], {"Vault password: ": "v", "Vault password (default): ": "v"}),
+    ],
+)
+def test_a_password_answers_the_prompt_it_is_for(
+    words: str, answers: list[str], expected: dict[str, str], runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: answers.pop(0))
+    assert gpuprov("plan", words, "a,")[0] == 0
+    patterns = runs.calls[0][2]
+    found = {prompt: [word for at, word in patterns.items() if re.search(at, prompt)] for prompt in expected}
+    assert found == {prompt: [word] for prompt, word in expected.items()}
+
+
+# ---- What comes back --------------------------------------------------------------------------
+
+
+def test_json_is_one_document_on_stdout_and_the_text_goes_to_stderr(runs: Runs, gpuprov: Call) -> None:
+    runs.events += [event("on_failed", "b", res={"msg": "no http://u:s3cr3t@h"})]
+    status, out, err = gpuprov("provision", "a,b", "--json")
+    document = json.loads(out)
+    assert (status, document["status"], document["command"]) == (2, 2, "provision")
+    assert {name: host["status"] for name, host in document["hosts"].items()} == {"a": "up-to-date", "b": "failed"}
+    assert "b: failed: no http://***@h\n" in err
+    assert "s3cr3t" not in out + err
+
+
+def test_a_run_s_text_has_no_escapes_and_fits_80_columns(runs: Runs, gpuprov: Call) -> None:
+    changes = [{"subject": "docker-ce", "from": "5:28.0.1", "to": "5:29.7.2", "disruption": "restart"}]
+    plan = {"changes": changes, "disruption": "restart", "running": [{}]}
+    runs.events = [event("on_ok", f"gpu{n:03}", res={"ansible_facts": {"gpu_host_plan": plan}}) for n in range(200)]
+    runs.events += [event("on_unreachable", "gone", res={"msg": "Host key verification failed."})]
+    status, out, err = gpuprov("provision", "a,")
+    assert (status, err) == (4, "")
+    assert "200 hosts to change, 0 up to date, 1 unreachable." in out
+    assert [line for line in out.splitlines() if len(line) > 80 and "known_hosts" not in line] == []
+    assert "\x1b" not in out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_no_line_is_wider_than_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COLUMNS": "80", "LINES": "10", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    with display(stream) as screen:
+        assert type(screen) is Live
+        for number in range(20):
+            screen.update("start", Host(f"gpu{number}", doing="long " * 40))
+        screen.update("failed", Host("bad", error={"message": "cause " * 40}))
+        screen.say("word " * 100)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert "… and 13 more" in lines
+    assert [line for line in lines if line.startswith("long")] == []
+    assert "bad: failed: cause" in stream.getvalue()
+
+
+def test_elsewhere_only_what_lasts_is_printed_without_escapes() -> None:
+    stream = io.StringIO()
+    with display(stream) as screen:
+        assert type(screen) is Plain
+        for what in ("start", "done", "changed"):
+            screen.update(what, Host("a", doing="Install"))
+        screen.update("failed", Host("a", error={"message": "one\ntwo"}))
+    assert stream.getvalue() == "a: changed: Install\na: failed: one\n"

@@ -1,0 +1,229 @@
+"""From ansible-runner's events to what a person and a script are told of each host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gpuprov import report
+from gpuprov.cli import exit_status
+from gpuprov.report import Collector, Host
+from gpuprov.runner import Outcome
+
+REFUSED = "Failed to connect to the host via ssh: ssh: connect to host 10.0.0.3 port 22: Connection refused"
+TRACEBACK = 'Traceback (most recent call last):\n  File "m.py", line 3, in main\nOSError: No space left on device'
+AGAIN = "mend that and run gpuprov again: it goes on where it stopped"
+SECRET_URL = "http://me:s3cr3t@proxy.test:3128"
+
+
+def change(subject: str = "docker-ce", to: str | None = "5:29", **more: Any) -> dict[str, Any]:
+    return {"role": "docker_ce", "subject": subject, "from": None, "to": to, "disruption": "none", **more}
+
+
+def facts(**packages: str) -> dict[str, Any]:
+    installed = {name.replace("_", "-"): {"version": v, "status": "ii", "hold": False} for name, v in packages.items()}
+    return {
+        "os": {"id": "debian", "version_id": "12"},
+        "docker": {"config": {"path": "/etc/docker/daemon.json", "mode": "0644", "data": "czNjcjN0"}},
+        "apt": {
+            "packages": installed,
+            "keyrings": {"/k.gpg": {"mode": "0644", "data": "czNjcjN0"}},
+            "source_files": {"/etc/apt/sources.list.d/b.list": "deb https://me:s3cr3t@x.test", "/a.list": ""},
+        },
+    }
+
+
+def wanted(*changes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    disruption = "restart" if any(one["disruption"] == "restart" for one in changes) else "none"
+    return {"changes": list(changes), "disruption": disruption, "running": [], "problems": [], **more}
+
+
+def event(kind: str, host: str = "a", task: str = "docker_ce : Install", **data: Any) -> dict[str, Any]:
+    return {"event": f"runner_{kind}", "event_data": {"host": host, "task": task, **data}}
+
+
+def collected(*events: dict[str, Any]) -> list[Host]:
+    collector = Collector()
+    for one in events:
+        collector.take(one)
+    return list(collector.hosts.values())
+
+
+def failed(host: str = "a", **res: Any) -> dict[str, Any]:
+    return event("on_failed", host, res={"changed": False, **res})
+
+
+OK = event("on_ok", res={"changed": False})
+CHANGED = event("on_ok", res={"changed": True})
+PENDING = event("on_ok", res={"ansible_facts": {"gpu_host_plan": wanted(change())}})
+UNREACHABLE = event("on_unreachable", res={"unreachable": True, "msg": REFUSED})
+IGNORED = event("on_failed", ignore_errors=True, res={"msg": "never mind"})
+VERIFIED = event("on_ok", res={"changed": False, "gpu_host_verify": {"ok": True, "checks": []}})
+
+
+@pytest.mark.parametrize(
+    ("events", "what", "status"),
+    [
+        ([event("on_start")], "start", "up-to-date"),
+        ([OK], "done", "up-to-date"),
+        ([PENDING], "done", "pending"),
+        ([PENDING, CHANGED], "changed", "changed"),
+        ([PENDING, event("on_ok", res={"changes": [change()]})], "done", "changed"),
+        ([PENDING, VERIFIED], "done", "up-to-date"),
+        ([CHANGED, failed(msg="no")], "failed", "failed"),
+        ([IGNORED], "done", "up-to-date"),
+        ([CHANGED, UNREACHABLE], "unreachable", "unreachable"),
+    ],
+)
+def test_a_host_s_status_follows_from_its_events(events: list[dict[str, Any]], what: str, status: str) -> None:
+    collector = Collector()
+    *_, happened = [collector.take(one) for one in events]
+    assert happened == (what, collector.hosts["a"])
+    assert report.document("provision", 0, list(collector.hosts.values()), 1)["hosts"]["a"]["status"] == status
+
+
+@pytest.mark.parametrize(
+    "other", [{"event": "verbose", "stdout": "x"}, {"event": "playbook_on_stats", "event_data": {"ok": {"a": 1}}}]
+)
+def test_an_event_of_no_host_names_none(other: dict[str, Any]) -> None:
+    assert collected(other) == []
+
+
+def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
+    again = event("on_ok", res={"ansible_facts": {"gpu_host_plan": wanted()}})
+    broken = event("on_ok", res={"gpu_host_verify": {"ok": False, "checks": []}})
+    (host,) = collected(PENDING, again, broken, VERIFIED)
+    assert (host.plan, host.verify) == (wanted(change()), {"ok": True, "checks": []})
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (REFUSED, "connection refused by 10.0.0.3 port 22"),
+        ("ssh: connect to host h port 2: Connection timed out", "no answer from h port 2"),
+        ("ssh: Could not resolve hostname gone: Name or service not known", "the name gone cannot be resolved"),
+        ("@@@ WARNING\nHost key verification failed.", "the host key is not known, or has changed: check it, then put"),
+        ("me@h: Permission denied (publickey).", "Permission denied (publickey): see -u and --private-key, or -k"),
+        ("Task failed: Failed to connect to the host via ssh: broken", "broken"),
+        (f"Failed to connect to the host via ssh: {SECRET_URL}", "http://***@proxy.test:3128"),
+    ],
+)
+def test_an_unreachable_host_s_cause_is_in_a_person_s_words(message: str, said: str) -> None:
+    assert report.unreachable_text(message).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("res", "cause", "hint"),
+    [
+        ({"msg": "Task failed: Module failed: no space"}, "no space", AGAIN),
+        ({"msg": "non-zero return code", "stderr": "E: broken\n", "stdout": "x"}, "E: broken", AGAIN),
+        ({"msg": "", "stdout": "only this"}, "only this", AGAIN),
+        ({"msg": f"Module failed: {TRACEBACK}"}, "OSError: No space left on device", AGAIN),
+        ({"msg": "MODULE FAILURE", "stderr": TRACEBACK}, "OSError: No space left on device", AGAIN),
+        ({"msg": f"no proxy {SECRET_URL}"}, "no proxy http://***@proxy.test:3128", AGAIN),
+        ({"msg": "x", "module_stderr": "sudo: a password is required"}, "sudo wants a password", "give it with -K"),
+        ({"msg": "Module result deserialization failed: x"}, "the Python on the host is not one", "Ubuntu 16.04 and"),
+        ({"module_stdout": "/bin/sh: 1: /usr/bin/python3: not found"}, "there is no Python on the", "install python3"),
+    ],
+)
+def test_a_failure_s_cause_is_in_words_without_a_traceback(res: dict[str, Any], cause: str, hint: str) -> None:
+    said, advice = report.failure_text(res)
+    assert said.startswith(cause)
+    assert advice.startswith(hint)
+    assert "Traceback" not in said
+    assert "s3cr3t" not in said
+
+
+def test_errors_name_the_host_the_task_the_cause_and_what_to_do() -> None:
+    hosts = collected(UNREACHABLE, failed("b", msg="two\nlines"), event("on_ok", "c"))
+    assert report.errors_text(hosts) == (
+        "a: unreachable at: Install\n  connection refused by 10.0.0.3 port 22\n"
+        f"b: failed at: Install\n  two\n  lines\n  What to do: {AGAIN}\n"
+    )
+    assert report.errors_text(hosts[2:]) == ""
+
+
+GOOD, TO_CHANGE = Host("a"), Host("b", plan={"changes": [{}]})
+FAILED, GONE = Host("c", error={"message": "x"}), Host("d", error={"message": "x"}, unreachable=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "hosts", "ended", "status"),
+    [
+        ("provision", [GOOD, TO_CHANGE], "successful", 0), ("plan", [GOOD], "successful", 0),
+        ("provision", [GOOD, FAILED], "failed", 2), ("plan", [FAILED], "failed", 2),
+        ("provision", [GOOD, GONE], "failed", 4), ("plan", [GONE], "failed", 4),
+        ("provision", [GONE, FAILED], "failed", 2), ("plan", [FAILED, GONE], "failed", 2),
+        ("provision", [GOOD, FAILED], "canceled", 130), ("plan", [GOOD, TO_CHANGE], "successful", 2),
+        ("provision", [], "canceled", 130), ("plan", [], "successful", 1),
+    ],
+)  # fmt: skip
+def test_the_exit_status_is_that_of_the_help(command: str, hosts: list[Host], ended: str, status: int) -> None:
+    assert exit_status(command, Outcome(ended, {}, []), hosts) == status
+
+
+def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
+    probed = event("on_ok", res={"ansible_facts": {"gpu_host_probe": facts(), "gpu_host_plan": wanted(change())}})
+    proxied = event("on_ok", res={"changes": [change("proxies", to=SECRET_URL)]})
+    hidden = event("on_ok", "b", res={"censored": "the output has been hidden", "changed": True})
+    hosts = collected(probed, proxied, failed(msg=f"at {SECRET_URL}"), hidden)
+    hosts[0].seconds = 1.2345
+    document = json.loads(json.dumps(report.document("provision", 2, hosts, 41.256)))
+    assert {**document, "hosts": list(document["hosts"])} == {
+        "format": 1, "command": "provision", "status": 2, "seconds": 41.26, "hosts": ["a", "b"],
+    }  # fmt: skip
+    a, b = document["hosts"].values()
+    assert list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "error", "seconds"]
+    assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
+    assert a["facts"]["apt"]["source_files"] == ["/a.list", "/etc/apt/sources.list.d/b.list"]
+    assert a["facts"]["apt"]["keyrings"] == {"/k.gpg": {"mode": "0644"}}
+    assert a["facts"]["docker"]["config"] == {"path": "/etc/docker/daemon.json", "mode": "0644"}
+    assert (a["plan"]["changes"], a["changes"][0]["to"]) == ([change()], "http://***@proxy.test:3128")
+    assert a["error"] == {"task": "Install", "message": "at http://***@proxy.test:3128", "hint": AGAIN}
+    assert a["seconds"] == 1.23
+    assert "s3cr3t" not in json.dumps(document)
+    assert "czNjcjN0" not in json.dumps(document)
+
+
+def test_a_plan_says_what_changes_how_disruptive_it_is_and_counts() -> None:
+    both = wanted(change(to="5:29", **{"from": "5:28"}), change("alice", disruption="restart"), running=[{}, {}])
+    (busy, idle, gone, broken) = (
+        Host("a", facts(), both),
+        Host("b", facts(), wanted()),
+        *collected(UNREACHABLE, failed("b", msg="no")),
+    )
+    lines = report.plan_text([busy, idle, gone, broken], 3.4).splitlines()
+    assert lines[0].split("  ", 1)[1].strip() == "debian 12   2 changes, restart needed, 2 containers running"
+    assert lines[1].split() == ["docker-ce", "5:28", "→", "5:29"]
+    assert lines[2].split() == ["alice", "+", "5:29", "(restart)"]
+    assert lines[-1] == "Plan: 1 host to change, 1 up to date, 1 failed, 1 unreachable.  3 s"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [("1", "2", "1 → 2"), (None, "alice", "+ alice"), (SECRET_URL, None, "- http://***@proxy.test:3128")],
+)
+def test_a_change_reads_as_from_and_to(before: str | None, after: str | None, said: str) -> None:
+    assert report.change_text({"from": before, "to": after}) == said
+
+
+@pytest.mark.parametrize(
+    ("host", "row"),
+    [
+        (Host("a"), ("a", "", "-", "-", "0", "as wanted", "0")),
+        (
+            Host("a", facts(docker_ce="5:29.7.2-1~debian.12", nvidia_container_toolkit="1.19.1-1"), seconds=41.6),
+            ("a", "debian 12", "29.7.2", "1.19.1", "0", "as wanted", "42"),
+        ),
+        (Host("a", verify={"ok": True}, changes=[change()], changed=5), ("a", "", "-", "-", "1", "yes", "0")),
+        (Host("a", verify={"ok": False}, changed=5), ("a", "", "-", "-", "5", "NO", "0")),
+        (Host("a", error={"message": "x"}), ("a", "", "-", "-", "0", "failed", "0")),
+        (Host("a", error={"message": "x"}, unreachable=True), ("a", "", "-", "-", "0", "unreachable", "0")),
+    ],
+)
+def test_the_table_has_a_row_a_host(host: Host, row: tuple[str, ...]) -> None:
+    head, found = report.result_rows([host])
+    assert (head[0], found) == ("host", row)
+    assert report.table_text([head, found]).splitlines()[1].split() == " ".join(row).split()

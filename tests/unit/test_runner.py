@@ -1,0 +1,220 @@
+"""What ansible-playbook is handed, and what is left behind: a script in its place writes down what it got."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ansible_runner
+import pexpect
+import pytest
+
+from gpuprov import runner
+from gpuprov.runner import Options, UsageError
+
+BECOME = r"BECOME password.*:\s*?$"
+# Stands where ansible-playbook stands: beside the interpreter.
+PLAYBOOK = """#!/bin/sh
+cd "$SEEN" && printf '%s\\n' "$@" > words && env > environment
+for word in "$@"; do case "$word" in @*) cp -p "${word#@}" . ;; esac; done
+case "$*" in *--ask-become-pass*) printf 'BECOME password: '; read -r answer; echo "$answer" > answer ;; esac
+echo "it speaks"
+"""
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the stand-in writes down its words, its environment and the files it was given."""
+    seen, playbook = tmp_path / "seen", tmp_path / "bin/ansible-playbook"
+    seen.mkdir()
+    playbook.parent.mkdir()
+    playbook.write_text(PLAYBOOK)
+    playbook.chmod(0o755)
+    (tmp_path / "temporary").mkdir()
+    for name, value in {"SEEN": seen, "XDG_STATE_HOME": tmp_path / "state", "HOME": tmp_path}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(runner.sys, "executable", str(tmp_path / "bin/python"))  # type: ignore[attr-defined]
+    return seen
+
+
+def go(options: Options, passwords: dict[str, str] | None = None) -> runner.Outcome:
+    return runner.run("plan.yml", options, lambda event: None, lambda text: None, passwords or {})
+
+
+def files(place: Path) -> list[Path]:
+    return [path for path in place.rglob("*") if path.is_file()]
+
+
+def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host_keys(seen: Path) -> None:
+    outcome = go(Options("a,", limit="gpu&a b", extra_vars=["x='1 2'"], forks=7, user="me", variables={"full": True}))
+    assert (outcome.status, outcome.stats, outcome.lines) == ("successful", None, ["it speaks"])
+    words = (seen / "words").read_text().splitlines()
+    assert [word if word[0] != "@" else Path(word).name for word in words] == [
+        "-i", "a,", "-e", "0.json", "-e", "1.json", "--limit", "gpu&a b", "--forks", "7", "--user", "me",
+        str(runner.ansible_root() / "playbooks/plan.yml"),
+    ]  # fmt: skip
+    assert [json.loads((seen / name).read_text()) for name in ("0.json", "1.json")] == [{"x": "1 2"}, {"full": True}]
+    environment = (seen / "environment").read_text().splitlines()
+    assert "ANSIBLE_HOST_KEY_CHECKING=True" in environment
+    assert f"PATH={seen.parent}/bin:" in "\n".join(environment)
+
+
+def test_a_secret_is_in_no_argument_nor_environment_and_nothing_that_stays(seen: Path, tmp_path: Path) -> None:
+    go(Options("a,", extra_vars=["token=s3cr3t"], ask_become_pass=True), {BECOME: "hunter2"})
+    assert (seen / "answer").read_text() == "hunter2\n"
+    assert stat.S_IMODE((seen / "0.json").stat().st_mode) == 0o600
+    told = [seen / "words", seen / "environment", *files(tmp_path / "state")]
+    assert len(told) > 5
+    assert [path for path in told if "hunter2" in path.read_text() or "s3cr3t" in path.read_text()] == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_what_stays_of_a_run_is_the_owner_s_alone_and_has_no_copy_of_the_environment(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUD_TOKEN", "t0k3n")
+    go(Options("a,"))
+    (directory,) = (tmp_path / "state/gpuprov/runs").iterdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert "t0k3n" in (seen / "environment").read_text()
+    assert not list(directory.rglob("command"))
+    assert [path for path in files(directory) if "t0k3n" in path.read_text()] == []
+
+
+def test_the_newest_twenty_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    runs = tmp_path / "gpuprov/runs"
+    for number in range(30):
+        (runs / f"20200101T0000{number:02}-1").mkdir(parents=True)
+    made = runner.run_directory()
+    assert sorted(runs.iterdir()) == [*(runs / f"20200101T0000{number}-1" for number in range(11, 30)), made]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_cancels_the_run_once_and_the_handlers_come_back(
+    number: int, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    said: list[str] = []
+
+    def interrupted(**given: Any) -> SimpleNamespace:
+        asked.append(given["cancel_callback"]())
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        asked.append(given["cancel_callback"]())
+        return SimpleNamespace(status="failed")
+
+    monkeypatch.setattr(ansible_runner, "run", interrupted)
+    before = signal.getsignal(number)
+    outcome = runner.run("plan.yml", Options("a,"), lambda event: None, said.append, {})
+    assert (outcome.status, asked, len(said)) == ("canceled", [False, True], 1)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("complete", "status"), [(True, "successful"), (False, "failed")])
+def test_a_timeout_of_the_terminal_after_the_end_is_no_failure(
+    complete: bool, status: str, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(event_handler: Any, **_: Any) -> None:
+        stats = {"ok": {"a": 3}, "failures": {"b": 1}, "playbook_uuid": "x", "ignored": {}}
+        if complete:
+            assert event_handler({"event": "playbook_on_stats", "event_data": stats, "stdout": "RECAP\na: ok"})
+        raise pexpect.TIMEOUT("late")
+
+    monkeypatch.setattr(ansible_runner, "run", late)
+    outcome = go(Options("a,"))
+    assert outcome.status == status
+    assert outcome.stats == ({"a": {"ok": 3}, "b": {"failures": 1}} if complete else None)
+    assert outcome.lines == (["RECAP", "a: ok"] if complete else [])
+
+
+# ---- arguments and environment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, []),
+        ({"forks": 1, "user": "root"}, ["--forks", "1", "--user", "root"]),
+        ({"private_key": Path("~/key")}, ["--private-key", "/home/me/key"]),
+        (
+            {"vault_password_files": [Path("/v"), Path("~/w")]},
+            ["--vault-password-file", "/v", "--vault-password-file", "/home/me/w"],
+        ),
+        ({"ask_pass": True, "ask_become_pass": True}, ["--ask-pass", "--ask-become-pass"]),
+        ({"ask_vault_pass": True}, ["--ask-vault-pass"]),
+        ({"check": True, "diff": True, "verbosity": 3}, ["--check", "--diff", "-vvv"]),
+        ({"extra_vars": ["token=s3cr3t"], "variables": {"token": "s3cr3t"}}, []),
+    ],
+)
+def test_options_become_ansible_playbook_s_own(
+    given: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert runner.arguments(Options("i", **given), ["@/x"]) == ["-i", "i", "-e", "@/x", *words]
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [
+        ({}, "ANSIBLE_HOST_KEY_CHECKING", "True"),
+        ({"ANSIBLE_HOST_KEY_CHECKING": "False"}, "ANSIBLE_HOST_KEY_CHECKING", "False"),
+        ({}, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "True"),
+        ({}, "ANSIBLE_CONFIG", "/ours/ansible.cfg"),
+        ({"ANSIBLE_CONFIG": "/mine"}, "ANSIBLE_CONFIG", None),
+        ({"SOME_TOKEN": "t"}, "SOME_TOKEN", None),
+    ],
+)
+def test_the_person_s_environment_wins_over_ours(
+    base: dict[str, str], name: str, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runner.environment(base, Path("/ours"), False).get(name) == value
+
+
+def test_an_ansible_cfg_where_the_person_stands_comes_before_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ansible.cfg").touch()
+    assert runner.environment({}, Path("/ours"), False)["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg")
+
+
+# ---- -e ---------------------------------------------------------------------------------------
+
+
+def test_values_keep_their_order_among_files_and_ours_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.yml").touch()
+    words, values = runner.extra_vars(["a=1 b='2 3'", "@v.yml", '{"c": [1, null]}'], {"full": True})
+    assert words == ["0", f"@{tmp_path}/v.yml", "1", "2"]
+    assert values == [{"a": "1", "b": "2 3"}, {"c": [1, None]}, {"full": True}]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("@/nonexistent.yml", "the file of -e @/nonexistent.yml does not exist"),
+        ("novalue", "-e takes name=value, a JSON object, or @FILE"),
+        ("", "-e takes name=value, a JSON object, or @FILE"),
+        ("a='1", "-e cannot be read: failed at splitting arguments"),
+        ("{broken", "-e is not JSON: Expecting property name"),
+        ("[1]", "-e is to be a JSON object, or name=value"),
+    ],
+)
+def test_a_value_that_is_none_is_said_before_anything_starts(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        runner.extra_vars([text], {})
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
