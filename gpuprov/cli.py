@@ -176,51 +176,71 @@ def _passwords(options: Options) -> dict[str, str]:
 
 
 def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
-    from gpuprov.display import display
+    from gpuprov.display import Plain, display
 
     begun = time.monotonic()
     passwords = _passwords(options)
     collected = report.Collector()
     people = sys.stderr if as_json else sys.stdout
     shown: list[bool] = []
+    kept = runner.run_directory()
 
-    with display(people) as screen:
+    with (kept / "log").open("w", encoding="utf-8") as stream:
+        log = Plain(stream)
+        with display(people) as screen:
 
-        def on_event(event: dict[str, Any]) -> None:
-            if options.verbosity and event.get("stdout"):
-                screen.say(report.redact(event["stdout"]))
-            play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
-            if command == "provision" and play == "Apply" and not shown and collected.hosts:
-                shown.append(True)
-                screen.say(report.plan_text(_sorted(collected), time.monotonic() - begun))
-            happened = collected.take(event)
-            if happened:
-                screen.update(*happened)
-            if options.diff and event.get("event") == "runner_on_ok":
-                _show_diff(screen, event["event_data"])
+            def say(text: str) -> None:
+                screen.say(text)
+                log.say(text)
 
-        outcome = runner.run(playbook, options, on_event, screen.say, passwords)
+            def on_event(event: dict[str, Any]) -> None:
+                if options.verbosity and event.get("stdout"):
+                    screen.say(report.redact(event["stdout"]))
+                play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
+                if command == "provision" and play == "Apply" and not shown and collected.hosts:
+                    shown.append(True)
+                    say(report.plan_text(_sorted(collected), time.monotonic() - begun))
+                happened = collected.take(event)
+                if happened:
+                    screen.update(*happened)
+                    log.update(*happened)
+                if options.diff and event.get("event") == "runner_on_ok":
+                    _show_diff(say, event["event_data"])
 
-    seconds = time.monotonic() - begun
-    hosts = _sorted(collected)
-    status = exit_status(command, outcome, hosts)
-    if status == 1:
-        raise UsageError(why_not_run(outcome, options.limit))
-    if command == "plan" or (command == "provision" and not shown):
-        people.write(report.plan_text(hosts, seconds))
-    if command != "plan":
-        people.write(report.table_text(report.result_rows(hosts, options.check)))
-    if command == "provision" and not options.check:
-        people.write(report.notes_text(hosts))
-    if status != 0:
-        people.write(report.errors_text(hosts))
-    if status == 130:
-        people.write("Interrupted. Run it again to finish: what is done already stays.\n")
+            outcome = runner.run(playbook, options, on_event, say, passwords)
+
+        seconds = time.monotonic() - begun
+        hosts = _sorted(collected)
+        status = exit_status(command, outcome, hosts)
+        if status == 1:
+            why = why_not_run(outcome, options.limit)
+            log.say(why)
+            raise UsageError(why)
+        ending = _ending(command, status, hosts, seconds, planned=bool(shown), check=options.check)
+        stream.write(ending)
+    people.write(ending)
     people.flush()
+    document = json.dumps(report.document(command, status, hosts, seconds), indent=2, sort_keys=True) + "\n"
+    (kept / "result.json").write_text(document, encoding="utf-8")
     if as_json:
-        json.dump(report.document(command, status, hosts, seconds), sys.stdout, indent=2, sort_keys=True)
-        sys.stdout.write("\n")
+        sys.stdout.write(document)
     raise typer.Exit(status)
+
+
+def _ending(command: str, status: int, hosts: list[report.Host], seconds: float, planned: bool, check: bool) -> str:
+    """What is said when a run is over; planned: whether its plan was said already."""
+    text = ""
+    if command == "plan" or (command == "provision" and not planned):
+        text += report.plan_text(hosts, seconds)
+    if command != "plan":
+        text += report.table_text(report.result_rows(hosts, check))
+    if command == "provision" and not check:
+        text += report.notes_text(hosts)
+    if status != 0:
+        text += report.errors_text(hosts)
+    if status == 130:
+        text += "Interrupted. Run it again to finish: what is done already stays.\n"
+    return text
 
 
 def _sorted(collected: report.Collector) -> list[report.Host]:
@@ -232,7 +252,7 @@ def _sorted(collected: report.Collector) -> list[report.Host]:
     return [collected.hosts[name] for name in sorted(collected.hosts, key=counted)]
 
 
-def _show_diff(screen: Any, data: dict[str, Any]) -> None:
+def _show_diff(say: Callable[[str], None], data: dict[str, Any]) -> None:
     import difflib
 
     found = (data.get("res") or {}).get("diff") or []
@@ -243,7 +263,7 @@ def _show_diff(screen: Any, data: dict[str, Any]) -> None:
                 before.splitlines(), after.splitlines(), one.get("before_header") or "before",
                 one.get("after_header") or "after", lineterm="",
             )  # fmt: skip
-            screen.say(report.redact(f"{data['host']}:\n" + "\n".join(lines)))
+            say(report.redact(f"{data['host']}:\n" + "\n".join(lines)))
 
 
 def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int:
@@ -267,13 +287,16 @@ def why_not_run(outcome: Outcome, limit: str | None) -> str:
     """Return in one line why Ansible did not get as far as a host."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
     text = " ".join(line for line in lines if line)
-    for line in lines:
-        match = re.search(
-            r"(?:Failed to parse|failed to parse)[^:]*?(?: with (?:ini|yaml|script|auto) plugin)?: (.+)",
-            line,
-        )
-        if match:
-            return f"the inventory cannot be read: {match.group(1)}"
+    # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".
+    match = re.search(
+        r"Failed to parse (\S+) with '?\w+'? plugin: (.+?)(?= Failed to parse| \[WARNING\]| \[ERROR\]| ERROR!|$)", text
+    )
+    if match:
+        origin = re.search(r"Origin: (/\S+)", text)
+        path = match.group(1) if match.group(1) != "inventory" else origin.group(1) if origin else ""
+        reason = re.sub(r"^(?:Failed to parse inventory|YAML parsing failed): ", "", match.group(2))
+        reason = reason.removeprefix(f"{path}:")
+        return report.redact(f"the inventory {path} cannot be read: {reason}")
     if "no hosts to target" in text or "Could not match supplied host pattern" in text:
         return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
     if "no hosts matched" in text or "provided hosts list is empty" in text:

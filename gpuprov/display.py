@@ -56,7 +56,7 @@ class Live(Plain):
         self.live.__exit__(None, None, None)
 
     def say(self, text: str) -> None:
-        self.live.console.print(text, markup=False, highlight=False)
+        self.live.console.print(text, markup=False, emoji=False, highlight=False)
 
     def update(self, what: str, host: Host) -> None:
         self.hosts[host.name] = host
@@ -67,7 +67,7 @@ class Live(Plain):
         from rich.text import Text
 
         room = max(self.console.height - 3, 3)
-        busy = [host for host in self.hosts.values() if not host.error]
+        busy = [host for host in list(self.hosts.values()) if not host.error]
         width = max((len(host.name) for host in busy), default=0)
         lines = [
             f"{host.name:<{width}}  {time.monotonic() - host.began:4.0f} s  {host.doing}"[: self.console.width - 1]

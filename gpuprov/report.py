@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,9 @@ _FAILED = (
         "install python3 there: apt-get install python3",
     ),
 )
+
+
+_AGAIN = "mend that and run gpuprov again: it goes on where it stopped"
 
 
 def redact(text: str) -> str:
@@ -120,8 +124,8 @@ class Collector:
     @staticmethod
     def _take_result(host: Host, result: dict[str, Any]) -> None:
         facts = result.get("ansible_facts") or {}
-        if "gpu_host_probe" in facts:
-            host.facts = facts["gpu_host_probe"]
+        if "gpu_host_probe" in result:
+            host.facts = result["gpu_host_probe"]
         if "gpu_host_plan" in facts and host.plan is None:
             host.plan = facts["gpu_host_plan"]
         if "gpu_host_verify" in result:
@@ -140,11 +144,17 @@ def unreachable_text(message: str) -> str:
         match = re.search(pattern, message)
         if match:
             return match.expand(words)
-    return redact(message.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh: ").strip())
+    said = message.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh:").strip()
+    return redact(said) or "ssh ended without a word"
 
 
 def failure_text(result: dict[str, Any]) -> tuple[str, str]:
     """Return (cause, what to do next) of a failed task's result, in a person's words."""
+    if "censored" in result:
+        return "the task keeps its output to itself (no_log)", _AGAIN
+    broken = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
+    if broken:
+        return failure_text(broken[0])
     said = "\n".join(
         str(result.get(name) or "") for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
     )
@@ -152,6 +162,9 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
         if re.search(pattern, said):
             return cause, hint
     message = str(result.get("msg") or "").strip()
+    of_module = str(result.get("module_stderr") or result.get("module_stdout") or "").strip()
+    if message.startswith("MODULE FAILURE") and of_module:
+        message = of_module.splitlines()[-1]
     if message in ("", "non-zero return code", "MODULE FAILURE"):
         # On a terminal of ssh's, stderr holds only what ssh says at its end.
         stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", str(result.get("stderr") or ""), flags=re.M)
@@ -159,7 +172,7 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
     message = re.sub(r"^(Task failed: |Module failed: |Action failed: )+", "", message)
     if "Traceback (most recent call last)" in message:
         message = message.strip().splitlines()[-1]
-    return redact(message), "mend that and run gpuprov again: it goes on where it stopped"
+    return redact(message), _AGAIN
 
 
 # ---- the plan
@@ -201,14 +214,21 @@ def os_name(host: Host) -> str:
     return f"{system.get('id', '')} {system.get('version_id', '')}".strip()
 
 
+# Names longer than this have lines of their own above what is said of them.
+_LABEL = 40
+
+
 def plan_text(hosts: list[Host], seconds: float) -> str:
     """Return the plan of all hosts, those of which the same is to be said together, with a count at the end."""
     said: dict[tuple[str, ...], list[str]] = {}
     for host in hosts:
         said.setdefault((host_heading(host), *_change_lines(host)), []).append(host.name)
     labels = {lines: host_ranges(names) for lines, names in said.items()}
-    width = min(max((len(label) for label in labels.values()), default=0), 40)
-    text = "".join("\n  ".join([f"{labels[lines]:<{width}}  {lines[0]}", *lines[1:]]) + "\n" for lines in said)
+    width = max((len(label) for label in labels.values() if len(label) <= _LABEL), default=0)
+    text = ""
+    for lines, label in labels.items():
+        *above, beside = [label] if len(label) <= _LABEL else [*textwrap.wrap(label, 78), ""]
+        text += "\n".join([*above, f"{beside:<{width}}  {lines[0]}", *(f"  {line}" for line in lines[1:])]) + "\n"
     return f"{text}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
 
 
@@ -343,7 +363,7 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
             host.name: redacted(
                 {
                     "status": _host_status(host),
-                    "facts": without_files(host.facts),
+                    "facts": host.facts,
                     "plan": host.plan,
                     "changes": host.changes,
                     "verify": host.verify,
@@ -354,23 +374,6 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
             for host in hosts
         },
     }
-
-
-def without_files(facts: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a probe's facts without the content of files: daemon.json and sources may hold secrets."""
-    if facts is None:
-        return None
-    config = {key: value for key, value in facts["docker"]["config"].items() if key != "data"}
-    keyrings = {
-        path: {key: value for key, value in keyring.items() if key != "data"}
-        for path, keyring in facts["apt"]["keyrings"].items()
-    }
-    apt = {
-        **facts["apt"],
-        "keyrings": keyrings,
-        "source_files": sorted(facts["apt"]["source_files"]),
-    }
-    return {**facts, "docker": {**facts["docker"], "config": config}, "apt": apt}
 
 
 def _host_status(host: Host) -> str:

@@ -71,7 +71,7 @@ def checked_inventory(text: str) -> str:
         raise UsageError(f"the inventory {text} does not exist")
     if not os.access(path, os.R_OK):
         raise UsageError(f"the inventory {text} cannot be read")
-    if path.is_dir() and not any(entry.is_file() for entry in path.iterdir()):
+    if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
         raise UsageError(f"the inventory {text} is a directory without a file in it")
     if path.is_file() and path.stat().st_size == 0:
         raise UsageError(f"the inventory {text} is empty")
@@ -101,15 +101,19 @@ def extra_vars(texts: list[str], variables: Mapping[str, Any]) -> tuple[list[str
 
 
 def _inline(text: str) -> dict[str, Any]:
-    if text.lstrip().startswith(("{", "[")):
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"-e is not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise UsageError("-e is to be a JSON object, or name=value")
-        return value
     # Slow to import, and needed for this alone.
+    if text.lstrip().startswith(("{", "[")):
+        import yaml
+
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" at character {mark.index + 1}" if mark else ""
+            raise UsageError(f"-e is neither JSON nor YAML: {getattr(error, 'problem', error)}{where}") from None
+        if not isinstance(value, dict):
+            raise UsageError("-e is to be a JSON or YAML object, or name=value")
+        return value
     from ansible.errors import AnsibleError
     from ansible.parsing.splitter import parse_kv
 
@@ -155,7 +159,7 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
     return words
 
 
-def environment(base: Mapping[str, str], root: Path, passwords: bool) -> dict[str, str]:
+def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     """Return what is set for ansible-playbook beside the person's environment, which wins."""
     ours = {
         "ANSIBLE_HOST_KEY_CHECKING": "True",
@@ -166,9 +170,6 @@ def environment(base: Mapping[str, str], root: Path, passwords: bool) -> dict[st
         "ANSIBLE_LOCALHOST_WARNING": "False",
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "True",
     }
-    if not passwords:
-        # A question that nobody answers would hang.
-        ours["ANSIBLE_SSH_EXTRA_ARGS"] = "-o BatchMode=yes"
     ours.update((name, value) for name, value in base.items() if name in ours)
     own = [
         Path.cwd() / "ansible.cfg",
@@ -183,14 +184,15 @@ def environment(base: Mapping[str, str], root: Path, passwords: bool) -> dict[st
 
 
 def run_directory() -> Path:
-    """Make a fresh directory for one run, 0700, and drop the oldest ones."""
+    """Make a fresh directory for what stays of one run, 0700, and drop the oldest ones."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     runs = state / "gpuprov" / "runs"
     try:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in sorted(runs.iterdir())[: -(KEPT_RUNS - 1)]:
             shutil.rmtree(old, ignore_errors=True)
-        directory = runs / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        now = time.time_ns() // 1000
+        directory = runs / f"{time.strftime('%Y%m%dT%H%M%S')}.{now % 10**6:06}-{os.getpid()}"
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise UsageError(f"the directory for runs cannot be made: {error}") from None
@@ -198,19 +200,43 @@ def run_directory() -> Path:
 
 
 @contextlib.contextmanager
-def _value_files(words: list[str], values: list[dict[str, Any]]) -> Iterator[list[str]]:
-    """Values of -e may be secret: they go through files of 0600 outside of the run directory."""
-    with tempfile.TemporaryDirectory(prefix="gpuprov-") as directory:
-        result = []
-        for word in words:
-            if word.startswith("@"):
-                result.append(word)
-                continue
-            path = Path(directory) / f"{word}.json"
-            path.touch(mode=0o600)
-            path.write_text(json.dumps(values[int(word)]), encoding="utf-8")
-            result.append(f"@{path}")
-        yield result
+def passing_directory() -> Iterator[Path]:
+    """A directory, 0700, for what must not outlive the run: ansible-runner's files and values of -e.
+
+    In memory where the system has a place for that. What a run that was killed left goes first.
+    """
+    memory = Path("/dev/shm")
+    parent = (
+        memory if tempfile.tempdir is None and os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    )
+    for left in parent.glob("gpuprov-run-*"):
+        owner = left.name.split("-")[2]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and left.lstat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"gpuprov-run-{os.getpid()}-", dir=parent) as directory:
+        yield Path(directory)
+
+
+def _value_files(directory: Path, words: list[str], values: list[dict[str, Any]]) -> list[str]:
+    """Values of -e may be secret: they go through files of 0600, never through an argument list."""
+    result = []
+    for word in words:
+        if word.startswith("@"):
+            result.append(word)
+            continue
+        path = directory / f"{word}.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(values[int(word)]), encoding="utf-8")
+        result.append(f"@{path}")
+    return result
+
+
+# ssh asks these on the terminal, which is ansible-runner's, and would wait for ever. An unknown host
+# key is not taken; a key's passphrase belongs into an agent.
+_REFUSALS = {
+    r"continue connecting \(yes/no(?:/\[fingerprint\])?\)\?\s*?$": "no",
+    r"Enter passphrase for .*:\s*?$": "",
+}
 
 
 @contextlib.contextmanager
@@ -244,7 +270,6 @@ def run(
     """
     root = ansible_root()
     words, values = extra_vars(options.extra_vars, options.variables)
-    directory = run_directory()
     kept: dict[str, Any] = {"stats": None, "lines": []}
 
     def handle(event: Event) -> bool:
@@ -253,38 +278,35 @@ def run(
         if event.get("stdout"):
             kept["lines"] += event["stdout"].splitlines()
         on_event(event)
-        return True  # anything false would have the event dropped
+        return False  # and so it is not kept in a file: it may hold what only the hosts are to know
 
     import ansible_runner
     import pexpect
 
     outcome = "failed"
-    try:
-        with _value_files(words, values) as files, _interruptible(say) as cancelled:
-            try:
-                result = ansible_runner.run(
-                    private_data_dir=str(directory),
-                    project_dir=os.getcwd(),
-                    playbook=str(root / "playbooks" / playbook),
-                    cmdline=_quoted(arguments(options, files)),
-                    envvars=environment(os.environ, root, bool(passwords)),
-                    passwords=dict(passwords) or None,
-                    settings={"pexpect_timeout": 1},
-                    suppress_env_files=True,
-                    fact_cache_type="memory",
-                    quiet=True,
-                    event_handler=handle,
-                    cancel_callback=cancelled,
-                )
-                outcome = result.status
-            except pexpect.TIMEOUT:
-                # It can escape after the run is complete: the stats decide.
-                outcome = "successful" if kept["stats"] else "failed"
-            if cancelled():
-                outcome = "canceled"
-    finally:
-        for leftover in directory.glob("artifacts/*/command"):
-            leftover.unlink()
+    with passing_directory() as directory, _interruptible(say) as cancelled:
+        files = _value_files(directory, words, values)
+        try:
+            result = ansible_runner.run(
+                private_data_dir=str(directory),
+                project_dir=os.getcwd(),
+                playbook=str(root / "playbooks" / playbook),
+                cmdline=_quoted(arguments(options, files)),
+                envvars=environment(os.environ, root),
+                passwords={**passwords, **_REFUSALS},
+                settings={"pexpect_timeout": 1, "suppress_output_file": True},
+                suppress_env_files=True,
+                fact_cache_type="memory",
+                quiet=True,
+                event_handler=handle,
+                cancel_callback=cancelled,
+            )
+            outcome = result.status
+        except pexpect.TIMEOUT:
+            # It can escape after the run is complete: the stats decide.
+            outcome = "successful" if kept["stats"] else "failed"
+        if cancelled():
+            outcome = "canceled"
     return Outcome(outcome, _per_host(kept["stats"]), kept["lines"])
 
 

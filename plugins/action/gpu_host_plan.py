@@ -11,7 +11,7 @@ from ansible import release
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan, probe_report
 
 _OPTIONS: dict[Path, dict[str, Any]] = {}
 
@@ -59,6 +59,7 @@ class ActionModule(ActionBase):
                 problems = [{"name": "variables", "message": f"the variables cannot be read: {error}"}]
         plan = host_plan.plan(wanted, found, problems, full=bool(self._task.args["full"]))
         result["ansible_facts"] = {"gpu_host_plan": plan}
+        result["gpu_host_probe"] = probe_report.without_contents(found)
         if plan["problems"]:
             result["failed"] = True
             result["msg"] = "\n".join(problem["message"] for problem in plan["problems"])

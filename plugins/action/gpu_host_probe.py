@@ -112,4 +112,6 @@ class ActionModule(ActionBase):
             if python:
                 facts["discovered_interpreter_python"] = python
         result["ansible_facts"] = facts
+        # Contents of files may be secret: no callback sees them, however verbose. The plan tells the rest.
+        result["_ansible_no_log"] = True
         return result

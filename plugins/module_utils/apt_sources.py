@@ -41,11 +41,6 @@ def normal_uri(uri, architecture):
     return "%s://%s%s" % (scheme, host, re.sub(r"/+", "/", path).rstrip("/"))
 
 
-def shown(uri):
-    """Return a URI as people may see it: without the name and password in it."""
-    return re.sub(r"://[^/\s]*@", "://", uri)
-
-
 def render(source):
     """Return the text of a wanted source."""
     architectures, components = source["architectures"], list(source["components"])

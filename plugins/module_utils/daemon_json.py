@@ -15,6 +15,8 @@ import json
 import posixpath
 import re
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
+
 ROLE = "docker_daemon"
 CONFIG_DIRECTORY = "/etc/docker"
 
@@ -110,7 +112,6 @@ _TYPES = {
 _DISRUPTIONS = ("none", "reload", "restart")
 # dockerd takes a scheme, a host and nothing else, and does not start with anything else.
 _MIRROR = re.compile(r"^https?://[^/\s\[\]\"'?#]+/?\Z")
-_CREDENTIALS = re.compile(r"(://)[^/@\s\"']+@")
 
 
 class DaemonJsonError(ValueError):
@@ -122,13 +123,8 @@ def worst(disruptions):
     return max(list(disruptions) or ["none"], key=_DISRUPTIONS.index)
 
 
-def redact(text):
-    """Return text with the user information of every URL in it replaced by ``***``."""
-    return _CREDENTIALS.sub(r"\1***@", text)
-
-
 def shown(value):
-    """Return a JSON value as one short line for people, without URL credentials."""
+    """Return a JSON value as one short line for people, without secrets."""
     return redact(json.dumps(value, sort_keys=True))
 
 

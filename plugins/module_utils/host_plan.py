@@ -60,7 +60,11 @@ def _order(pending, joined, found):
 
 
 def _engine_installed(found):
-    return found["docker"]["service"]["load"] not in (None, "", "not-found")
+    load = found["docker"]["service"]["load"]
+    if load == "masked":
+        # A removed package leaves its service masked, and takes that back when it is installed.
+        return package_set.is_present(found["apt"]["packages"].get("docker-ce"))
+    return load not in (None, "", "not-found")
 
 
 def _decide_docker_ce(wanted, found):

@@ -8,6 +8,8 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
+
 
 class ProofError(ValueError):
     """The host's answer to the container checks cannot be read."""
@@ -29,7 +31,7 @@ def state_checks(found, plan):
         "pinned packages": "docker-ce " + (packages.get("docker-ce") or {}).get("version", "is not installed"),
         "docker runs, at boot too": "%s, %s" % (docker["service"]["active"], docker["service"]["enabled"]),
         "daemon.json in effect": "mirrors %s; runtimes %s"
-        % (" ".join(mirrors) or "none", " ".join(sorted(info.get("Runtimes") or {})) or "unknown"),
+        % (redact(" ".join(mirrors)) or "none", " ".join(sorted(info.get("Runtimes") or {})) or "unknown"),
         "docker group": " ".join((found["groups"].get("docker") or {}).get("members") or []) or "nobody",
     }
     checks = []

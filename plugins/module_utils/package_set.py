@@ -13,6 +13,7 @@ import base64
 import re
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 # A change of one of these restarts dockerd, or the containers' shims' parent.
 ENGINE = ("docker-ce", "containerd.io")
@@ -46,9 +47,11 @@ def check(wanted):
     if source:
         for uri in source["uris"]:
             if not _URL.match(uri):
-                raise PackageSetError("%s: %r is not the URL of a repository" % (role, str(uri)))
+                raise PackageSetError("%s: %r is not the URL of a repository" % (role, redact(str(uri))))
         if not _URL.match(source["key_url"]) and not _PATH.match(source["key_url"]):
-            raise PackageSetError("%s: %r is neither a URL nor a path of a key" % (role, str(source["key_url"])))
+            raise PackageSetError(
+                "%s: %r is neither a URL nor a path of a key" % (role, redact(str(source["key_url"])))
+            )
         if not _FINGERPRINT.match(openpgp.normal(str(source["key_fingerprint"]))):
             raise PackageSetError(
                 "%s: %r is not a fingerprint: 40 hexadecimal digits" % (role, str(source["key_fingerprint"]))
@@ -137,7 +140,7 @@ def _source_changes(role, source, files, architecture):
     ours = apt_sources.path_of(source)
     if not right:
         before = "other content" if ours in files else ", ".join(sorted(foreign)) or None
-        return [_change(role, subject, before, " ".join(source["uris"]), "none")]
+        return [_change(role, subject, before, redact(" ".join(source["uris"])), "none")]
     if foreign:
         return [
             _change(

@@ -18,6 +18,8 @@ import re
 import tarfile
 import zlib
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
+
 FORMAT = 1
 
 # Pythons that an ansible-core manages on hosts: {core: (lowest and highest 3.x, and whether 2.7)}.
@@ -103,6 +105,23 @@ def _found(single, every, files):
             "smi": [fields[0] for fields in every.get("smi", []) if fields[0].startswith("GPU ")],
         },
     }
+
+
+def without_contents(found):
+    """Return ``found`` without the contents of files and with redacted text: for people and logs."""
+    docker, apt = found["docker"], found["apt"]
+    keyrings = {path: _without_data(keyring) for path, keyring in apt["keyrings"].items()}
+    return redacted(
+        dict(
+            found,
+            apt=dict(apt, keyrings=keyrings, source_files=sorted(apt["source_files"])),
+            docker=dict(docker, config=_without_data(docker["config"])),
+        )
+    )
+
+
+def _without_data(entry):
+    return {key: value for key, value in entry.items() if key != "data"}
 
 
 def _records(text, nonce):

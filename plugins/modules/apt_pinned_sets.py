@@ -72,6 +72,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     openpgp,
     package_set,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 BACKUPS = "/var/backups/gpuprov"
 ENVIRONMENT = {
@@ -459,7 +460,7 @@ def source_diff(apt, found):
             for path, text in foreign.items():
                 before[path], after[path] = found["source_files"][path], text
     return [
-        {"before_header": path, "after_header": path, "before": before[path], "after": after[path]}
+        {"before_header": path, "after_header": path, "before": redact(before[path]), "after": redact(after[path])}
         for path in sorted(before)
     ]
 
@@ -467,12 +468,15 @@ def source_diff(apt, found):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "sets": {"type": "list", "elements": "dict", "required": True},
+            "sets": {"type": "list", "elements": "dict", "required": True, "no_log": True},
             "lock_timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
+    # no_log keeps URLs with passwords out of the host's journal. What is told is redacted already.
+    module.no_log_values.clear()
     apt = Apt(module, module.params["sets"])
+    module.params["sets"] = redacted(module.params["sets"])
     try:
         found = apt.found()
         changes = apt.decide(found)
@@ -480,7 +484,7 @@ def main():
         if changes and not module.check_mode:
             apt.apply(found)
     except (AptError, package_set.PackageSetError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=redact(str(error)))
     except (IOError, OSError) as error:
         module.fail_json(msg="a file could not be written: %s" % error)
     module.exit_json(changed=bool(changes), changes=changes, diff=diff)

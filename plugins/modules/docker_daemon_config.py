@@ -87,6 +87,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 SERVICE = "docker.service"
 
@@ -240,7 +241,7 @@ class Docker:
             for line in out.splitlines()
             if "level=fatal" in line or "failed to" in line or "unable to" in line or "level=error" in line
         ]
-        return daemon_json.redact("; ".join(lines[-3:]))
+        return redact("; ".join(lines[-3:]))
 
     def confirm(self, config, timeout):
         """Wait until dockerd answers and shows config in effect; return the keys that are not."""
@@ -362,7 +363,7 @@ def roll_back(module, docker, old, text, path, disruption, why):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "options": {"type": "dict", "required": True},
+            "options": {"type": "dict", "required": True, "no_log": True},
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "mode": {"type": "str", "default": "0644"},
             "follow_symlink": {"type": "bool", "default": False},
@@ -376,7 +377,10 @@ def main():
         },
         supports_check_mode=True,
     )
-    params = module.params
+    params = dict(module.params)
+    # no_log keeps options out of the host's journal. What is told is redacted: it needs no other mask.
+    module.no_log_values.clear()
+    module.params["options"] = redacted(params["options"])
     docker = Docker(module)
     found = docker.found(params["path"])
     try:
@@ -395,8 +399,8 @@ def main():
         "diff": {
             "before_header": params["path"],
             "after_header": params["path"],
-            "before": daemon_json.redact(old_text.decode("utf-8", "replace")),
-            "after": daemon_json.redact(new_text.decode("utf-8", "replace")),
+            "before": redact(old_text.decode("utf-8", "replace")),
+            "after": redact(new_text.decode("utf-8", "replace")),
         },
     }
     if changes and not module.check_mode:

@@ -44,6 +44,8 @@ def test_a_first_run_changes_and_verifies_and_a_second_one_changes_nothing(prist
     assert full["status"] == 0
     assert [full["hosts"][host.name]["changes"] for host in hosts] == [[], [], [], []]
     assert gpuprov("plan").status == 0
+    predicted = document(gpuprov("provision", "--full", "--check", "--json"))
+    assert [predicted["hosts"][host.name]["status"] for host in hosts] == ["up-to-date"] * 4
     assert gpuprov("verify").status == 0
 
 

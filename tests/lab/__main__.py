@@ -52,6 +52,7 @@ def main() -> int:
             for name in lab.names() if arguments.all else [arguments.name]:
                 lab.Lab(name).down()
         elif arguments.command == "reset":
+            images.build()
             lab.Lab(arguments.name).reset(*arguments.host)
         elif arguments.command == "ssh":
             return _ssh(arguments.name, arguments.host, arguments.words)

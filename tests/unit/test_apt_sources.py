@@ -66,10 +66,6 @@ def test_spellings_of_one_repository_are_equal(uri: str, normal: str) -> None:
     assert apt_sources.normal_uri(uri, "amd64") == normal
 
 
-def test_a_uri_is_shown_without_name_and_password() -> None:
-    assert apt_sources.shown("https://me:pw@mirror.example/a@b") == "https://mirror.example/a@b"
-
-
 def test_a_source_is_written_in_the_format_that_is_asked_for() -> None:
     assert (apt_sources.path_of(source()), apt_sources.render(source())) == (SOURCES, STANZA)
     assert (apt_sources.path_of(source("list")), apt_sources.render(source("list"))) == (LIST, ROW)

@@ -263,3 +263,11 @@ def test_what_must_be_in_order_first_is_named(found: dict[str, Any], problems: l
     have = host_plan.host_problems(found, "2.21.0", {"/var": 5})
     assert [problem["name"] for problem in have] == [name for name, _part in problems]
     assert all(part in problem["message"] for problem, (_name, part) in zip(have, problems, strict=True))
+
+
+def test_the_mask_that_a_removed_package_leaves_is_not_planned() -> None:
+    masked = {"load": "masked", "active": "inactive", "enabled": "masked"}
+    gone = plan(drifted(docker__service=masked, apt__packages={"docker-ce": None}))
+    assert [line.split(":")[0] for line in host_plan.lines(gone)] == ["docker-ce"]
+    there = plan(drifted(docker__service=masked))
+    assert host_plan.lines(there)[0] == "docker.service: masked -> unmasked"

@@ -15,6 +15,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report impor
 
 NONCE = "5ca1ab1e"
 END = f"gpuprov-probe-end {NONCE}"
+LIST, KEY = "/etc/apt/sources.list.d/docker.list", "/etc/apt/keyrings/docker.gpg"
 DAEMON_JSON = "/etc/docker/daemon.json"
 UNIT, DROP_IN = "/lib/systemd/system/docker.service", "/etc/systemd/system/docker.service.d/a.conf"
 API = [{"Id": "c1", "Names": ["/train"], "Image": "cuda"}]
@@ -157,6 +158,14 @@ def test_a_debian_12_with_docker_is_read() -> None:
     ]
     assert docker["info"] == INFO
     assert docker["running"] == [{"id": "c1", "name": "train", "image": "cuda"}]
+
+
+def test_people_see_what_was_found_without_the_contents_of_files() -> None:
+    shown = probe_report.without_contents(found(("files", archive({LIST: "deb https://me:pw@h/ x y\n", KEY: "k"}))))
+    assert shown["apt"]["source_files"] == [LIST]
+    assert set(shown["apt"]["keyrings"][KEY]) == {"mode", "uid", "gid", "mtime"}
+    assert "data" not in shown["docker"]["config"]
+    assert "pw" not in json.dumps(shown)
 
 
 def test_a_bare_ubuntu_16_04_is_read() -> None:
