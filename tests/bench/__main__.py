@@ -1,0 +1,168 @@
+"""``python -m tests.bench``: measure, and write docs/performance.md and its plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench import contenders, report
+from tests.lab.lab import Host, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".dev" / "bench.json"
+
+
+def main() -> int:
+    """Measure what was asked for, keep it in .dev/bench.json, and write the report of all that is there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--sizes", default="1,5,10,20", help="numbers of hosts")
+    parser.add_argument("--idle-sizes", default="50", help="numbers of hosts for the second run alone")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each second run and changed mirror")
+    parser.add_argument("--first-turns", type=int, default=3, help="measurements of each first install")
+    parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text("[]", encoding="utf-8")
+        _measure(_numbers(arguments.sizes), _numbers(arguments.idle_sizes), arguments.turns, arguments.first_turns)
+    report.write(json.loads(RESULTS.read_text(encoding="utf-8")), ROOT / "docs")
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
+
+
+def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: int) -> None:
+    lab = Lab("bench")
+    lab.up(f"debian12:{max([*sizes, *idle_sizes])}", pristine=True)
+    hosts = lab.hosts()
+    mirrors, others = [lab.mirror], [lab.mirror, "http://second.invalid"]
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        fast = contenders.gpuprov()
+        fast(lab, hosts[:1], mirrors)
+        state = contenders.state_of(hosts[0], directory)
+        every: dict[str, contenders.Run] = {
+            "gpuprov": fast,
+            "gpuprov --full": contenders.gpuprov("--full"),
+            "pyinfra": contenders.pyinfra(state, directory),
+            "shell script": contenders.shell(state),
+        }
+        for size in sizes:
+            some = hosts[:size]
+            for _turn in range(first_turns):
+                for who, run in every.items():
+                    lab.reset(*some)
+                    _take("first install", who, run, lab, some, mirrors)
+                    _check(fast, lab, some, mirrors, who)
+            _second_runs(every, lab, some, mirrors, turns)
+            for _turn in range(turns):
+                for who, run in every.items():
+                    fast(lab, some, mirrors)
+                    _take("changed mirror", who, run, lab, some, others)
+                    _check(fast, lab, some, others, who)
+        for size in idle_sizes:
+            fast(lab, hosts[:size], mirrors)
+            _second_runs(every, lab, hosts[:size], mirrors, turns)
+            with _memory() as peak:
+                fast(lab, hosts[:size], mirrors)
+            _keep(work="memory", who="gpuprov", hosts=size, mib=peak[0])
+    lab.down()
+
+
+def _second_runs(
+    every: dict[str, contenders.Run], lab: Lab, hosts: Sequence[Host], mirrors: list[str], turns: int
+) -> None:
+    for run in every.values():
+        run(lab, hosts, mirrors)  # once unmeasured: package lists and caches are as they will be
+    for _turn in range(turns):
+        for who, run in every.items():
+            _take("second run", who, run, lab, hosts, mirrors)
+
+
+def _take(work: str, who: str, run: contenders.Run, lab: Lab, hosts: Sequence[Host], mirrors: list[str]) -> None:
+    begun = time.monotonic()
+    run(lab, hosts, mirrors)
+    _keep(work=work, who=who, hosts=len(hosts), seconds=round(time.monotonic() - begun, 3))
+
+
+def _keep(**measured: Any) -> None:
+    print(json.dumps(measured), flush=True)
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    RESULTS.write_text(json.dumps([*kept, measured]), encoding="utf-8")
+
+
+def _check(fast: contenders.Run, lab: Lab, hosts: Sequence[Host], mirrors: list[str], who: str) -> None:
+    """Raise RuntimeError unless the hosts are as wanted, as gpuprov's plan sees it."""
+    words = [
+        str(Path(sys.executable).parent / "gpuprov"), "plan", str(lab.inventory),
+        "--limit", ",".join(host.name for host in hosts),
+        "-e", json.dumps({"docker_daemon_registry_mirrors": mirrors}),
+    ]  # fmt: skip
+    done = subprocess.run(words, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{who} did not reach the state: {done.stdout[-3000:]}")
+
+
+@contextmanager
+def _memory() -> Iterator[list[int]]:
+    """The peak of the memory, in MiB, of this process's descendants; shared pages are counted once."""
+    peak = [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.3):
+            peak[0] = max(peak[0], sum(_proportional(pid) for pid in _descendants(os.getpid())) // 1024)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def _descendants(root: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found: list[int] = []
+    for pid in parents:
+        above = pid
+        while above in parents and above != root:
+            above = parents[above]
+        if above == root and pid != root:
+            found.append(pid)
+    return found
+
+
+def _proportional(pid: int) -> int:
+    """Proportional set size of a process in KiB, 0 if it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The report of what was measured: tables and a plot."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+WORKS = {
+    "second run": "Second run, nothing to do",
+    "first install": "First install, from pristine hosts",
+    "changed mirror": "One changed registry mirror on all hosts",
+}
+CONTENDERS = ("gpuprov", "gpuprov --full", "pyinfra", "shell script")
+BEGIN, END = "<!-- measured: written by ./dev bench -->", "<!-- end of measured -->"
+
+
+def write(results: list[dict[str, Any]], docs: Path) -> None:
+    """Put the tables into docs/performance.md, between its two marks, and the plot beside it."""
+    page = docs / "performance.md"
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n{tables(results)}{END}{after}", encoding="utf-8")
+    plot(results, docs / "performance.svg")
+
+
+def tables(results: list[dict[str, Any]]) -> str:
+    """Return a table for each work: median seconds (least to most), and ratios of the medians."""
+    memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("ansible-core", "ansible-runner", "pyinfra"))
+    lines = [
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores and {memory} for controller and hosts together,",
+        f"Python {platform.python_version()}, {versions}.",
+        "",
+    ]
+    for work, title in WORKS.items():
+        sizes = sorted({one["hosts"] for one in results if one["work"] == work})
+        if not sizes:
+            continue
+        lines += [f"### {title}", "", f"| hosts | {' | '.join(CONTENDERS)} | to pyinfra | to the script |"]
+        lines.append("|---|" + "---|" * (len(CONTENDERS) + 2))
+        for size in sizes:
+            seconds = {who: _seconds(results, work, who, size) for who in CONTENDERS}
+            cells = [_cell(values) for values in seconds.values()]
+            ratios = [_ratio(seconds["gpuprov"], seconds[other]) for other in ("pyinfra", "shell script")]
+            lines.append(f"| {size} | {' | '.join([*cells, *ratios])} |")
+        lines.append("")
+        if len(sizes) > 1:
+            growth = ", ".join(
+                f"{who} {_growth(results, work, who, sizes):.2f} s"
+                for who in CONTENDERS
+                if _growth(results, work, who, sizes)
+            )
+            lines += [f"Per additional host, from {sizes[0]} to {sizes[-1]}: {growth}.", ""]
+    for one in results:
+        if one["work"] == "memory":
+            lines += [f"Memory of the controller at {one['hosts']} hosts, at its peak: {one['mib']} MiB.", ""]
+    return "\n".join(lines)
+
+
+def _seconds(results: list[dict[str, Any]], work: str, who: str, size: int) -> list[float]:
+    return [one["seconds"] for one in results if (one["work"], one["who"], one["hosts"]) == (work, who, size)]
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> str:
+    return f"{statistics.median(ours) / statistics.median(theirs):.2f}" if ours and theirs else "-"
+
+
+def _growth(results: list[dict[str, Any]], work: str, who: str, sizes: list[int]) -> float:
+    ends = [_seconds(results, work, who, size) for size in (sizes[0], sizes[-1])]
+    if not all(ends):
+        return 0.0
+    return (statistics.median(ends[1]) - statistics.median(ends[0])) / (sizes[-1] - sizes[0])
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw seconds over hosts, a panel for each work."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "gpuprov"
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(WORKS), figsize=(11, 3.6), layout="constrained")
+    for panel, (work, title) in zip(panels, WORKS.items(), strict=True):
+        for who, style in zip(CONTENDERS, ("o-", "s--", "^-", "v:"), strict=True):
+            sizes = sorted({one["hosts"] for one in results if (one["work"], one["who"]) == (work, who)})
+            medians = [statistics.median(_seconds(results, work, who, size)) for size in sizes]
+            panel.plot(sizes, medians, style, label=who, markersize=4)
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("hosts")
+        panel.set_ylim(bottom=0)
+    panels[0].set_ylabel("seconds (median)")
+    panels[0].legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    # matplotlib ends lines with spaces.
+    path.write_text(re.sub(r" +$", "", path.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
