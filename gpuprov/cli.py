@@ -299,9 +299,9 @@ def why_not_run(outcome: Outcome, limit: str | None) -> str:
         return report.redact(f"the inventory {path} cannot be read: {reason}")
     if "no hosts to target" in text or "Could not match supplied host pattern" in text:
         return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
-    if "no hosts matched" in text or "provided hosts list is empty" in text:
-        return "the inventory names no hosts"
     errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
+    if not errors and ("no hosts matched" in text or "provided hosts list is empty" in text):
+        return "the inventory names no hosts"
     return report.redact(errors[0] if errors else (lines[-1] if lines else "ansible-playbook did not start"))
 
 

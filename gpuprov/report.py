@@ -124,8 +124,8 @@ class Collector:
     @staticmethod
     def _take_result(host: Host, result: dict[str, Any]) -> None:
         facts = result.get("ansible_facts") or {}
-        if "gpu_host_probe" in result:
-            host.facts = result["gpu_host_probe"]
+        if "gpu_host_probe" in facts:
+            host.facts = facts["gpu_host_probe"]
         if "gpu_host_plan" in facts and host.plan is None:
             host.plan = facts["gpu_host_plan"]
         if "gpu_host_verify" in result:
@@ -134,8 +134,8 @@ class Collector:
 
 
 def words_of(task: str) -> str:
-    """Return a task's name without the role before it."""
-    return task.rpartition(" : ")[2]
+    """Return a task's name without the role and the file before it."""
+    return task.rpartition(" : ")[2].rpartition(" | ")[2]
 
 
 def unreachable_text(message: str) -> str:

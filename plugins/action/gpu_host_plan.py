@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The plan of one host: what its roles want, less what the probe found. Nothing is sent to the host."""
+"""The plan of one host: what its roles want, less what one read of the host finds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan, probe_report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_probe, shared_result
 
 _OPTIONS: dict[Path, dict[str, Any]] = {}
 
@@ -30,61 +31,100 @@ def options_of(roles_directory: Path, role: str) -> dict[str, Any]:
 
 
 class ActionModule(ActionBase):
-    """Compare, on the controller, what the roles want with what the probe found."""
+    """Read the host in one round trip, and compare what the roles want with what was found, on the controller."""
 
     TRANSFERS_FILES = False
-    _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ansible_facts.gpu_host_plan; fail with one line for each problem."""
+        """Return ansible_facts with gpu_host_probe and gpu_host_plan; fail with one line for each problem."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        roles = self._task.args["roles"]
-        found = task_vars["ansible_facts"]["gpu_host_probe"]
-
-        problems = host_plan.host_problems(
-            found,
-            release.__version__,
-            {path: int(mib) for path, mib in self._task.args["free_mib"].items()},
-        )
-        # The defaults are looked up by release: without one there is nothing to validate.
-        problems += self._release_problems(found, task_vars) or self._variable_problems(
-            Path(task_vars["role_path"]).parent, roles, task_vars
-        )
-        wanted = {}
-        if not problems:
-            try:
-                wanted = {role: self._templar.template(task_vars[f"__{role}_wanted"]) for role in roles}
-            except AnsibleError as error:
-                problems = [{"name": "variables", "message": f"the variables cannot be read: {error}"}]
-        plan = host_plan.plan(wanted, found, problems, full=bool(self._task.args["full"]))
-        result["ansible_facts"] = {"gpu_host_plan": plan}
-        result["gpu_host_probe"] = probe_report.without_contents(found)
+        arguments = self._task.args
+        users = arguments["users"]
+        try:
+            found = host_probe.probe(
+                self,
+                arguments["script"],
+                users.split(",") if isinstance(users, str) else users,
+                arguments["keyrings"],
+                int(arguments["timeout"]),
+            )
+        except host_probe.ProbeFailure as failure:
+            return {**result, "failed": True, "msg": str(failure)}
+        # Contents of files may be secret: they are compared here, and are in no fact that a callback would show.
+        facts: dict[str, Any] = {
+            **host_probe.standard_facts(found),
+            "gpu_host_probe": probe_report.without_contents(found),
+        }
+        if "ansible_python_interpreter" not in task_vars:
+            python = probe_report.choose_python(found["pythons"], release.__version__)
+            if python:
+                facts["discovered_interpreter_python"] = python
+        variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
+        facts["gpu_host_plan"] = plan = self._plan(found, variables)
+        result["ansible_facts"] = facts
         if plan["problems"]:
             result["failed"] = True
             result["msg"] = "\n".join(problem["message"] for problem in plan["problems"])
         return result
 
-    @staticmethod
-    def _release_problems(found: dict[str, Any], task_vars: dict[str, Any]) -> list[dict[str, str]]:
-        return host_plan.release_problems(
-            found,
-            list(task_vars["__docker_ce_releases"]),
-            list(task_vars["__docker_ce_architectures"].values()),
+    def _plan(self, found: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        arguments = self._task.args
+        roles = arguments["roles"]
+        problems = host_plan.host_problems(
+            found, release.__version__, {path: int(mib) for path, mib in arguments["free_mib"].items()}
         )
+        unsupported = host_plan.release_problems(
+            found,
+            list(variables["__docker_ce_releases"]),
+            list(variables["__docker_ce_architectures"].values()),
+        )
+        # The defaults are looked up by release: without one there is nothing to compute.
+        wanted = {}
+        if unsupported:
+            problems += unsupported
+        else:
+            directory = Path(variables["role_path"]).parent
+            self._templar.available_variables = variables
+            checked = [*arguments["checked_roles"], *roles]
+            names = [f"__{role}_wanted" for role in roles]
+            names += [name for role in checked for name in options_of(directory, role)]
+            wanted, wrong = shared_result.shared(
+                shared_result.inputs(names, variables),
+                lambda: self._wanted(directory, roles, checked, variables),
+            )
+            problems += wrong
+        plan: dict[str, Any] = host_plan.plan({} if problems else wanted, found, problems, full=bool(arguments["full"]))
+        return plan
 
-    def _variable_problems(
-        self, roles_directory: Path, roles: list[str], task_vars: dict[str, Any]
-    ) -> list[dict[str, str]]:
+    def _wanted(
+        self, directory: Path, roles: list[str], checked: list[str], variables: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Return {role: its __<role>_wanted}, and what is wrong with the roles' options."""
+        problems = self._resolve(directory, checked, variables)
+        if problems:
+            return {}, problems
+        try:
+            return {role: self._templar.template(variables[f"__{role}_wanted"]) for role in roles}, []
+        except AnsibleError as error:
+            return {}, [{"name": "variables", "message": f"the variables cannot be read: {error}"}]
+
+    def _resolve(self, roles_directory: Path, roles: list[str], variables: dict[str, Any]) -> list[dict[str, str]]:
+        """Put the values of the roles' options into variables, and return what is wrong with them.
+
+        Values that are there already are not computed again wherever another variable names them.
+        """
+        for name in ("__docker_ce_release", "__nvidia_docker_release"):
+            variables[name] = self._templar.template(variables[name])
         problems, unreadable = [], []
         for role in roles:
             options = options_of(roles_directory, role)
             values: dict[str, Any] = {}
             for name in options:
-                if name not in task_vars:
+                if name not in variables:
                     continue
                 try:
-                    values[name] = self._templar.template(task_vars[name])
+                    values[name] = variables[name] = self._templar.template(variables[name])
                 except AnsibleError as error:
                     unreadable.append({"name": name, "message": f"{name} cannot be read: {error}"})
             outcome = ArgumentSpecValidator(options).validate(values)

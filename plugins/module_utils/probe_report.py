@@ -107,15 +107,39 @@ def _found(single, every, files):
     }
 
 
+# What of docker's info people and other programs are told.
+_INFO = (
+    "ServerVersion",
+    "Driver",
+    "DockerRootDir",
+    "DefaultRuntime",
+    "Runtimes",
+    "LoggingDriver",
+    "LiveRestoreEnabled",
+    "CgroupDriver",
+    "CgroupVersion",
+    "SecurityOptions",
+    "Containers",
+    "Images",
+)
+
+
 def without_contents(found):
-    """Return ``found`` without the contents of files and with redacted text: for people and logs."""
+    """Return ``found`` without the contents of files, with redacted text and the main parts of docker's info."""
     docker, apt = found["docker"], found["apt"]
     keyrings = {path: _without_data(keyring) for path, keyring in apt["keyrings"].items()}
+    info = docker["info"]
+    if info:
+        registry = info.get("RegistryConfig") or {}
+        info = dict(
+            {key: info.get(key) for key in _INFO},
+            RegistryConfig={key: registry.get(key) for key in ("Mirrors", "InsecureRegistryCIDRs")},
+        )
     return redacted(
         dict(
             found,
             apt=dict(apt, keyrings=keyrings, source_files=sorted(apt["source_files"])),
-            docker=dict(docker, config=_without_data(docker["config"])),
+            docker=dict(docker, config=_without_data(docker["config"]), info=info),
         )
     )
 

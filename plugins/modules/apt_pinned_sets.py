@@ -29,6 +29,9 @@ options:
     description: Seconds to wait for another apt or dpkg to finish.
     type: int
     default: 300
+  service:
+    description: A unit of systemd whose state is to be returned.
+    type: str
 attributes:
   check_mode:
     description: Predicts without touching the host or the network.
@@ -56,6 +59,10 @@ changes:
   returned: success
   type: list
   elements: dict
+service:
+  description: The C(load), C(active) and C(enabled) state of the unit, as it is at the end.
+  returned: success
+  type: dict
 """
 
 import base64
@@ -285,26 +292,44 @@ class Apt:
                     words.append(word)
         return words
 
-    def install(self, words):
-        recommends = any(one["install_recommends"] for one in self.sets)
-        command = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"]
-        command += DPKG_OPTIONS + ([] if recommends else ["--no-install-recommends"])
-        self.simulate(command, words)
-        code, out, err = self.apt_get(*(command + ["install"] + words))
-        if code:
-            lines = [
-                line
-                for line in (out + err).splitlines()
-                if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())
-            ]
-            raise AptError("apt could not install the set: %s" % ("; ".join(lines[-4:]) or err.strip()[-300:]))
+    def install(self, words, unread):
+        """Bring the packages to what words say, in one transaction that removes nothing else.
 
-    def simulate(self, command, words):
-        code, out, err = self.apt_get(*(command + ["--simulate", "install"] + words))
-        if code and "unmet dependencies" in out + err:
+        unread are the sources whose lists were not read in this run. apt decides before it touches
+        anything, so what it refuses is looked into afterwards, and costs nothing where it does not.
+        """
+        options = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"] + DPKG_OPTIONS
+        if not any(one["install_recommends"] for one in self.sets):
+            options.append("--no-install-recommends")
+        if any(word.endswith("-") for word in words):
+            self.check_versions(words, unread)
+            self.simulate(options, words)
+        else:
+            options.append("--no-remove")
+        code, said = self.attempt(options, words)
+        if code and re.search("was not found|Unable to locate", said):
+            self.check_versions(words, unread)
+            code, said = self.attempt(options, words)
+        if code and "unmet dependencies" in said:
             # A host that never read its distribution's lists cannot satisfy any dependency.
             self.apt_get("-q", "update")
-            code, out, err = self.apt_get(*(command + ["--simulate", "install"] + words))
+            code, said = self.attempt(options, words)
+        if code and re.search("unmet dependencies|need to be removed", said):
+            self.simulate([option for option in options if option != "--no-remove"], words)
+        if code:
+            lines = [line for line in said.splitlines() if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())]
+            raise AptError("apt could not install the set: %s" % ("; ".join(lines[-4:]) or said.strip()[-300:]))
+
+    def attempt(self, options, words):
+        code, out, err = self.apt_get(*(options + ["install"] + words))
+        return code, out + err
+
+    def simulate(self, options, words):
+        """Raise AptError where apt could not install words, or only by removing what is not among them."""
+        code, out, err = self.apt_get(*(options + ["--simulate", "install"] + words))
+        if code and "unmet dependencies" in out + err:
+            self.apt_get("-q", "update")
+            code, out, err = self.apt_get(*(options + ["--simulate", "install"] + words))
         if code:
             text = re.sub(r"\s+", " ", (out + err).split("unmet dependencies:")[-1]).strip()
             raise AptError("the set cannot be installed here: %s" % text[-500:])
@@ -345,17 +370,21 @@ class Apt:
 
     def hold(self):
         found = self.found()["packages"]
-        for command, wish in (("hold", True), ("unhold", False)):
-            names = [
-                package["name"]
-                for one in self.sets
-                for package in one["packages"]
-                if bool(one["hold"]) == wish and found[package["name"]]["hold"] != wish
-            ]
-            if names:
-                code, _out, err = self.run("apt-mark", command, *names)
-                if code:
-                    raise AptError("apt-mark %s failed: %s" % (command, err.strip()))
+        lines = [
+            "%s %s" % (package["name"], "hold" if one["hold"] else "install")
+            for one in self.sets
+            for package in one["packages"]
+            if found[package["name"]]["hold"] != bool(one["hold"])
+        ]
+        if lines:
+            self.wait_for_lock()
+            # What apt-mark does too, after it has read all of apt's lists.
+            data = "\n".join(lines) + "\n"
+            code, _out, err = self.module.run_command(
+                ["dpkg", "--set-selections"], data=data, environ_update=ENVIRONMENT
+            )
+            if code:
+                raise AptError("dpkg could not hold the packages: %s" % err.strip())
 
     def apply(self, found):
         if any(os.listdir(path) for path in ("/var/lib/dpkg/updates",) if os.path.isdir(path)) or any(
@@ -380,8 +409,7 @@ class Apt:
             self.update(stale)
         words = self.transaction(found)
         if words:
-            self.check_versions(words, [source for source in sources if source not in stale])
-            self.install(words)
+            self.install(words, [source for source in sources if source not in stale])
         self.hold()
         left = self.decide(self.found())
         if left:
@@ -465,11 +493,23 @@ def source_diff(apt, found):
     ]
 
 
+def service_state(module, unit):
+    """Return {load, active, enabled} of a unit of systemd, or None where none was asked for or there is no systemd."""
+    systemctl = module.get_bin_path("systemctl")
+    if not unit or not systemctl:
+        return None
+    words = [systemctl, "show", "--property", "LoadState,ActiveState,UnitFileState", unit]
+    properties = dict(line.split("=", 1) for line in module.run_command(words)[1].splitlines() if "=" in line)
+    names = (("load", "LoadState"), ("active", "ActiveState"), ("enabled", "UnitFileState"))
+    return {key: properties.get(name, "") for key, name in names}
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "sets": {"type": "list", "elements": "dict", "required": True, "no_log": True},
             "lock_timeout": {"type": "int", "default": 300},
+            "service": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -487,7 +527,8 @@ def main():
         module.fail_json(msg=redact(str(error)))
     except (IOError, OSError) as error:
         module.fail_json(msg="a file could not be written: %s" % error)
-    module.exit_json(changed=bool(changes), changes=changes, diff=diff)
+    service = service_state(module, module.params["service"])
+    module.exit_json(changed=bool(changes), changes=changes, diff=diff, service=service)
 
 
 if __name__ == "__main__":

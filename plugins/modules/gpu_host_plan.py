@@ -6,16 +6,40 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: gpu_host_plan
-short_description: Plan what differs on a host from what the roles want
+short_description: Read a host in one round trip, and plan what differs from what the roles want
 description:
-  - Compares, on the controller, what the variables of the roles want with what
-    M(gpuprov.gpuprov.gpu_host_probe) found. Nothing is sent to the host.
+  - Runs a POSIX shell script on the host that changes nothing and needs no Python there, and reads
+    its answer on the controller.
+  - Compares, on the controller, what the variables of the roles want with what was found.
   - Fails, before anything is touched, on a host that cannot be provisioned, and on variables that
     do not fit the roles' argument specifications.
 author: gpuprov contributors
 options:
+  script:
+    description: The script.
+    type: path
+    required: true
+  users:
+    description: Accounts to look for.
+    type: list
+    elements: str
+    required: true
+  keyrings:
+    description: Keyrings of apt to read.
+    type: list
+    elements: str
+    required: true
+  timeout:
+    description: Seconds that the host may take.
+    type: int
+    required: true
   roles:
     description: The roles to plan; their variables must be in the play.
+    type: list
+    elements: str
+    required: true
+  checked_roles:
+    description: Other roles whose variables are to be checked.
     type: list
     elements: str
     required: true
@@ -29,7 +53,7 @@ options:
     required: true
 attributes:
   action:
-    description: Runs on the controller.
+    description: Compares on the controller.
     support: full
   check_mode:
     description: Changes nothing in any mode.
@@ -37,16 +61,24 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Plan
+- name: Probe and plan
   gpuprov.gpuprov.gpu_host_plan:
+    script: probe.sh
+    users: [alice]
+    keyrings: [/etc/apt/keyrings/docker.gpg]
+    timeout: 60
     roles: [docker_ce, docker_daemon]
+    checked_roles: []
     free_mib: {/var: 1024}
     full: false
 """
 
 RETURN = r"""
 ansible_facts:
-  description: C(gpu_host_plan) with format, changes, roles, joined, problems, disruption and running.
+  description:
+    - C(gpu_host_probe) with what was found and C(gpu_host_plan) with what differs (their shapes are in
+      roles/gpu_host_probe/README.md), the few facts of M(ansible.builtin.setup) that the roles use,
+      and the Python to use on the host.
   returned: always
   type: dict
 """

@@ -170,7 +170,7 @@ def test_the_exit_status_is_that_of_the_help(command: str, hosts: list[Host], en
 
 
 def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
-    probed = event("on_ok", res={"ansible_facts": {"gpu_host_plan": wanted(change())}, "gpu_host_probe": facts()})
+    probed = event("on_ok", res={"ansible_facts": {"gpu_host_probe": facts(), "gpu_host_plan": wanted(change())}})
     proxied = event("on_ok", res={"changes": [change("proxies", to=SECRET_URL)]})
     hidden = event("on_ok", "b", res={"censored": "the output has been hidden", "changed": True})
     hosts = collected(probed, proxied, failed(msg=f"at {SECRET_URL}"), hidden)
