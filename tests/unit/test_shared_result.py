@@ -56,7 +56,7 @@ def test_what_differs_by_host_or_time_is_not_shared(template: str) -> None:
 
 
 def test_a_result_is_computed_once_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_result.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(tmp_path))
     calls: list[int] = []
 
     def compute() -> list[int]:
