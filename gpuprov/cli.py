@@ -197,7 +197,7 @@ def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
                 if options.verbosity and event.get("stdout"):
                     screen.say(report.redact(event["stdout"]))
                 play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
-                if command == "provision" and play == "Apply" and not shown and collected.hosts:
+                if command == "provision" and play == "Apply and verify" and not shown and collected.hosts:
                     shown.append(True)
                     say(report.plan_text(_sorted(collected), time.monotonic() - begun))
                 happened = collected.take(event)

@@ -23,8 +23,8 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         found = task_vars["ansible_facts"]["gpu_host_probe"]
         checks = host_proof.state_checks(found, task_vars["ansible_facts"]["gpu_host_plan"])
-        if found["docker"]["info"]:
-            gpu = bool(arguments["gpu"]) and host_proof.expects_gpu(found)
+        if found["docker"]["info"] and arguments["containers"] != "none":
+            gpu = arguments["containers"] == "gpu" and host_proof.expects_gpu(found)
             script = Path(self._find_needle("files", arguments["script"])).read_text(encoding="utf-8")
             words = [
                 "sh",

@@ -18,6 +18,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report impor
 FORMAT = 1
 # Decisions are made in the order in which the roles run on a host that has an engine.
 ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group")
+# What containers can prove: nothing, that the image runs, that one sees the GPU as well.
+PROOFS = ("none", "image", "gpu")
+_V1_VOLUME = "volume of nvidia-docker v1"
 
 
 def plan(wanted, found, problems, full=False):
@@ -25,9 +28,10 @@ def plan(wanted, found, problems, full=False):
 
     wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those found
     already, [{name, message}]; full: run every role, whether something is pending or not.
-    Result: {format, changes, roles, joined, problems, disruption, running}, where roles are the
-    ones to run, in order, and joined says that nvidia_docker's packages go into docker_ce's
-    transaction.
+    Result: {format, changes, steps, joined, to_prove, problems, disruption, running}: steps are
+    [{role, tasks_from}], the task files of roles to run, in order; joined says that nvidia_docker's
+    packages go into docker_ce's transaction; to_prove is the most that containers have to prove once
+    the changes are made, one of PROOFS.
     """
     problems = list(problems)
     changes = []
@@ -42,12 +46,36 @@ def plan(wanted, found, problems, full=False):
     return {
         "format": FORMAT,
         "changes": changes,
-        "roles": _order(list(ROLES) if full else pending, joined and not full, found),
+        "steps": _steps(
+            list(ROLES) if full else pending,
+            joined and not full,
+            found,
+            any(change["subject"] == _V1_VOLUME for change in changes),
+        ),
         "joined": joined,
+        "to_prove": "gpu" if full else _to_prove(changes),
         "problems": problems,
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
         "running": sorted(container["name"] for container in found["docker"]["running"]),
     }
+
+
+def _to_prove(changes):
+    proofs = [PROOFS[0]]
+    for change in changes:
+        if change["role"] == "docker_group":
+            continue
+        # Mirrors and the like, taken over by a reload, have no part in how the GPU gets into a container.
+        reloaded = change["role"] == "docker_daemon" and change["disruption"] != "restart"
+        runtime = "runtime" in "%s %s" % (change["from"], change["to"])
+        proofs.append("image" if reloaded and not runtime else "gpu")
+    return max(proofs, key=PROOFS.index)
+
+
+def _steps(pending, joined, found, v1):
+    # Before the engine is touched: a newer one would wait for the plugin of these volumes.
+    first = [{"role": "nvidia_docker", "tasks_from": "v1"}] if v1 else []
+    return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)]
 
 
 def _order(pending, joined, found):
@@ -103,7 +131,7 @@ def _decide_nvidia_docker(wanted, found):
             changes.append(
                 {
                     "role": "nvidia_docker",
-                    "subject": "volume of nvidia-docker v1",
+                    "subject": _V1_VOLUME,
                     "from": volume,
                     "to": None,
                     "disruption": "none",

@@ -82,6 +82,7 @@ import base64
 import glob
 import json
 import os
+import socket
 import tempfile
 import time
 
@@ -90,6 +91,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 SERVICE = "docker.service"
+SOCKET = "/var/run/docker.sock"
 
 
 class DaemonError(Exception):
@@ -176,6 +178,9 @@ class Docker:
 
     def info(self):
         """Return (docker info as an object or None, what was said instead of it)."""
+        info = self._ask("/info")
+        if info:
+            return info, ""
         code, out, err = self._run("docker", "info", "--format", "{{json .}}")
         try:
             info = json.loads(out) if out.strip() else None
@@ -188,9 +193,42 @@ class Docker:
 
     def running(self):
         """Return [{id, name, image}] of the running containers."""
+        containers = self._ask("/containers/json")
+        if containers is not None:
+            return [
+                {"id": one["Id"], "name": (one["Names"] or [one["Id"][:12]])[0].lstrip("/"), "image": one["Image"]}
+                for one in containers
+            ]
         out = self._run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
         rows = [line.split("\t") for line in out.splitlines() if line.count("\t") == 2]
         return [dict(zip(("id", "name", "image"), row)) for row in rows]
+
+    @staticmethod
+    def _ask(path):
+        """Return dockerd's answer to GET path, or None without one.
+
+        The client takes ten times as long, for it starts its plugins; it has the words for what is wrong.
+        """
+        connection = socket.socket(socket.AF_UNIX)
+        answer = b""
+        try:
+            connection.settimeout(10)
+            connection.connect(SOCKET)
+            connection.sendall(("GET %s HTTP/1.0\r\nHost: docker\r\n\r\n" % path).encode("ascii"))
+            while True:
+                part = connection.recv(65536)
+                if not part:
+                    break
+                answer += part
+        except (IOError, OSError):
+            return None
+        finally:
+            connection.close()
+        head, _empty, body = answer.partition(b"\r\n\r\n")
+        try:
+            return json.loads(body.decode("utf-8")) if b" 200 " in head.splitlines()[0] else None
+        except (IndexError, ValueError):
+            return None
 
     def found(self, path):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
@@ -207,9 +245,6 @@ class Docker:
 
     def validate(self, text):
         """Raise DaemonError where the installed dockerd says that it would not take the text."""
-        code, out, _err = self._run("dockerd", "--help")
-        if code or "--validate" not in out:
-            return
         handle, path = tempfile.mkstemp(prefix="gpuprov-", suffix=".json")
         try:
             with os.fdopen(handle, "wb") as candidate:
@@ -217,7 +252,7 @@ class Docker:
             code, out, err = self._run("dockerd", "--validate", "--config-file", path)
         finally:
             os.unlink(path)
-        if code:
+        if code and code != 127 and "unknown flag: --validate" not in err:
             raise DaemonError(
                 "dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip()
             )

@@ -51,6 +51,12 @@ options:
     description: Name every role as one to run, whether something is pending or not.
     type: bool
     required: true
+  group_prefix:
+    description:
+      - Puts the host into the group of this prefix and C(pending) or C(up_to_date), for plays that
+        follow. No group where it is empty.
+    type: str
+    default: ""
 attributes:
   action:
     description: Compares on the controller.

@@ -20,9 +20,12 @@ options:
     description: The image to run.
     type: str
     required: true
-  gpu:
-    description: Whether a container is to see the GPUs that the host sees.
-    type: bool
+  containers:
+    description: >-
+      What containers are to prove: nothing, that the image runs, or that one sees the GPUs that the
+      host sees as well.
+    type: str
+    choices: [none, image, gpu]
     required: true
   timeout:
     description: Seconds that one container may take.
@@ -39,7 +42,7 @@ EXAMPLES = r"""
   gpuprov.gpuprov.gpu_host_verify:
     script: containers.sh
     image: hello-world
-    gpu: true
+    containers: gpu
     timeout: 120
 """
 

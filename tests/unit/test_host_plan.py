@@ -104,8 +104,13 @@ def plan(found: dict[str, Any], wants: dict[str, Any] | None = None, **more: Any
     return result
 
 
+def roles_of(result: dict[str, Any]) -> list[str]:
+    """The roles that a plan runs, in order."""
+    return [step["role"] for step in result["steps"] if step["tasks_from"] == "apply"]
+
+
 def test_a_host_that_is_right_has_nothing_to_run() -> None:
-    nothing: dict[str, Any] = {"changes": [], "roles": [], "problems": [], "running": []}
+    nothing: dict[str, Any] = {"changes": [], "steps": [], "problems": [], "running": [], "to_prove": "none"}
     assert plan(right()) == {**nothing, "format": 1, "joined": False, "disruption": "none"}
     assert host_plan.lines(plan(right())) == ["up to date"]
 
@@ -120,7 +125,7 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
         f"daemon.json: + {RUNTIME}",
         "docker group: + alice",
     ]
-    assert result["roles"] == ["docker_daemon", "docker_ce", "docker_group"]
+    assert roles_of(result) == ["docker_daemon", "docker_ce", "docker_group"]
     assert (result["joined"], result["disruption"], result["problems"]) == (True, "none", [])
 
 
@@ -144,7 +149,7 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
 )
 def test_one_thing_that_drifted_is_the_only_change(found: dict[str, Any], role: str, line: str) -> None:
     result = plan(found)
-    assert (host_plan.lines(result), result["roles"], result["joined"]) == ([line], [role], False)
+    assert (host_plan.lines(result), roles_of(result), result["joined"]) == ([line], [role], False)
     assert result["disruption"] == (line.partition("  (")[2].rstrip(")") or "none")
 
 
@@ -163,8 +168,33 @@ def test_the_service_is_to_run_now_and_at_boot(service: tuple[str, ...], changes
     assert [(change["from"], change["to"]) for change in found] == changes
 
 
+def test_volumes_of_v1_go_before_anything_else_is_touched() -> None:
+    host = package("docker-ce", version="5:28")
+    host["docker"]["v1_volumes"] = ["v1"]
+    steps = [(step["role"], step["tasks_from"]) for step in plan(host)["steps"]]
+    assert steps == [("nvidia_docker", "v1"), ("docker_ce", "apply")]
+
+
+@pytest.mark.parametrize(
+    ("found", "proof"),
+    [
+        (pristine(), "gpu"),
+        (package("docker-ce", version="5:28"), "gpu"),
+        (package(TOOLKIT, version="1.18.0-1"), "gpu"),
+        (drifted(docker__service={"active": "failed"}), "gpu"),
+        (drifted(docker__config=config({"registry-mirrors": [MIRROR]})), "gpu"),
+        (drifted(docker__config=config({"runtimes": NVIDIA})), "image"),
+        (drifted(groups__docker={"members": ["bob"]}), "none"),
+        (right(), "none"),
+    ],
+)
+def test_containers_prove_what_the_changes_could_have_broken(found: dict[str, Any], proof: str) -> None:
+    assert plan(found)["to_prove"] == proof
+    assert plan(found, full=True)["to_prove"] == "gpu"
+
+
 def test_without_systemd_nobody_looks_for_its_service() -> None:
-    assert plan(drifted(init="other", docker__service={"active": "", "enabled": ""}))["roles"] == []
+    assert plan(drifted(init="other", docker__service={"active": "", "enabled": ""}))["steps"] == []
 
 
 def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:
@@ -172,13 +202,13 @@ def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:
         nvidia_docker=package_set("nvidia_docker"), docker_daemon={**wanted()["docker_daemon"], "options": {}}
     )
     result = plan({**pristine(), "docker": {**pristine()["docker"], "v1_volumes": ["v1"]}}, none)
-    assert (result["roles"], result["joined"]) == (["docker_ce", "docker_group"], False)
+    assert (roles_of(result), result["joined"]) == (["docker_ce", "docker_group"], False)
     assert "nvidia" not in json.dumps(result)
 
 
 def test_only_roles_that_are_wanted_are_planned() -> None:
     result = plan(pristine(), {"docker_group": {"group": "docker", "users": ["bob"]}})
-    assert (result["roles"], host_plan.lines(result)) == (
+    assert (roles_of(result), host_plan.lines(result)) == (
         ["docker_group"],
         ["docker group: + bob"],
     )
@@ -186,7 +216,7 @@ def test_only_roles_that_are_wanted_are_planned() -> None:
 
 def test_engine_and_stack_that_both_change_do_so_in_one_transaction() -> None:
     result = plan(drifted(apt__packages=dict.fromkeys(VERSIONS)))
-    assert (result["roles"], result["joined"]) == (["docker_ce"], True)
+    assert (roles_of(result), result["joined"]) == (["docker_ce"], True)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +224,14 @@ def test_engine_and_stack_that_both_change_do_so_in_one_transaction() -> None:
     [(right(), ALL), (pristine(), ["docker_daemon", "docker_ce", "nvidia_docker", "docker_group"])],
 )
 def test_a_full_plan_runs_every_role_pending_or_not(found: dict[str, Any], roles: list[str]) -> None:
-    assert plan(found, full=True)["roles"] == roles
+    assert roles_of(plan(found, full=True)) == roles
 
 
 def test_an_upgrade_with_other_drift_runs_the_roles_in_order_and_names_what_runs() -> None:
     host = package("docker-ce", version="5:28")
     host["docker"].update(config=config({}), running=[{"name": "train"}, {"name": "serve"}])
     result = plan(host)
-    assert (result["roles"], result["disruption"]) == (["docker_ce", "docker_daemon"], "restart")
+    assert (roles_of(result), result["disruption"]) == (["docker_ce", "docker_daemon"], "restart")
     assert result["running"] == ["serve", "train"]
 
 
