@@ -470,6 +470,12 @@ def _change(subject, before, after, disruption):
     return {"role": ROLE, "subject": subject, "from": before, "to": after, "disruption": disruption}
 
 
+def _label(change):
+    if change["role"] == ROLE:
+        return change["to"] or change["subject"]
+    return "%s %s" % (change["subject"], change["to"] or "goes")
+
+
 def restart_refusal(policy, changes, found):
     """Return why a restart must not happen now, or None where it may.
 
@@ -479,7 +485,7 @@ def restart_refusal(policy, changes, found):
     if worst(change["disruption"] for change in changes) != "restart" or policy == "always":
         return None
     what = ", ".join(
-        sorted({change["to"] or change["subject"] for change in changes if change["disruption"] == "restart"})
+        sorted({_label(change) for change in changes if change["disruption"] == "restart"})
     )
     if policy == "never":
         return "a restart of dockerd is needed (%s), and docker_daemon_restart is never" % what

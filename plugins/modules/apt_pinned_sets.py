@@ -13,8 +13,8 @@ description:
   - A repository's key is trusted only if its fingerprint is the wanted one. Other entries with the
     same URI are replaced, whatever their file is called; files as they were are kept in
     C(/var/backups/gpuprov).
-  - The transaction is simulated first. Where apt would remove anything else, the module names it and
-    stops. Nothing is ever purged.
+  - Where apt would remove anything else, the module names it and stops. Nothing is ever purged.
+  - Where dockerd ran before a transaction that fails, it is started again.
   - A host on which nothing differs is left alone, without asking the network.
 author: gpuprov contributors
 options:
@@ -30,8 +30,16 @@ options:
     type: int
     default: 300
   service:
-    description: A unit of systemd whose state is to be returned.
+    description:
+      - A unit of systemd whose state is to be returned.
     type: str
+  restart:
+    description:
+      - Whether packages may be changed that restart dockerd. With C(when-idle) not while containers
+        run, unless live-restore keeps them; with C(never) not at all. Decided before apt starts.
+    type: str
+    choices: [when-idle, always, never]
+    default: when-idle
 attributes:
   check_mode:
     description: Predicts without touching the host or the network.
@@ -76,12 +84,15 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     apt_sources,
+    daemon_json,
+    dockerd,
     openpgp,
     package_set,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 BACKUPS = "/var/backups/gpuprov"
+UNIT = "docker.service"
 ENVIRONMENT = {
     "LC_ALL": "C",
     "DEBIAN_FRONTEND": "noninteractive",
@@ -95,6 +106,13 @@ OPTIONS = [
     "Acquire::http::Timeout=60",
     "-o",
     "Acquire::https::Timeout=60",
+    # Whatever the host's own configuration says: what nobody signed is not installed.
+    "-o",
+    "Acquire::AllowInsecureRepositories=false",
+    "-o",
+    "Acquire::AllowDowngradeToInsecureRepositories=false",
+    "-o",
+    "APT::Get::AllowUnauthenticated=false",
 ]
 # Configuration files that an administrator changed stay, without a question that nobody answers.
 DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
@@ -209,7 +227,13 @@ class Apt:
             write(path, apt_sources.render(source).encode("utf-8"))
 
     def update(self, sources):
-        """Have apt read the given sources; raise AptError where one cannot be read or trusted."""
+        """Have apt read the given sources; raise AptError where one cannot be read or trusted.
+
+        None reads the host's own, as far as they can be read.
+        """
+        if sources is None:
+            self.apt_get("-q", "update")
+            return
         directory = tempfile.mkdtemp(prefix="gpuprov-sources-")
         try:
             os.chmod(directory, 0o755)  # apt reads as its own user
@@ -310,9 +334,13 @@ class Apt:
         if code and re.search("was not found|Unable to locate", said):
             self.check_versions(words, unread)
             code, said = self.attempt(options, words)
+        if code and re.search("Hash Sum mismatch|File has unexpected size|Failed to fetch", said):
+            # The repository moved on after its lists were read, or a download was cut off.
+            self.update([one["source"] for one in self.sets if one["source"]] or None)
+            code, said = self.attempt(options, words)
         if code and "unmet dependencies" in said:
             # A host that never read its distribution's lists cannot satisfy any dependency.
-            self.apt_get("-q", "update")
+            self.update(None)
             code, said = self.attempt(options, words)
         if code and re.search("unmet dependencies|need to be removed", said):
             self.simulate([option for option in options if option != "--no-remove"], words)
@@ -504,10 +532,40 @@ def service_state(module, unit):
     return {key: properties.get(name, "") for key, name in names}
 
 
+def restart_refusal(module, changes, engine):
+    """Return why packages must not restart dockerd now, or None where they may or do not."""
+    if daemon_json.worst(change["disruption"] for change in changes) != "restart":
+        return None
+    if not engine or engine["active"] not in ("active", "reloading"):
+        return daemon_json.restart_refusal(module.params["restart"], changes, {})
+    running = dockerd.running()
+    if running is None:
+        # A dockerd that hangs does not name them.
+        running = [{"name": "container %d" % (number + 1)} for number in range(dockerd.shims())]
+    found = {"running": running, "info": dockerd.ask("/info")}
+    return daemon_json.restart_refusal(module.params["restart"], changes, found)
+
+
+def bring_back(module, before):
+    """Start dockerd again if it ran before a transaction that failed; return what to add to the message."""
+    if not before or before["active"] != "active" or service_state(module, UNIT)["active"] == "active":
+        return ""
+    module.run_command(["systemctl", "reset-failed", UNIT])
+    module.run_command(["systemctl", "start", UNIT])
+    return ". That stopped dockerd, which %s" % (
+        "runs again" if service_state(module, UNIT)["active"] == "active" else "does not start any more",
+    )
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "sets": {"type": "list", "elements": "dict", "required": True, "no_log": True},
+            "restart": {
+                "type": "str",
+                "choices": ["when-idle", "always", "never"],
+                "default": "when-idle",
+            },
             "lock_timeout": {"type": "int", "default": 300},
             "service": {"type": "str"},
         },
@@ -517,16 +575,21 @@ def main():
     module.no_log_values.clear()
     apt = Apt(module, module.params["sets"])
     module.params["sets"] = redacted(module.params["sets"])
+    engine = service_state(module, UNIT)
     try:
         found = apt.found()
         changes = apt.decide(found)
         diff = source_diff(apt, found) if module._diff else []
+        # Before anything is touched: what apt begins cannot be taken back.
+        refusal = restart_refusal(module, changes, engine)
+        if refusal:
+            raise AptError(refusal)
         if changes and not module.check_mode:
             apt.apply(found)
     except (AptError, package_set.PackageSetError) as error:
-        module.fail_json(msg=redact(str(error)))
+        module.fail_json(msg=redact(str(error)) + bring_back(module, engine))
     except (IOError, OSError) as error:
-        module.fail_json(msg="a file could not be written: %s" % error)
+        module.fail_json(msg="a file could not be written: %s%s" % (error, bring_back(module, engine)))
     service = service_state(module, module.params["service"])
     module.exit_json(changed=bool(changes), changes=changes, diff=diff, service=service)
 

@@ -82,16 +82,14 @@ import base64
 import glob
 import json
 import os
-import socket
 import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 SERVICE = "docker.service"
-SOCKET = "/var/run/docker.sock"
 
 
 class DaemonError(Exception):
@@ -178,7 +176,7 @@ class Docker:
 
     def info(self):
         """Return (docker info as an object or None, what was said instead of it)."""
-        info = self._ask("/info")
+        info = dockerd.ask("/info")
         if info:
             return info, ""
         code, out, err = self._run("docker", "info", "--format", "{{json .}}")
@@ -193,42 +191,12 @@ class Docker:
 
     def running(self):
         """Return [{id, name, image}] of the running containers."""
-        containers = self._ask("/containers/json")
+        containers = dockerd.running()
         if containers is not None:
-            return [
-                {"id": one["Id"], "name": (one["Names"] or [one["Id"][:12]])[0].lstrip("/"), "image": one["Image"]}
-                for one in containers
-            ]
+            return containers
         out = self._run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
         rows = [line.split("\t") for line in out.splitlines() if line.count("\t") == 2]
         return [dict(zip(("id", "name", "image"), row)) for row in rows]
-
-    @staticmethod
-    def _ask(path):
-        """Return dockerd's answer to GET path, or None without one.
-
-        The client takes ten times as long, for it starts its plugins; it has the words for what is wrong.
-        """
-        connection = socket.socket(socket.AF_UNIX)
-        answer = b""
-        try:
-            connection.settimeout(10)
-            connection.connect(SOCKET)
-            connection.sendall(("GET %s HTTP/1.0\r\nHost: docker\r\n\r\n" % path).encode("ascii"))
-            while True:
-                part = connection.recv(65536)
-                if not part:
-                    break
-                answer += part
-        except (IOError, OSError):
-            return None
-        finally:
-            connection.close()
-        head, _empty, body = answer.partition(b"\r\n\r\n")
-        try:
-            return json.loads(body.decode("utf-8")) if b" 200 " in head.splitlines()[0] else None
-        except (IndexError, ValueError):
-            return None
 
     def found(self, path):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
@@ -356,7 +324,10 @@ def apply(module, docker, found, changes, text, config):
             if missing:
                 refusal = daemon_json.restart_refusal(
                     params["restart"],
-                    [{"subject": "daemon.json", "to": key, "disruption": "restart"} for key in missing],
+                    [
+                        {"role": daemon_json.ROLE, "subject": "daemon.json", "to": key, "disruption": "restart"}
+                        for key in missing
+                    ],
                     found,
                 )
                 if refusal:

@@ -245,7 +245,7 @@ def test_credentials_in_urls_are_not_shown() -> None:
     assert "http://***@proxy:3128" in changes[0]["to"]
 
 
-RESTART = [{"subject": "daemon.json", "to": "data-root", "disruption": "restart"}]
+RESTART = [{"role": "docker_daemon", "subject": "daemon.json", "to": "data-root", "disruption": "restart"}]
 
 
 @pytest.mark.parametrize(
@@ -268,5 +268,5 @@ def test_a_restart_waits_for_what_the_policy_says(
 
 
 def test_a_reload_is_refused_by_no_policy() -> None:
-    changes = [{"subject": "daemon.json", "to": "x", "disruption": "reload"}]
+    changes = [{"role": "docker_daemon", "subject": "daemon.json", "to": "x", "disruption": "reload"}]
     assert daemon_json.restart_refusal("never", changes, docker({}, running=["train"])) is None
