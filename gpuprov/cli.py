@@ -106,6 +106,11 @@ def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run that is at a host, instead of failing.")]
+# A day: whoever wants another limit sets gpu_host_lock_wait.
+WAIT_SECONDS = 86400
+
+
 @app.command(epilog=PLAN_HELP)
 @_takes_options
 def plan(options: Options, as_json: Json = False) -> None:
@@ -121,12 +126,29 @@ def provision(
     check: Check = False,
     diff: Diff = False,
     full: Annotated[bool, typer.Option("--full", help="Run every role on every host, pending or not.")] = False,
+    serial: Annotated[
+        str | None,
+        typer.Option("--serial", metavar="N,N%,…", help="In waves of so many pending hosts; a failure ends the run."),
+    ] = None,
+    max_fail_percentage: Annotated[
+        int | None,
+        typer.Option(
+            "--max-fail-percentage", metavar="N", min=0, max=100, help="Hosts that may fail before waves end; 0."
+        ),
+    ] = None,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Show the plan, apply it, and prove the result on the hosts."""
     options.check, options.diff = check, diff
     if full:
         options.variables["gpuprov_full"] = True
+    if serial is not None:
+        options.variables["gpuprov_serial"] = waves(serial)
+    if max_fail_percentage is not None:
+        options.variables["gpuprov_max_fail_percentage"] = max_fail_percentage
+    if wait:
+        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
     _run("provision", "provision.yml", options, as_json)
 
 
@@ -145,12 +167,15 @@ def uninstall(
     diff: Diff = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     purge_data: Annotated[bool, typer.Option("--purge-data", help="Images, containers and volumes go too.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Take packages and settings away again. Images, containers and volumes stay unless --purge-data."""
     options.check, options.diff = check, diff
     if purge_data:
         options.variables["docker_ce_uninstall_data"] = True
+    if wait:
+        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
     if not yes and not check:
         if not sys.stdin.isatty():
             raise UsageError("uninstall asks before it begins: without a terminal give --yes")
@@ -160,6 +185,19 @@ def uninstall(
         if not typer.confirm(f"{question}?", err=True):
             raise UsageError("nothing was done")
     _run("uninstall", "uninstall.yml", options, as_json)
+
+
+def waves(text: str) -> list[int | str]:
+    """Return the sizes of waves, for Ansible's serial: ``1,10%`` is [1, "10%"]. Raises UsageError."""
+    sizes: list[int | str] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-9]\d{0,5})(%?)\s*", part)
+        if not match or (match[2] and int(match[1]) > 100):
+            raise UsageError(
+                f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {part.strip()!r}"
+            )
+        sizes.append(match[1] + "%" if match[2] else int(match[1]))
+    return sizes
 
 
 def _passwords(options: Options) -> dict[str, str]:
@@ -233,11 +271,13 @@ def _ending(command: str, status: int, hosts: list[report.Host], seconds: float,
     if command == "plan" or (command == "provision" and not planned):
         text += report.plan_text(hosts, seconds)
     if command != "plan":
-        text += report.table_text(report.result_rows(hosts, check))
+        text += report.table_text(report.result_rows(hosts, check, interrupted=status == 130))
     if command == "provision" and not check:
         text += report.notes_text(hosts)
     if status != 0:
         text += report.errors_text(hosts)
+    if command == "provision" and not check:
+        text += report.unfinished_text(hosts)
     if status == 130:
         text += "Interrupted. Run it again to finish: what is done already stays.\n"
     return text

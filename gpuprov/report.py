@@ -78,6 +78,7 @@ class Host:
     changed: int = 0
     error: dict[str, str] | None = None
     unreachable: bool = False
+    reached: bool = False
     doing: str = ""
     began: float = 0.0
     seconds: float = 0.0
@@ -100,6 +101,8 @@ class Collector:
         host.seconds = time.monotonic() - host.began
         result = data.get("res") or {}
         task = words_of(data.get("task", ""))
+        # Of the plan's hosts, a run that stops between two waves leaves some alone.
+        host.reached |= data.get("play") != "Probe and plan"
         if kind == "runner_on_start":
             host.doing = task
             return ("start", host)
@@ -282,7 +285,7 @@ def count_text(hosts: list[Host]) -> str:
 # ---- the end
 
 
-def result_rows(hosts: list[Host], check: bool = False) -> list[tuple[str, ...]]:
+def result_rows(hosts: list[Host], check: bool = False, interrupted: bool = False) -> list[tuple[str, ...]]:
     """Return the table at the end of a run, its head first."""
     rows: list[tuple[str, ...]] = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
     for host in hosts:
@@ -291,6 +294,10 @@ def result_rows(hosts: list[Host], check: bool = False) -> list[tuple[str, ...]]
             state = "unreachable" if host.unreachable else "failed"
         elif host.verify:
             state = "yes" if host.verify["ok"] else "NO"
+        elif _is_pending(host) and not host.reached:
+            state = "not reached"
+        elif interrupted and (_is_pending(host) or host.plan is None):
+            state = "interrupted"
         else:
             state = "predicted" if check else "as wanted"
         docker = _version(packages.get("docker-ce"))
@@ -338,6 +345,29 @@ def notes_text(hosts: list[Host]) -> str:
     )
 
 
+def _is_pending(host: Host) -> bool:
+    """Whether a host has something to change, or a proof to give."""
+    return bool((host.plan or {}).get("changes")) and not host.error and not host.verify
+
+
+def unfinished_text(hosts: list[Host]) -> str:
+    """Return in which state a run that stopped early left the hosts that it was not done with."""
+    said: dict[str, list[str]] = {}
+    for host in hosts:
+        if not _is_pending(host):
+            continue
+        plan = host.plan or {}
+        if not host.reached:
+            text = "not reached: as before"
+        elif not host.changes:
+            text = "interrupted before its first change: as before"
+        else:
+            text = f"interrupted: {len(host.changes)} of {_count(len(plan['changes']), 'change')} made"
+            text += ", not verified" if len(host.changes) >= len(plan["changes"]) else ""
+        said.setdefault(text, []).append(host.name)
+    return "".join(f"{host_ranges(names)}: {text}\n" for text, names in said.items())
+
+
 def errors_text(hosts: list[Host]) -> str:
     """Return, for each host that failed, the task, the cause and what to do next."""
     lines = []
@@ -362,7 +392,7 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
         "hosts": {
             host.name: redacted(
                 {
-                    "status": _host_status(host),
+                    "status": _host_status(host, interrupted=status == 130),
                     "facts": host.facts,
                     "plan": host.plan,
                     "changes": host.changes,
@@ -376,9 +406,11 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
     }
 
 
-def _host_status(host: Host) -> str:
+def _host_status(host: Host, interrupted: bool) -> str:
     if host.error:
         return "unreachable" if host.unreachable else "failed"
+    if interrupted and host.reached and _is_pending(host):
+        return "interrupted"
     if host.changes or host.changed:
         return "changed"
     if (host.plan or {}).get("changes") and host.verify is None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,9 +178,24 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     ]
     if "ANSIBLE_CONFIG" not in base:
         ours["ANSIBLE_CONFIG"] = str(next((path for path in own if path.is_file()), root / "ansible.cfg"))
+    enabled = _enabled_callbacks(base, ours.get("ANSIBLE_CONFIG") or base["ANSIBLE_CONFIG"])
+    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*enabled, "gpuprov.gpuprov.stop_between_tasks"])
     # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     return ours
+
+
+def _enabled_callbacks(base: Mapping[str, str], config: str) -> list[str]:
+    """The callbacks that the person has enabled; ours comes beside them."""
+    import configparser
+
+    text = base.get("ANSIBLE_CALLBACKS_ENABLED")
+    if text is None:
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+            parser.read(config, encoding="utf-8")
+        text = parser.get("defaults", "callbacks_enabled", fallback="")
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run_directory() -> Path:
@@ -240,21 +255,43 @@ _REFUSALS = {
 
 
 @contextlib.contextmanager
-def _interruptible(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into an answer for ansible-runner's cancel_callback."""
+def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM; the first one makes stop, the file at which the run ends between two tasks."""
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:
-        if not asked:
-            say("cancelling…")
         asked.append(number)
+        if len(asked) == 1:
+            stop.touch()
+            say("finishing the tasks in flight; once more stops at once")
+        elif len(asked) == 2:
+            say("stopping at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants() -> list[int]:
+    """The processes that this one started, and theirs. Ansible's workers have process groups of their own."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def run(
@@ -284,29 +321,37 @@ def run(
     import pexpect
 
     outcome = "failed"
-    with passing_directory() as directory, _interruptible(say) as cancelled:
+    with passing_directory() as directory, _interruptible(directory / "stop", say) as asked:
         files = _value_files(directory, words, values)
+        begun: list[int] = []
+
+        def stop_at_once() -> bool:
+            if len(asked) > 1:
+                begun[:] = _descendants()
+            return len(asked) > 1
+
         try:
             result = ansible_runner.run(
                 private_data_dir=str(directory),
                 project_dir=os.getcwd(),
                 playbook=str(root / "playbooks" / playbook),
                 cmdline=_quoted(arguments(options, files)),
-                envvars=environment(os.environ, root),
+                envvars={**environment(os.environ, root), "GPUPROV_STOP": str(directory / "stop")},
                 passwords={**passwords, **_REFUSALS},
                 settings={"pexpect_timeout": 1, "suppress_output_file": True},
                 suppress_env_files=True,
                 fact_cache_type="memory",
                 quiet=True,
                 event_handler=handle,
-                cancel_callback=cancelled,
+                cancel_callback=stop_at_once,
             )
             outcome = result.status
         except pexpect.TIMEOUT:
             # It can escape after the run is complete: the stats decide.
             outcome = "successful" if kept["stats"] else "failed"
-        if cancelled():
+        if asked:
             outcome = "canceled"
+            _kill(begun)
     return Outcome(outcome, _per_host(kept["stats"]), kept["lines"])
 
 

@@ -484,9 +484,7 @@ def restart_refusal(policy, changes, found):
     """
     if worst(change["disruption"] for change in changes) != "restart" or policy == "always":
         return None
-    what = ", ".join(
-        sorted({_label(change) for change in changes if change["disruption"] == "restart"})
-    )
+    what = ", ".join(sorted({_label(change) for change in changes if change["disruption"] == "restart"}))
     if policy == "never":
         return "a restart of dockerd is needed (%s), and docker_daemon_restart is never" % what
     if (found.get("info") or {}).get("LiveRestoreEnabled"):

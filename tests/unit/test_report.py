@@ -260,3 +260,35 @@ def test_who_has_to_log_in_again_is_said_once_for_all_hosts() -> None:
     joined = [{"role": "docker_group", "subject": "docker group", "from": None, "to": "alice"}]
     hosts = [Host("n1", changes=joined), Host("n2", changes=joined), Host("n3")]
     assert report.notes_text(hosts) == "Log in again for the group docker to take effect: alice on n[1:2]\n"
+
+
+TWO_PENDING: dict[str, Any] = {"changes": [change(), change()], "disruption": "none", "running": []}
+
+
+@pytest.mark.parametrize(
+    ("host", "state", "said"),
+    [
+        (Host("a", plan=TWO_PENDING), "not reached", "a: not reached: as before\n"),
+        (
+            Host("a", plan=TWO_PENDING, reached=True),
+            "interrupted",
+            "a: interrupted before its first change: as before\n",
+        ),
+        (
+            Host("a", plan=TWO_PENDING, reached=True, changes=[change()]),
+            "interrupted",
+            "a: interrupted: 1 of 2 changes made\n",
+        ),
+        (
+            Host("a", plan=TWO_PENDING, reached=True, changes=[change(), change()]),
+            "interrupted",
+            "a: interrupted: 2 of 2 changes made, not verified\n",
+        ),
+        (Host("a", plan=TWO_PENDING, reached=True, changes=[change()], verify={"ok": True}), "yes", ""),
+        (Host("a", plan=TWO_PENDING, reached=True, error={"message": "x"}), "failed", ""),
+        (Host("a", plan={**TWO_PENDING, "changes": []}), "as wanted", ""),
+    ],
+)
+def test_a_run_that_stops_early_says_in_which_state_it_left_each_host(host: Host, state: str, said: str) -> None:
+    assert report.result_rows([host], interrupted=True)[1][5] == state
+    assert report.unfinished_text([host]) == said

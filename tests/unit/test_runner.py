@@ -105,23 +105,25 @@ def test_the_newest_twenty_runs_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_cancels_the_run_once_and_the_handlers_come_back(
+def test_the_first_interrupt_ends_the_run_between_tasks_the_second_at_once(
     number: int, seen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[bool] = []
+    asked: list[tuple[bool, bool]] = []
     said: list[str] = []
+    monkeypatch.setattr(runner, "_descendants", list)
 
     def interrupted(**given: Any) -> SimpleNamespace:
-        asked.append(given["cancel_callback"]())
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)
-        asked.append(given["cancel_callback"]())
+        stop = Path(given["envvars"]["GPUPROV_STOP"])
+        for _press in range(3):
+            asked.append((stop.exists(), given["cancel_callback"]()))
+            os.kill(os.getpid(), number)
         return SimpleNamespace(status="failed")
 
     monkeypatch.setattr(ansible_runner, "run", interrupted)
     before = signal.getsignal(number)
     outcome = runner.run("plan.yml", Options("a,"), lambda event: None, said.append, {})
-    assert (outcome.status, asked, len(said)) == ("canceled", [False, True], 1)
+    assert (outcome.status, asked) == ("canceled", [(False, False), (True, False), (True, True)])
+    assert [line.partition(" ")[0] for line in said] == ["finishing", "stopping"]
     assert signal.getsignal(number) is before
 
 
@@ -224,3 +226,24 @@ def test_a_value_that_is_none_is_said_before_anything_starts(text: str, said: st
         runner.extra_vars([text], {})
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "config", "enabled"),
+    [
+        ({}, "", "gpuprov.gpuprov.stop_between_tasks"),
+        (
+            {},
+            "[defaults]\ncallbacks_enabled = timer, profile_tasks\n",
+            "timer,profile_tasks,gpuprov.gpuprov.stop_between_tasks",
+        ),
+        ({"ANSIBLE_CALLBACKS_ENABLED": "timer"}, "[defaults]\n", "timer,gpuprov.gpuprov.stop_between_tasks"),
+        ({}, "no configuration", "gpuprov.gpuprov.stop_between_tasks"),
+    ],
+)
+def test_callbacks_that_the_person_enabled_stay_enabled(
+    base: dict[str, str], config: str, enabled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ansible.cfg").write_text(config, encoding="utf-8")
+    assert runner.environment(base, Path("/ours"))["ANSIBLE_CALLBACKS_ENABLED"] == enabled
