@@ -211,6 +211,14 @@ def host_problems(found, core_version, free_mib):
             )
         elif disk and disk["free_inodes"] == 0:
             problems.append(_problem("disk", "%s has no free inodes" % path))
+    if found["docker"]["snap"]:
+        problems.append(
+            _problem(
+                "snap",
+                "docker is installed as a snap, whose dockerd would be in the way: remove it first (snap remove docker; "
+                "without --purge snapd keeps a snapshot of its images and volumes)",
+            )
+        )
     if not found["apt"]["version"]:
         problems.append(_problem("apt", "apt-get does not work on this host"))
     return problems

@@ -45,7 +45,7 @@ def state_checks(found, plan):
         detail = "; ".join(_sentence(change) for change in wrong) or details[name]
         checks.append({"name": name, "ok": not wrong, "detail": detail})
     if not info:
-        checks.append({"name": "docker answers", "ok": False, "detail": docker["info_error"] or "no answer"})
+        checks.append({"name": "docker answers", "ok": False, "detail": redact(docker["info_error"]) or "no answer"})
     return checks
 
 

@@ -226,15 +226,21 @@ class Docker:
             )
 
     def reload(self):
-        code, _out, err = self._run("systemctl", "reload", SERVICE)
+        code, _out, err = self._bounded("reload")
         if code:
-            raise DaemonError("dockerd could not be reloaded: %s" % err.strip())
+            raise DaemonError("dockerd could not be reloaded: %s" % err)
 
     def restart(self):
         self._run("systemctl", "reset-failed", SERVICE)
-        code, _out, err = self._run("systemctl", "restart", SERVICE)
+        code, _out, err = self._bounded("restart")
         if code:
-            raise DaemonError("dockerd did not start: %s" % (self.journal() or err.strip()))
+            raise DaemonError("dockerd did not start: %s" % (self.journal() or err))
+
+    def _bounded(self, verb):
+        """Have systemd do it, within the module's timeout: its own for dockerd is none."""
+        limit = self.module.params["timeout"]
+        code, out, err = self._run("timeout", str(limit), "systemctl", verb, SERVICE)
+        return code, out, "it is not up after %d s" % limit if code == 124 else err.strip()
 
     def journal(self):
         """Return dockerd's last complaints, as one line."""

@@ -29,6 +29,10 @@ _BECOME = (
         "the account may not use sudo: log in with one that may, or as root",
     ),
     (
+        r"must have a tty",
+        "sudo asks for a terminal (requiretty): take that away for this account, or set ansible_pipelining=false",
+    ),
+    (
         r"sudo: (command )?not found|sudo: No such file",
         "there is no sudo: log in as root, or set ansible_become_method",
     ),

@@ -60,6 +60,7 @@ def right() -> dict[str, Any]:
             "info": {"RegistryConfig": {"Mirrors": [MIRROR + "/"]}, "Runtimes": NVIDIA},
             "running": [],
             "v1_volumes": [],
+            "snap": False,
         },
         "groups": {"docker": {"exists": True, "members": ["alice"]}},
         "users": {"alice": True, "bob": True},

@@ -264,7 +264,7 @@ probe_gpus() {
 }
 
 probe_service() {
-	units='' active='' # the unit's files, and whether it runs: for what comes after
+	units='' active='' failing='' # the unit's files, and whether it runs: for what comes after
 	[ -d /run/systemd/system ] || return 0
 	properties=$(systemctl show docker.service -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID \
 		-p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile -p EnvironmentFiles \
@@ -287,15 +287,24 @@ probe_service() {
 			units=$units$newline${text%% (*}
 			;;
 		ActiveState=active | ActiveState=reloading) active=yes ;;
+		ActiveState=failed | ActiveState=activating) failing=yes ;;
 		esac
 	done
 	IFS=$words
 	set +f
 }
 
+last_complaints() { # of a dockerd that does not start, in one line
+	journalctl --quiet --no-pager --unit docker.service --lines 60 --output cat 2>/dev/null </dev/null |
+		grep -E 'level=(fatal|error)|failed to|unable to' | tail -n 2 | tr '\n' ' '
+}
+
 probe_docker() {
 	# Never ask when it is not running: its socket would start it.
-	[ "$active" = yes ] || return 0
+	if [ "$active" != yes ]; then
+		[ -z "$failing" ] || record info_error "$(last_complaints)"
+		return 0
+	fi
 	client=$(command -v docker) || client=
 	socket=/var/run/docker.sock
 	status=2
