@@ -205,13 +205,25 @@ def run_directory() -> Path:
     try:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in sorted(runs.iterdir())[: -(KEPT_RUNS - 1)]:
-            shutil.rmtree(old, ignore_errors=True)
+            if not _runs(old.name.rpartition("-")[2]):
+                shutil.rmtree(old, ignore_errors=True)
         now = time.time_ns() // 1000
         directory = runs / f"{time.strftime('%Y%m%dT%H%M%S')}.{now % 10**6:06}-{os.getpid()}"
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise UsageError(f"the directory for runs cannot be made: {error}") from None
     return directory
+
+
+def _runs(pid: str) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -226,7 +238,7 @@ def passing_directory() -> Iterator[Path]:
     )
     for left in parent.glob("gpuprov-run-*"):
         owner = left.name.split("-")[2]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and left.lstat().st_uid == os.getuid():
+        if owner.isdecimal() and not _runs(owner) and left.lstat().st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"gpuprov-run-{os.getpid()}-", dir=parent) as directory:
         yield Path(directory)

@@ -29,11 +29,13 @@ def main() -> int:
     parser.add_argument("--idle-sizes", default="50", help="numbers of hosts for the second run alone")
     parser.add_argument("--turns", type=int, default=5, help="measurements of each second run and changed mirror")
     parser.add_argument("--first-turns", type=int, default=3, help="measurements of each first install")
+    parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
     arguments = parser.parse_args()
     if not arguments.report:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("[]", encoding="utf-8")
+        if not arguments.add:
+            RESULTS.write_text("[]", encoding="utf-8")
         _measure(_numbers(arguments.sizes), _numbers(arguments.idle_sizes), arguments.turns, arguments.first_turns)
     report.write(json.loads(RESULTS.read_text(encoding="utf-8")), ROOT / "docs")
     return 0

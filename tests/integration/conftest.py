@@ -48,6 +48,11 @@ def run(words: list[str], cwd: Path, **environment: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Whether the faults are all to be tried (./dev faults)."""
+    parser.addoption("--all-faults", action="store_true", help="every fault, not a third of them")
+
+
 @pytest.fixture(scope="session")
 def lab(worker_id: str) -> Iterator[Lab]:
     """A lab of this test process: Debian 11, 12, 13 and the 16.04-shaped host."""

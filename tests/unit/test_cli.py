@@ -41,6 +41,7 @@ class Runs:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     runs = Runs()
     runs.events = [event("on_ok", "a", res={})]
     monkeypatch.setattr(runner, "run", runs)

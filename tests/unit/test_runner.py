@@ -98,10 +98,21 @@ def test_the_newest_twenty_runs_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     runs = tmp_path / "gpuprov/runs"
     for number in range(30):
-        (runs / f"20200101T0000{number:02}-1").mkdir(parents=True)
+        (runs / f"20200101T0000{number:02}-{2**22 + 1}").mkdir(parents=True)
     made = runner.run_directory()
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
-    assert sorted(runs.iterdir()) == [*(runs / f"20200101T0000{number}-1" for number in range(11, 30)), made]
+    assert sorted(runs.iterdir()) == [*(runs / f"20200101T0000{number}-{2**22 + 1}" for number in range(11, 30)), made]
+
+
+def test_the_directory_of_a_run_that_goes_on_is_kept_however_many_come_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    mine = runner.run_directory()
+    for number in range(30):
+        (mine.parent / f"20990101T0000{number:02}.000000-{2**22 + 1}").mkdir()
+    runner.run_directory()
+    assert mine.is_dir()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,63 @@
+"""Runs on a host: stands between apt and the lab's repositories, and does one thing wrong.
+
+proxy.py PORT UPSTREAM WRONG; WRONG is one of the names in WRONGS.
+"""
+
+from __future__ import annotations
+
+import http.server
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+HTML = b"<html><body>Please log in to the network</body></html>"
+
+
+def flipped(body: bytes) -> bytes:
+    """The same with its first bit wrong."""
+    return bytes([body[0] ^ 1]) + body[1:]
+
+
+# What becomes of a file with this path and this content; None is a 404.
+WRONGS: dict[str, Callable[[str, bytes], bytes | None]] = {
+    "missing": lambda path, body: None,
+    "html": lambda path, body: HTML if re.search("InRelease|Packages", path) else body,
+    "corrupted": lambda path, body: flipped(body) if path.endswith(".deb") else body,
+    "mismatch": lambda path, body: flipped(body) if "Packages" in path else body,
+    "unsigned": lambda path, body: None if re.search("InRelease|Release.gpg", path) else body,
+    "other_release": lambda path, body: Path("/tmp/InRelease").read_bytes() if path.endswith("InRelease") else body,
+    "cut_off": lambda path, body: body[: len(body) // 2] if path.endswith(".deb") else body,
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Hands on what the lab's server says, with what is to be wrong with it."""
+
+    upstream = ""
+    wrong = ""
+
+    def do_GET(self) -> None:
+        """Answer to GET."""
+        try:
+            with urllib.request.urlopen(self.upstream + self.path) as answer:
+                whole = answer.read()
+        except urllib.error.HTTPError as error:
+            self.send_error(error.code)
+            return
+        body = WRONGS[self.wrong](self.path, whole)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        # What is cut off is announced in full: the connection ends before its time.
+        self.send_header("Content-Length", str(len(whole if self.wrong == "cut_off" else body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    Handler.upstream, Handler.wrong = sys.argv[2:4]
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

@@ -1,0 +1,220 @@
+"""A host, the runs against it, and what must hold of it whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.conftest import Answer, run
+from tests.lab import repositories
+from tests.lab.images import signing_home
+from tests.lab.lab import HTTP_PORT, Host, Lab, podman
+
+CONFIG = "/etc/docker/daemon.json"
+PROXY_PORT = 9000
+
+
+@dataclass(frozen=True)
+class State:
+    """What a fault must not break: dockerd's process, the containers' processes, daemon.json."""
+
+    dockerd: str
+    containers: str
+    config: str
+
+
+@dataclass
+class Scene:
+    """One host of a lab, and a directory to run gpuprov from."""
+
+    lab: Lab
+    host: Host
+    directory: Path
+
+    def words(self, words: tuple[str, ...]) -> list[str]:
+        """Words with the lab's own values in place of SERVER, MIRROR, PROXY and REPOSITORY."""
+        return [self.fill(word) for word in words]
+
+    def fill(self, text: str) -> str:
+        """A text with the lab's own values."""
+        return (
+            text.replace("SERVER", self.lab.server)
+            .replace("MIRROR", self.lab.mirror)
+            .replace("PROXY", f"http://127.0.0.1:{PROXY_PORT}")
+            .replace("REPOSITORY", f"http://{self.lab.server}:{HTTP_PORT}")
+        )
+
+    def command(self, verb: str, *words: str) -> list[str]:
+        """The command line of a run against this host alone."""
+        return ["gpuprov", verb, str(self.lab.inventory), "--limit", self.host.name, *words]
+
+    def gpuprov(self, verb: str, *words: str) -> Answer:
+        """Run gpuprov against this host."""
+        return run(self.command(verb, *words), self.directory)
+
+    def state(self) -> State:
+        """What is there now."""
+        answer = self.host.run(
+            "systemctl show -p MainPID --value docker; echo ---; "
+            "docker ps -q 2>/dev/null | xargs -r docker inspect -f '{{.Name}} {{.State.Pid}} {{.State.StartedAt}}' | sort; "
+            f"echo ---; cat {CONFIG} 2>/dev/null",
+            check=False,
+        )
+        dockerd, containers, config = answer.stdout.split("---\n", 2)
+        return State(dockerd.strip(), containers, config)
+
+    @contextlib.contextmanager
+    def running(self, *words: str):  # type: ignore[no-untyped-def]
+        """A run that is under way; yields the process and a function that returns its Answer."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "XDG_STATE_HOME": str(self.directory / "state")}
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(
+                self.command("provision", *words), cwd=self.directory, env=environment, text=True,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+            def ended() -> Answer:
+                status = process.wait(300)
+                out.seek(0)
+                return Answer(status, out.read(), "")
+
+            try:
+                yield process, ended
+            finally:
+                for pid in [process.pid, *descendants(process.pid)]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
+
+    def until(self, condition: str) -> None:
+        """Wait until a shell condition holds on the host."""
+        self.host.run(f"for i in $(seq 3000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1")
+
+    def proxy(self, wrong: str) -> None:
+        """Have the host's proxy do this wrong (proxy.py)."""
+        text = (Path(__file__).parent / "proxy.py").read_text(encoding="utf-8")
+        self.host.run("cat > /tmp/proxy.py", input=text)
+        self.host.run(
+            "systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
+            f"systemd-run -q --unit fault-proxy python3 /tmp/proxy.py {PROXY_PORT} {self.fill('REPOSITORY')} {wrong} && "
+            f"for i in $(seq 100); do python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {PROXY_PORT}))' "
+            "2>/dev/null && exit 0; sleep 0.1; done; exit 1"
+        )
+
+    def release(self, days: float, valid_days: float, own_key: bool = True) -> None:
+        """Put a Release of the lab's Docker repository, dated days from now, onto the host, signed."""
+        plain = repositories.directory() / "docker/linux/debian/dists/bookworm/Release"
+        text = re.sub(r"(?m)^(Date|Valid-Until):.*\n", "", plain.read_text(encoding="utf-8"))
+        now = time.time()
+        dates = {"Date": now + days * 86400, "Valid-Until": now + valid_days * 86400}
+        head = "".join(f"{name}: {email.utils.formatdate(at, usegmt=True)}\n" for name, at in dates.items())
+        with tempfile.TemporaryDirectory() as directory:
+            home = signing_home() if own_key else Path(directory)
+            gpg = ["gpg", "--homedir", str(home), "--batch", "--yes"]
+            if not own_key:
+                other = ["--passphrase", "", "--quick-generate-key", "somebody else", "rsa2048", "sign", "never"]
+                subprocess.run([*gpg, *other], check=True, capture_output=True)
+            head = head.replace("UTC", "GMT")
+            signed = subprocess.run(
+                [*gpg, "--clearsign"], input=head + text, text=True, capture_output=True, check=True
+            )
+        self.host.run("cat > /tmp/InRelease; chmod 644 /tmp/InRelease", input=signed.stdout)
+        self.proxy("other_release")
+
+    def reboot(self) -> None:
+        """Switch the host off and on again, without a shutdown."""
+        podman("restart", "-t", "0", self.host.container)
+        self.host.run("systemctl is-system-running --wait", check=False)
+
+
+def descendants(root: int) -> list[int]:
+    """The processes below one."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], text=True, capture_output=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+Act = Callable[[Scene, list[str]], Answer]
+
+
+def killed(when: str) -> Act:
+    """The controller is killed when a condition holds on the host."""
+
+    def act(scene: Scene, words: list[str]) -> Answer:
+        with scene.running(*words) as (process, ended):
+            scene.until(when)
+            for pid in [process.pid, *descendants(process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return ended()
+
+    return act
+
+
+def meanwhile(when: str, then: Callable[[Scene], object]) -> Act:
+    """Something happens to the host when a condition holds on it."""
+
+    def act(scene: Scene, words: list[str]) -> Answer:
+        with scene.running(*words) as (_process, ended):
+            scene.until(when)
+            then(scene)
+            return ended()
+
+    return act
+
+
+def signalled(number: int, times: int, when: str) -> Act:
+    """gpuprov gets a signal, once or twice, when a condition holds on the host."""
+
+    def act(scene: Scene, words: list[str]) -> Answer:
+        with scene.running(*words) as (process, ended):
+            scene.until(when)
+            before = descendants(process.pid)
+            for _time in range(times):
+                os.kill(process.pid, number)
+                time.sleep(0.3)
+            answer = ended()
+            time.sleep(0.5)
+            left = [pid for pid in before if "ansible-playbook" in _command(pid)]
+            return Answer(answer.status, answer.stdout + "".join(f"stray process {pid}\n" for pid in left), "")
+
+    return act
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def beside_another(scene: Scene, words: list[str]) -> Answer:
+    """A second run while the first one is in apt. The first one's own end is part of the answer."""
+    with scene.running(*words) as (_process, ended):
+        scene.until("pgrep -x apt-get >/dev/null")
+        second = scene.gpuprov("provision", *words)
+        first = ended()
+    return Answer(second.status, second.stdout + f"first run: status {first.status}\n", second.stderr)
+
+
+def waiting_for_another(scene: Scene, words: list[str]) -> Answer:
+    """A second run that waits for the first one."""
+    with scene.running(*words) as (_process, ended):
+        scene.until("pgrep -x apt-get >/dev/null")
+        second = scene.gpuprov("provision", "--wait", *words)
+        first = ended()
+    return Answer(second.status, second.stdout + f"first run: status {first.status}\n", second.stderr)
