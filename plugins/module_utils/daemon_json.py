@@ -109,6 +109,60 @@ _TYPES = {
     "userland-proxy": bool,
 }
 
+# The other keys that a dockerd without --validate takes: 18.09 to 20.10.
+# Source: the json names in daemon/config/*.go of github.com/moby/moby at v18.09.9, v19.03.15 and v20.10.24.
+_OTHER_KEYS = frozenset(
+    [
+        "allow-nondistributable-artifacts",
+        "api-cors-header",
+        "builder",
+        "cgroup-parent",
+        "cluster-advertise",
+        "cluster-store",
+        "cluster-store-opts",
+        "containerd",
+        "containerd-namespace",
+        "containerd-plugin-namespace",
+        "cpu-rt-period",
+        "cpu-rt-runtime",
+        "default-cgroupns-mode",
+        "default-gateway",
+        "default-gateway-v6",
+        "default-ipc-mode",
+        "default-shm-size",
+        "deprecated-key-path",
+        "disable-legacy-registry",
+        "exec-root",
+        "fixed-cidr",
+        "fixed-cidr-v6",
+        "graph",
+        "host-gateway-ip",
+        "init",
+        "init-path",
+        "ip",
+        "ip6tables",
+        "max-download-attempts",
+        "metrics-addr",
+        "network-control-plane-mtu",
+        "network-diagnostic-port",
+        "no-new-privileges",
+        "node-generic-resources",
+        "oom-score-adjust",
+        "raw-logs",
+        "rootless",
+        "seccomp-profile",
+        "selinux-enabled",
+        "swarm-default-advertise-addr",
+        "swarm-raft-election-tick",
+        "swarm-raft-heartbeat-tick",
+        "tlscacert",
+        "tlscert",
+        "tlskey",
+        "userland-proxy-path",
+        "userns-remap",
+    ]
+)
+
 _DISRUPTIONS = ("none", "reload", "restart")
 # dockerd takes a scheme, a host and nothing else, and does not start with anything else.
 _MIRROR = re.compile(r"^https?://[^/\s\[\]\"'?#]+/?\Z")
@@ -310,6 +364,11 @@ def type_errors(config):
         if not isinstance(runtime, dict):
             errors.append("daemon.json: runtimes.%s is to be an object, not %s" % (name, shown(runtime)))
     return errors
+
+
+def unknown_keys(before, after):
+    """Return the sorted keys that after has, before has not, and no dockerd without --validate knows."""
+    return sorted(key for key in after if key not in before and key not in _TYPES and key not in _OTHER_KEYS)
 
 
 def not_in_effect(config, info):

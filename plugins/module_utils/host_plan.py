@@ -215,8 +215,8 @@ def host_problems(found, core_version, free_mib):
         problems.append(
             _problem(
                 "snap",
-                "docker is installed as a snap, whose dockerd would be in the way: remove it first (snap remove docker; "
-                "without --purge snapd keeps a snapshot of its images and volumes)",
+                "docker is installed as a snap, whose dockerd would be in the way: remove it first "
+                "(snap remove docker; without --purge snapd keeps a snapshot of its images and volumes)",
             )
         )
     if not found["apt"]["version"]:

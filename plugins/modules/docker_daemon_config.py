@@ -211,8 +211,11 @@ class Docker:
             "clock": int(time.time()),
         }
 
-    def validate(self, text):
-        """Raise DaemonError where the installed dockerd says that it would not take the text."""
+    def validate(self, old_text, text):
+        """Raise DaemonError where the installed dockerd says that it would not take the text.
+
+        Before 23 dockerd does not say so; then keys that are new are compared with those that it knows.
+        """
         handle, path = tempfile.mkstemp(prefix="gpuprov-", suffix=".json")
         try:
             with os.fdopen(handle, "wb") as candidate:
@@ -220,7 +223,12 @@ class Docker:
             code, out, err = self._run("dockerd", "--validate", "--config-file", path)
         finally:
             os.unlink(path)
-        if code and code != 127 and "unknown flag: --validate" not in err:
+        if "unknown flag: --validate" in err:
+            before = daemon_json.parse(old_text, "daemon.json") if old_text.strip() else {}
+            unknown = daemon_json.unknown_keys(before, daemon_json.parse(text, "daemon.json"))
+            if unknown:
+                raise DaemonError("the installed dockerd has no such key in daemon.json: %s" % ", ".join(unknown))
+        elif code and code != 127:
             raise DaemonError(
                 "dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip()
             )
@@ -418,7 +426,7 @@ def main():
     if changes and not module.check_mode:
         try:
             if text is not None:
-                docker.validate(text)
+                docker.validate(old_text, text)
             config = daemon_json.parse(new_text, params["path"])
             backup = apply(module, docker, found, changes, text, config)
         except DaemonError as error:

@@ -148,6 +148,26 @@ def test_an_unreachable_and_a_failing_host_do_not_keep_two_good_ones_from_finish
     assert only.status == 4
 
 
+def test_a_wave_that_fails_is_the_last_and_the_hosts_not_reached_are_named(
+    gpuprov: Gpuprov, pristine: Hosts, lab: Lab
+) -> None:
+    hosts = pristine("debian11", "debian12", "debian13")
+    limit = ("-l", "debian11,debian12,debian13")
+    assert gpuprov("provision", *limit).status == 0
+    more = ("-e", json.dumps({"docker_daemon_registry_mirrors": [lab.mirror, "http://second.invalid"]}))
+    hosts[0].run("chattr +i /etc/docker/daemon.json")
+    answer = gpuprov("provision", *limit, *more, "--serial", "1,100%")
+    assert answer.status == 2, answer.text
+    assert "debian[12:13]: not reached: as before" in answer.stdout
+    assert gpuprov("plan", "-l", "debian12,debian13", *more).status == 2
+    answer = gpuprov("provision", *limit, *more, "--serial", "1", "--max-fail-percentage", "40")
+    assert answer.status == 2, answer.text
+    assert "not reached" not in answer.stdout
+    assert gpuprov("plan", "-l", "debian12,debian13", *more).status == 0
+    hosts[0].run("chattr -i /etc/docker/daemon.json")
+    assert gpuprov("provision", *limit, *more, "--serial", "50%").status == 0
+
+
 def test_a_sudo_that_wants_a_password_says_so_and_a_login_through_sudo_works(gpuprov: Gpuprov, pristine: Hosts) -> None:
     (host,) = pristine("debian12")
     assert gpuprov("provision", "-l", "debian12", "-u", "admin", "-e", "ansible_user=admin").status == 0

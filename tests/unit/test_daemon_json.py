@@ -270,3 +270,9 @@ def test_a_restart_waits_for_what_the_policy_says(
 def test_a_reload_is_refused_by_no_policy() -> None:
     changes = [{"role": "docker_daemon", "subject": "daemon.json", "to": "x", "disruption": "reload"}]
     assert daemon_json.restart_refusal("never", changes, docker({}, running=["train"])) is None
+
+
+def test_only_new_keys_that_an_older_dockerd_does_not_know_are_unknown() -> None:
+    before = {"hand-made": 1}
+    after = {"hand-made": 2, "registry-mirrors": [], "init": True, "regsitry-mirrors": [], "proxies": {}}
+    assert daemon_json.unknown_keys(before, after) == ["proxies", "regsitry-mirrors"]

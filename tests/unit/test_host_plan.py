@@ -287,6 +287,7 @@ def test_a_host_that_is_not_supported_is_named(
         (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": 0}}), [("disk", "/var has no free inodes")]),
         (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": None}}), []),
         (drifted(disk={"/": {"free_kb": 0, "free_inodes": 9}}), [("disk", "/var has 0 MiB free; 5 MiB are needed")]),
+        (drifted(docker={"snap": True}), [("snap", "remove it first (snap remove docker;")]),
         (drifted(apt={"version": ""}), [("apt", "apt-get does not work on this host")]),
     ],
 )

@@ -66,7 +66,7 @@ class Scene:
         """What is there now."""
         answer = self.host.run(
             "systemctl show -p MainPID --value docker; echo ---; "
-            "docker ps -q 2>/dev/null | xargs -r docker inspect -f '{{.Name}} {{.State.Pid}} {{.State.StartedAt}}' | sort; "
+            "docker ps -q 2>/dev/null | xargs -r docker inspect -f '{{.Name}} {{.State.Pid}} {{.State.StartedAt}}'; "
             f"echo ---; cat {CONFIG} 2>/dev/null",
             check=False,
         )
@@ -105,12 +105,12 @@ class Scene:
         """Have the host's proxy do this wrong (proxy.py)."""
         text = (Path(__file__).parent / "proxy.py").read_text(encoding="utf-8")
         self.host.run("cat > /tmp/proxy.py", input=text)
+        serve = f"python3 /tmp/proxy.py {PROXY_PORT} {self.fill('REPOSITORY')} {wrong}"
         self.host.run(
             "systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
-            f"systemd-run -q --unit fault-proxy python3 /tmp/proxy.py {PROXY_PORT} {self.fill('REPOSITORY')} {wrong} && "
-            f"for i in $(seq 100); do python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {PROXY_PORT}))' "
-            "2>/dev/null && exit 0; sleep 0.1; done; exit 1"
+            f"systemd-run -q --collect --unit fault-proxy {serve}"
         )
+        self.until(f"ss -Hltn | grep -q ':{PROXY_PORT} '")
 
     def release(self, days: float, valid_days: float, own_key: bool = True) -> None:
         """Put a Release of the lab's Docker repository, dated days from now, onto the host, signed."""

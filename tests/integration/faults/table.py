@@ -101,7 +101,7 @@ FAULTS: dict[str, Fault] = {
     "ssh dies in mid-apt": Fault(
         "every sshd of a session killed while dpkg unpacks", 4, "unreachable at: Install the pinned set",
         words=OLDER, dockerd="any",
-        act=meanwhile(UNPACKING, lambda scene: scene.host.run("pkill -KILL -f 'sshd: ' || pkill -KILL -x sshd-session")),
+        act=meanwhile(UNPACKING, lambda scene: scene.host.run("pkill -KILL -f 'sshd: [^/]'")),
     ),
     "controller killed while probing": Fault(
         "kill -9 while the probe runs", -9, "", words=MIRRORS, act=killed(PROBING), container=True,
@@ -158,7 +158,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "interrupted dpkg": Fault(
         "dpkg --unpack of another docker-ce-cli, not configured", 0, "docker-ce-cli .*half installed",
-        f"cd /tmp && apt-get -qq download docker-ce-cli={BOOKWORM.engine[2]} && dpkg --unpack --force-hold docker-ce-cli_*.deb",
+        f"cd /tmp && apt-get -qq download docker-ce-cli={BOOKWORM.engine[2]} && "
+        "dpkg --unpack --force-hold docker-ce-cli_*.deb",
         dockerd="up",
     ),
     "package set half upgraded": Fault(
@@ -176,7 +177,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "repository down": Fault(
         "the repository's port refuses", 2, "apt cannot use|could not be (fetched|installed)|apt could not install",
-        "iptables -I OUTPUT -p tcp -d SERVER --dport 8000 -j REJECT --reject-with tcp-reset; rm -rf /var/lib/apt/lists/*",
+        "rm -rf /var/lib/apt/lists/*; "
+        "iptables -I OUTPUT -p tcp -d SERVER --dport 8000 -j REJECT --reject-with tcp-reset",
         "iptables -D OUTPUT 1", words=OLDER, container=True,
     ),
     "repository 404": Fault(
@@ -184,7 +186,8 @@ FAULTS: dict[str, Fault] = {
         lambda scene: scene.proxy("missing"), words=THROUGH_PROXY, again=OLDER, container=True,
     ),
     "HTML in place of an index": Fault(
-        "a portal's page in place of every index", 2, "apt cannot use .*(Clearsigned file isn't valid|NOSPLIT|not signed)",
+        "a portal's page in place of every index", 2,
+        "apt cannot use .*(Clearsigned file isn't valid|NOSPLIT|not signed)",
         lambda scene: scene.proxy("html"), words=THROUGH_PROXY, again=OLDER, container=True,
     ),
     "corrupted package": Fault(
@@ -249,7 +252,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "disk full in docker run": Fault(
         "a full tmpfs over /var/lib/docker/containers", 2, "container runs: .*no space left",
-        "mount -t tmpfs -o size=4k tmpfs /var/lib/docker/containers; dd if=/dev/zero of=/var/lib/docker/containers/x 2>/dev/null; true",
+        "mount -t tmpfs -o size=4k tmpfs /var/lib/docker/containers; "
+        "dd if=/dev/zero of=/var/lib/docker/containers/x 2>/dev/null; true",
         "umount -l /var/lib/docker/containers", verb="verify",
     ),
     "registry mirror down": Fault(
@@ -272,7 +276,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "daemon.json is a symlink": Fault(
         "a link to a file outside /etc/docker", 2, "symlink",
-        f"{KEPT}; mv {CONFIG} /opt/daemon.json; ln -s /opt/daemon.json {CONFIG}", PUT_BACK, words=MIRRORS, container=True,
+        f"{KEPT}; mv {CONFIG} /opt/daemon.json; ln -s /opt/daemon.json {CONFIG}", PUT_BACK,
+        words=MIRRORS, container=True,
     ),
     "daemon.json is immutable": Fault(
         "chattr +i", 2, "daemon.json could not be written: .*not permitted",
@@ -282,6 +287,10 @@ FAULTS: dict[str, Fault] = {
         "a drop-in with --registry-mirror", 2, r"registry-mirror.*docker\.service\.d/fault\.conf",
         drop_in("ExecStart=\\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror=http://flag.invalid"),
         NO_DROP_IN, words=MIRRORS, container=True,
+    ),
+    "a key that dockerd does not know": Fault(
+        "docker_daemon_options with a slip of the pen", 2, "no such key in daemon.json: regsitry-mirrors",
+        words=("-e", json.dumps({"docker_daemon_options": {"regsitry-mirrors": []}})), again=MIRRORS, container=True,
     ),
     "dockerd refuses the configuration": Fault(
         "a storage driver that there is not", 2,
