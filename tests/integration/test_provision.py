@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.integration.conftest import Answer, Hosts, document, run
+from tests.integration.v1 import start_v1_plugin
 from tests.lab.lab import Host, Lab
 
 Gpuprov = Callable[..., Answer]
@@ -148,46 +149,17 @@ def test_moving_from_nvidia_docker2_to_the_toolkit_keeps_daemon_json(gpuprov: Gp
     assert "1.19.1-1" in host.run("dpkg-query -W nvidia-container-toolkit").stdout
 
 
-# What dockerd asks a volume plugin, answered as nvidia-docker-plugin 1.0.1 does.
-V1_PLUGIN = """
-import json, os, socketserver, http.server
-class Answer(http.server.BaseHTTPRequestHandler):
-    volumes = {}
-    def address_string(self):
-        return ""
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-        name, kind = asked.get("Name"), self.path.rpartition(".")[2].strip("/")
-        if kind == "Create":
-            self.volumes[name] = {"Name": name, "Mountpoint": "/var/lib/nvidia-docker/volumes"}
-        if kind == "Remove":
-            self.volumes.pop(name, None)
-        said = {"Err": "", "Implements": ["VolumeDriver"], "Mountpoint": "/var/lib/nvidia-docker/volumes"}
-        said["Volumes"], said["Volume"] = list(self.volumes.values()), self.volumes.get(name)
-        said["Capabilities"] = {"Scope": "local"}
-        text = json.dumps(said).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-os.makedirs("/run/docker/plugins", exist_ok=True)
-os.makedirs("/var/lib/nvidia-docker/volumes", exist_ok=True)
-socketserver.ThreadingUnixStreamServer("/run/docker/plugins/nvidia-docker.sock", Answer).serve_forever()
-"""
-
-
 def test_nvidia_docker_v1_goes_with_its_volumes_and_with_containers_only_where_told(
     pristine: Hosts, gpuprov: Gpuprov
 ) -> None:
     (host,) = pristine("xenial")
     assert gpuprov("provision", "-l", "xenial", "-e", "nvidia_docker_stack=none").status == 0
-    host.run("cat > /tmp/plugin.py; systemd-run -q --unit=v1 python3 /tmp/plugin.py", input=V1_PLUGIN)
+    start_v1_plugin(host)
     host.run(
         "mkdir -p /tmp/v1/DEBIAN; cd /tmp; cat > v1/DEBIAN/control; dpkg-deb -b v1 v1.deb; dpkg -i v1.deb",
         input="Package: nvidia-docker\nVersion: 1.0.1-1\nArchitecture: all\nMaintainer: lab\nDescription: v1\n",
     )
     host.run(
-        "for i in $(seq 50); do [ -S /run/docker/plugins/nvidia-docker.sock ] && break; sleep 0.1; done; "
         "docker run -d --name old --volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia "
         "busybox sleep 900; docker run -d --name other busybox sleep 900"
     )

@@ -16,6 +16,7 @@ from tests.integration.faults.scene import (
     signalled,
     waiting_for_another,
 )
+from tests.integration.v1 import start_v1_plugin, stop_v1_plugin
 from tests.lab.repositories import RELEASES
 
 BOOKWORM = next(release for release in RELEASES if release.codename == "bookworm")
@@ -68,6 +69,13 @@ BIG_VAR = "umount /var; umount /small"
 SUDO = "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin"
 
 
+def with_v1_volumes(scene: Scene) -> None:
+    """A container that uses a volume of nvidia-docker v1."""
+    start_v1_plugin(scene.host)
+    volume = "--volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia"
+    scene.host.run(f"docker run -q -d --name old {volume} busybox sleep 900")
+
+
 class Fault(NamedTuple):
     """One fault. Texts for the host are shell; SERVER, MIRROR, PROXY and REPOSITORY stand for the lab's.
 
@@ -75,6 +83,7 @@ class Fault(NamedTuple):
     run's, and again those of the run that is to finish the job. pristine starts from a fresh host, not
     from one that is as wanted; container has one run that must not notice. dockerd: whether it is to
     be the same process right after the faulty run ("same"), to run ("up"), or may be down ("any").
+    after puts away, at the very end, what the job's end needed.
     """
 
     how: str
@@ -89,6 +98,7 @@ class Fault(NamedTuple):
     pristine: bool = False
     container: bool = False
     dockerd: str = "same"
+    after: Callable[[Scene], object] | None = None
     unsaid: str = "Traceback"
 
 
@@ -337,6 +347,11 @@ FAULTS: dict[str, Fault] = {
     "docker as a snap": Fault(
         "/snap/bin/docker", 2, "docker is installed as a snap", "mkdir -p /snap/bin; touch /snap/bin/docker",
         "rm -r /snap", words=MIRRORS, container=True,
+    ),
+    "volumes of nvidia-docker v1": Fault(
+        "its volume plugin, and a container that uses a volume", 2, "containers use volumes of nvidia-docker v1: old",
+        with_v1_volumes, words=MIRRORS, again=("-e", "nvidia_docker_remove_v1_containers=true", *MIRRORS),
+        after=lambda scene: stop_v1_plugin(scene.host), container=True,
     ),
     # ---- the account and its surroundings
     "locale that is not English": Fault(

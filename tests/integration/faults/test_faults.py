@@ -71,4 +71,6 @@ def test_a_fault_is_named_breaks_nothing_and_the_next_run_finishes_the_job(
     plan = scene.gpuprov("plan", *again)
     assert plan.status == 0, plan.text
     assert after.config in (before.config, scene.state().config)
+    if fault.after:
+        fault.after(scene)
     host.run("docker ps -aq | xargs -r docker rm -f; ! ls /tmp/injected 2>/dev/null")
