@@ -40,6 +40,11 @@ _FAILED = (
         "give it with -K, or allow the account passwordless sudo",
     ),
     (
+        r"must have a tty",
+        "sudo asks for a terminal (requiretty)",
+        "take that away for this account, or set ansible_pipelining=false",
+    ),
+    (
         r"/usr/bin/python\S*: (No such file|not found)|interpreter .* not found",
         "there is no Python on the host",
         "install python3 there: apt-get install python3",

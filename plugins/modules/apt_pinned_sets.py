@@ -134,6 +134,8 @@ class Apt:
     def __init__(self, module, sets):
         self.module = module
         self.sets = sets
+        # What the sources and keyrings were: {path: content, or None for a file that was not there}.
+        self.before = {}
         self.architecture = self.run("dpkg", "--print-architecture")[1].strip()
 
     def run(self, *words):
@@ -210,21 +212,50 @@ class Apt:
             keyring = openpgp.only(self.fetch_key(source["key_url"]), source["key_fingerprint"])
         except openpgp.KeyringError as error:
             raise AptError("the key at %s is not trusted: %s" % (source["key_url"], error))
-        write(source["keyring"], keyring)
+        self.replace(source["keyring"], keyring)
 
     def write_source(self, source, files):
         right, foreign = apt_sources.judge(source, files, self.architecture)
         for path, text in sorted(foreign.items()):
             back_up(path)
-            if text.strip():
-                write(path, text.encode("utf-8"))
-            else:
-                os.unlink(path)
+            self.replace(path, text.encode("utf-8") if text.strip() else None)
         path = apt_sources.path_of(source)
         if not right:
             if os.path.exists(path):
                 back_up(path)
-            write(path, apt_sources.render(source).encode("utf-8"))
+            self.replace(path, apt_sources.render(source).encode("utf-8"))
+
+    def write_sources(self, sources, subjects):
+        """Write the sources and keyrings that are among the changes' subjects; return those read afresh."""
+        stale = []
+        for source in sources:
+            keyring = "keyring %s" % source["name"] in subjects
+            entry = "apt source %s" % source["name"] in subjects
+            if keyring:
+                self.write_keyring(source)
+            if entry:
+                self.write_source(source, self.found()["source_files"])
+            if keyring or entry:
+                stale.append(source)
+        if stale:
+            self.update(stale)
+        return stale
+
+    def replace(self, path, data):
+        """Write a file, or remove it where data is None, and remember what it was."""
+        self.before.setdefault(path, read(path) if os.path.exists(path) else None)
+        if data is None:
+            os.unlink(path)
+        else:
+            write(path, data)
+
+    def put_back(self):
+        """Make sources and keyrings what they were."""
+        for path, data in self.before.items():
+            if data is not None:
+                write(path, data)
+            elif os.path.exists(path):
+                os.unlink(path)
 
     def update(self, sources):
         """Have apt read the given sources; raise AptError where one cannot be read or trusted.
@@ -423,18 +454,12 @@ class Apt:
             found = self.found()
         changes = self.decide(found)
         sources = [one["source"] for one in self.sets if one["source"]]
-        stale = []
-        for source in sources:
-            subjects = [change["subject"] for change in changes]
-            if "keyring %s" % source["name"] in subjects:
-                self.write_keyring(source)
-                stale.append(source)
-            if "apt source %s" % source["name"] in subjects:
-                self.write_source(source, self.found()["source_files"])
-                if source not in stale:
-                    stale.append(source)
-        if stale:
-            self.update(stale)
+        try:
+            stale = self.write_sources(sources, [change["subject"] for change in changes])
+        except AptError:
+            # A source that cannot be used would be in the way of every other apt.
+            self.put_back()
+            raise
         words = self.transaction(found)
         if words:
             self.install(words, [source for source in sources if source not in stale])

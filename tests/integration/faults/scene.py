@@ -107,7 +107,7 @@ class Scene:
         self.host.run("cat > /tmp/proxy.py", input=text)
         serve = f"python3 /tmp/proxy.py {PROXY_PORT} {self.fill('REPOSITORY')} {wrong}"
         self.host.run(
-            "systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
+            "apt-get clean; systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
             f"systemd-run -q --collect --unit fault-proxy {serve}"
         )
         self.until(f"ss -Hltn | grep -q ':{PROXY_PORT} '")

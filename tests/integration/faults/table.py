@@ -28,9 +28,10 @@ ALWAYS = ("-e", "docker_daemon_restart=always")
 THROUGH_PROXY = ("-e", "docker_ce_repo_url=PROXY/docker/linux", *OLDER)
 
 APT = "pgrep -x apt-get >/dev/null"
-UNPACKING = "pgrep -x dpkg >/dev/null"
-VERIFYING = "pgrep -f gpuprov-verify >/dev/null"
-PROBING = "pgrep -f gpuprov-probe >/dev/null"
+# The brackets keep the shell that looks from finding itself.
+UNPACKING = "pgrep -f 'dpkg .*--unpac[k]' >/dev/null"
+VERIFYING = "pgrep -f gpuprov-verif[y] >/dev/null"
+PROBING = "pgrep -f gpuprov-prob[e] >/dev/null"
 CONFIGURING = "ls /etc/docker/daemon.json.gpuprov-* >/dev/null 2>&1"
 
 CONFIG = "/etc/docker/daemon.json"
@@ -63,7 +64,7 @@ def drop_in(lines: str) -> str:
 NO_DROP_IN = "rm -r /etc/systemd/system/docker.service.d; systemctl daemon-reload; systemctl reset-failed docker; true"
 # A copy of /var, small and full, over the real one.
 SMALL_VAR = "mkdir -p /small; mount -t tmpfs -o {} tmpfs /small; cp -ax /var/. /small; mount --bind /small /var"
-BIG_VAR = "umount /var; umount /small"
+BIG_VAR = "umount -l /var; umount -l /small"
 
 
 SUDO = "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin"
@@ -311,7 +312,7 @@ FAULTS: dict[str, Fault] = {
     "dockerd hangs at start": Fault(
         "a drop-in that waits for ever with the new daemon.json", 2,
         "not up after 60 s(.|\n)*The old daemon.json is back, and dockerd runs with it",
-        drop_in('ExecStartPre=/bin/sh -c "grep -q log-driver /etc/docker/daemon.json \\&\\& sleep 9999 || true"'),
+        drop_in('ExecStartPre=/bin/sh -c "grep -q log-driver /etc/docker/daemon.json && sleep 9999 || true"'),
         NO_DROP_IN, words=RESTART, dockerd="up",
     ),
     "start-limit-hit": Fault(
@@ -336,6 +337,7 @@ FAULTS: dict[str, Fault] = {
         "another docker-ce on a host whose containers outlive dockerd", 0, "docker-ce ",
         f"""python3 -c "import json; p = '{CONFIG}'; c = json.load(open(p)); c['live-restore'] = True; """
         """json.dump(c, open(p, 'w'))"; systemctl reload docker; sleep 1""",
+        f"""sed -i 's/, "live-restore": true//' {CONFIG}; systemctl reload docker; sleep 1""",
         words=OLDER, container=True, dockerd="up",
     ),
     "docker.io with containers running": Fault(
