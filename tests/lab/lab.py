@@ -24,7 +24,8 @@ from tests.lab.images import run, step
 CHECKOUT = Path(__file__).resolve().parents[2]
 HTTP_PORT = 8000
 REGISTRY_PORT = 5000
-PREFIX = "gpuprov-"
+# Checkouts that are tested at one time on one machine each need another one.
+PREFIX = os.environ.get("GPUPROV_LAB_PREFIX", "gpuprov-")
 LABEL = "gpuprov-lab"
 # Seconds that a host, or the server, may take to come up.
 PATIENCE = 120
@@ -60,8 +61,8 @@ def names() -> list[str]:
         "ps", "-a", "--filter", f"label={LABEL}", "--format", f'{{{{index .Labels "{LABEL}"}}}}'
     ).stdout.split()
     directories = (path.name for path in (CHECKOUT / ".lab").glob("*"))
-    found = {name.removeprefix(PREFIX) for name in networks if name.startswith(PREFIX)}
-    return sorted(found.union(containers, directories))
+    found = {name.removeprefix(PREFIX) for name in [*networks, *containers] if name.startswith(PREFIX)}
+    return sorted(found.union(directories))
 
 
 def status() -> str:
@@ -191,7 +192,7 @@ class Lab:
         """
         wanted = parse(spec)
         images.build()
-        with images.locked(f"lab-{self.name}"), step(f"{self.name}: {len(wanted)} hosts up"):
+        with images.locked(f"lab-{self.network}"), step(f"{self.name}: {len(wanted)} hosts up"):
             self.directory.mkdir(parents=True, exist_ok=True)
             rows = "".join(f"{':'.join(row)}\n" for row in wanted)
             (self.directory / "hosts").write_text(rows, encoding="utf-8")
@@ -209,13 +210,13 @@ class Lab:
 
     def reset(self, *hosts: Host | str) -> None:
         """Start hosts (none named: all) afresh: pristine, same name, address and host key."""
-        with images.locked(f"lab-{self.name}"):
+        with images.locked(f"lab-{self.network}"):
             named = [self.host(one) if isinstance(one, str) else one for one in hosts]
             self._start(named or self.hosts(), self._containers())
 
     def down(self) -> None:
         """Take everything of the lab away; harmless where there is nothing."""
-        with images.locked(f"lab-{self.name}"):
+        with images.locked(f"lab-{self.network}"):
             found = self._containers()
             self._remove(found, found)
             podman("network", "rm", "-f", self.network, check=False)
@@ -224,7 +225,9 @@ class Lab:
 
     def _containers(self) -> dict[str, dict[str, Any]]:
         """What podman knows of each of the lab's containers, by name."""
-        listed = podman("ps", "-a", "--filter", f"label={LABEL}={self.name}", "--format", "{{.Names}}").stdout.split()
+        listed = podman(
+            "ps", "-a", "--filter", f"label={LABEL}={self.network}", "--format", "{{.Names}}"
+        ).stdout.split()
         if not listed:
             return {}
         # One that goes meanwhile makes podman fail, and still say what it knows of the others.
@@ -271,7 +274,7 @@ class Lab:
     def _create(self, host: Host) -> None:
         words = (
             "run", "-d", "--pull=never", "--replace", "--name", host.container, "--hostname", host.name,
-            "--label", f"{LABEL}={self.name}", "--network", self.network, "--ip", host.address,
+            "--label", f"{LABEL}={self.network}", "--network", self.network, "--ip", host.address,
             "--mac-address", _mac(host.address), *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
         )  # fmt: skip
         podman(*words)
@@ -309,7 +312,7 @@ class Lab:
         script = (images.FILES / "server.sh").read_text(encoding="utf-8")
         words = (
             "run", "-d", "--pull=never", "--replace", "--name", container, "--network", self.network,
-            "--ip", self.server, "--mac-address", _mac(self.server), *LIMITS, "--label", f"{LABEL}={self.name}",
+            "--ip", self.server, "--mac-address", _mac(self.server), *LIMITS, "--label", f"{LABEL}={self.network}",
             "--label", f"content={content}", "-v", f"{repositories.directory()}:/www:ro",
             "-v", f"{registry.directory()}:/registry:ro", images.image("debian12"),
             "sh", "-c", script,
