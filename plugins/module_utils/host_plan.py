@@ -40,7 +40,12 @@ def plan(wanted, found, problems, full=False):
         if role in wanted:
             try:
                 changes += _DECISIONS[role](wanted[role], found)
-            except _REFUSALS as error:
+            except (
+                daemon_json.DaemonJsonError,
+                dockerrun_files.DockerrunError,
+                group_members.GroupError,
+                package_set.PackageSetError,
+            ) as error:
                 problems.append({"name": role, "message": str(error)})
     pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending
@@ -161,13 +166,6 @@ _DECISIONS = {
     "docker_group": _decide_docker_group,
     "dockerrun": _decide_dockerrun,
 }
-# What a role says where its variables cannot be.
-_REFUSALS = (
-    daemon_json.DaemonJsonError,
-    dockerrun_files.DockerrunError,
-    group_members.GroupError,
-    package_set.PackageSetError,
-)
 
 
 def release_problems(found, releases, architectures):

@@ -360,15 +360,15 @@ probe_files() { # keyrings...
 	else
 		record config_kind absent
 	fi
+	set -- "$@" /usr/local/bin/dockerrun /etc/gpuprov/dockerrun.conf
 	set -f
 	IFS=$newline
 	# shellcheck disable=SC2086 # parted at its line ends
 	set -- "$@" $units
 	IFS=$words
 	set +f
-	set -- "$@" "$daemon_json" /usr/local/bin/dockerrun /etc/gpuprov/dockerrun.conf \
-		/etc/os-release /etc/debian_version /etc/apt/sources.list /etc/apt/sources.list.d/*.list \
-		/etc/apt/sources.list.d/*.sources
+	set -- "$@" "$daemon_json" /etc/os-release /etc/debian_version /etc/apt/sources.list \
+		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources
 	for path; do
 		shift
 		[ -f "$path" ] && set -- "$@" "$path"
