@@ -53,11 +53,16 @@ def one(hosts: dict[str, Host]) -> Iterator[Host]:
     assert left(hosts["debian12"]) == ""
 
 
+def containers(host: Host) -> str:
+    """The containers of dockerrun's, running or not; other tests leave some of their own."""
+    return host.run("docker ps -a --filter label=gpuprov.dockerrun --format '{{.Names}}'").stdout
+
+
 def left(host: Host) -> str:
-    """The containers that stay for longer than what tidies up may take."""
+    """The containers of dockerrun's that stay for longer than what tidies up may take."""
     deadline = time.monotonic() + 15
     while True:
-        names = host.run("docker ps -a --format '{{.Names}} {{.Status}}'").stdout
+        names = containers(host)
         if not names or time.monotonic() > deadline:
             return names
         time.sleep(0.3)
@@ -295,12 +300,12 @@ def test_options_before_the_image_are_docker_s_and_win(host: Host) -> None:
     # In the background it stays until it is removed, and under the name that it was given.
     said(host, "dockerrun -d --name mine busybox sleep 600")
     time.sleep(1)
-    assert host.run("docker ps --format '{{.Names}}'").stdout == "mine\n"
+    assert containers(host) == "mine\n"
     host.run("docker rm -f mine")
-    assert ssh(host, "dockerrun --rm=false --name kept busybox sh -c 'exit 3'").returncode == 3
+    assert ssh(host, "dockerrun --rm=false --name again busybox sh -c 'exit 3'").returncode == 3
     time.sleep(1)
-    assert host.run("docker ps -a --format '{{.Names}}'").stdout == "kept\n"
-    host.run("docker rm kept")
+    assert containers(host) == "again\n"
+    host.run("docker rm again")
 
 
 def test_defaults_of_the_host_and_of_the_user_come_before_what_is_said(one: Host, gpuprov: Gpuprov, lab: Lab) -> None:

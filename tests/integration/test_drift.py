@@ -137,7 +137,7 @@ DRIFTS |= {
     "dockerrun's mode": Drift("chmod 0644 /usr/local/bin/dockerrun", ["dockerrun 0:0 0644 → 0:0 0755"]),
     "dockerrun's owner": Drift("chown alice /usr/local/bin/dockerrun", ["dockerrun 1001:0 0755 → 0:0 0755"]),
     "defaults of dockerrun that are wanted no more": Drift(
-        "echo \"# Written by gpuprov's role dockerrun\" > /etc/gpuprov/dockerrun.conf",
+        "mkdir /etc/gpuprov; echo \"# Written by gpuprov's role dockerrun\" > /etc/gpuprov/dockerrun.conf",
         ["dockerrun.conf - /etc/gpuprov/dockerrun.conf"],
     ),
     "legacy package": Drift(stand_in("docker-compose"), ["docker-compose - 0.1"]),

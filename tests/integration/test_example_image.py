@@ -73,7 +73,7 @@ def build(host: Host, name: str, *words: str, buildkit: bool = False, sha256: st
         "TORCH_VERSION": "2.8.0",
     }
     given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
-    command = shlex.join(["docker", "build", *given, "-t", name, *words, "/root/example"])
+    command = shlex.join(["docker", "build", "--force-rm", *given, "-t", name, *words, "/root/example"])
     return host.run(f"DOCKER_BUILDKIT={int(buildkit)} {command} 2>&1; echo $?").stdout
 
 
