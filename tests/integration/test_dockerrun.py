@@ -367,7 +367,7 @@ def test_who_cannot_use_docker_is_told_what_to_do(one: Host) -> None:
 def test_a_launcher_of_somebody_else_s_is_named_and_kept_and_one_not_wanted_is_not_planned(
     one: Host, gpuprov: Gpuprov
 ) -> None:
-    one.run(f"echo '#!/bin/sh' > {LAUNCHER}")
+    one.run(f"rm -f /var/backups/gpuprov/dockerrun.*; echo '#!/bin/sh' > {LAUNCHER}")
     left_out = ("-l", "debian12", "-e", "dockerrun_install=false")
     assert gpuprov("plan", *left_out).status == 0
     assert document(gpuprov("provision", "--full", "--json", *left_out))["hosts"]["debian12"]["changes"] == []
