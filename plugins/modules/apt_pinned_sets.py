@@ -575,7 +575,7 @@ def bring_back(module, before):
     """Start dockerd again if it ran before a transaction that failed; return what to add to the message."""
     if not before or before["active"] != "active" or service_state(module, UNIT)["active"] == "active":
         return ""
-    module.run_command(["systemctl", "reset-failed", UNIT])
+    module.run_command(["systemctl", "reset-failed"] + list(dockerd.COUNTING_UNITS))
     module.run_command(["systemctl", "start", UNIT])
     return ". That stopped dockerd, which %s" % (
         "runs again" if service_state(module, UNIT)["active"] == "active" else "does not start any more",

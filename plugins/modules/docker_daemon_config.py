@@ -239,7 +239,7 @@ class Docker:
             raise DaemonError("dockerd could not be reloaded: %s" % err)
 
     def restart(self):
-        self._run("systemctl", "reset-failed", SERVICE)
+        self._run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
         code, _out, err = self._bounded("restart")
         if code:
             raise DaemonError("dockerd did not start: %s" % (self.journal() or err))

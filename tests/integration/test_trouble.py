@@ -160,7 +160,7 @@ def test_a_wave_that_fails_is_the_last_and_the_hosts_not_reached_are_named(
     assert answer.status == 2, answer.text
     assert "debian[12:13]: not reached: as before" in answer.stdout
     assert gpuprov("plan", "-l", "debian12,debian13", *more).status == 2
-    answer = gpuprov("provision", *limit, *more, "--serial", "1", "--max-fail-percentage", "40")
+    answer = gpuprov("provision", *limit, *more, "--serial", "2", "--max-fail-percentage", "40")
     assert answer.status == 2, answer.text
     assert "not reached" not in answer.stdout
     assert gpuprov("plan", "-l", "debian12,debian13", *more).status == 0

@@ -74,7 +74,7 @@ def with_v1_volumes(scene: Scene) -> None:
     """A container that uses a volume of nvidia-docker v1."""
     start_v1_plugin(scene.host)
     volume = "--volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia"
-    scene.host.run(f"docker run -q -d --name old {volume} busybox sleep 900")
+    scene.host.run(f"docker run -d --name old {volume} busybox sleep 900")
 
 
 class Fault(NamedTuple):

@@ -39,7 +39,7 @@ def test_a_fault_is_named_breaks_nothing_and_the_next_run_finishes_the_job(
         ready = scene.gpuprov("provision", "-e", "docker_daemon_restart=always")
         assert ready.status == 0, ready.text
     if fault.container:
-        host.run("docker run -q -d --name job busybox sleep 3600")
+        host.run("docker run -d --name job busybox sleep 3600")
     before = None
     try:
         if callable(fault.inject):
