@@ -285,7 +285,9 @@ class Apt:
         finally:
             shutil.rmtree(directory)
         # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
-        said = [line for line in (out + err).splitlines() if re.match(r"(E|W|Err)[: ]", line)]
+        # What is wrong with an "Err:" stands in the next line.
+        text = re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err)
+        said = [line for line in text.splitlines() if re.match(r"(E|W|Err)[: ]", line)]
         bad = [
             line
             for line in said
