@@ -10,6 +10,7 @@ __metaclass__ = type
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
+    dockerrun_files,
     group_members,
     package_set,
 )
@@ -17,7 +18,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report impor
 
 FORMAT = 1
 # Decisions are made in the order in which the roles run on a host that has an engine.
-ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group")
+ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun")
 # What containers can prove: nothing, that the image runs, that one sees the GPU as well.
 PROOFS = ("none", "image", "gpu")
 _V1_VOLUME = "volume of nvidia-docker v1"
@@ -39,7 +40,12 @@ def plan(wanted, found, problems, full=False):
         if role in wanted:
             try:
                 changes += _DECISIONS[role](wanted[role], found)
-            except (daemon_json.DaemonJsonError, group_members.GroupError, package_set.PackageSetError) as error:
+            except (
+                daemon_json.DaemonJsonError,
+                dockerrun_files.DockerrunError,
+                group_members.GroupError,
+                package_set.PackageSetError,
+            ) as error:
                 problems.append({"name": role, "message": str(error)})
     pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending
@@ -63,7 +69,7 @@ def plan(wanted, found, problems, full=False):
 def _to_prove(changes):
     proofs = [PROOFS[0]]
     for change in changes:
-        if change["role"] == "docker_group":
+        if change["role"] in ("docker_group", "dockerrun"):
             continue
         # Mirrors and the like, taken over by a reload, have no part in how the GPU gets into a container.
         reloaded = change["role"] == "docker_daemon" and change["disruption"] != "restart"
@@ -149,11 +155,16 @@ def _decide_docker_group(wanted, found):
     return group_members.decide(wanted, found["groups"], found["users"])
 
 
+def _decide_dockerrun(wanted, found):
+    return dockerrun_files.decide(wanted, found["dockerrun"])
+
+
 _DECISIONS = {
     "docker_ce": _decide_docker_ce,
     "nvidia_docker": _decide_nvidia_docker,
     "docker_daemon": _decide_docker_daemon,
     "docker_group": _decide_docker_group,
+    "dockerrun": _decide_dockerrun,
 }
 
 

@@ -33,6 +33,7 @@ def state_checks(found, plan):
         "daemon.json in effect": "mirrors %s; runtimes %s"
         % (redact(" ".join(mirrors)) or "none", " ".join(sorted(info.get("Runtimes") or {})) or "unknown"),
         "docker group": " ".join((found["groups"].get("docker") or {}).get("members") or []) or "nobody",
+        "dockerrun": " ".join(sorted(found["dockerrun"])) or "not installed",
     }
     checks = []
     for name in (
@@ -40,6 +41,7 @@ def state_checks(found, plan):
         "docker runs, at boot too",
         "daemon.json in effect",
         "docker group",
+        "dockerrun",
     ):
         wrong = [change for change in plan["changes"] if _check_of(change) == name]
         detail = "; ".join(_sentence(change) for change in wrong) or details[name]
@@ -52,9 +54,11 @@ def state_checks(found, plan):
 def _check_of(change):
     if change["subject"] == "docker.service":
         return "docker runs, at boot too"
-    return {"docker_daemon": "daemon.json in effect", "docker_group": "docker group"}.get(
-        change["role"], "pinned packages"
-    )
+    return {
+        "docker_daemon": "daemon.json in effect",
+        "docker_group": "docker group",
+        "dockerrun": "dockerrun",
+    }.get(change["role"], "pinned packages")
 
 
 def _sentence(change):

@@ -18,6 +18,7 @@ import re
 import tarfile
 import zlib
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
 
 FORMAT = 1
@@ -96,6 +97,11 @@ def _found(single, every, files):
         "disk": {fields[0]: _space(fields[1]) for fields in every.get("space", [])},
         "apt": _apt(every, files),
         "docker": _docker(single, every, files),
+        "dockerrun": {
+            path: dockerrun_files.entry(*[files[path][key] for key in ("data", "mode", "uid", "gid")])
+            for path in (dockerrun_files.LAUNCHER, dockerrun_files.DEFAULTS)
+            if path in files
+        },
         "groups": _groups(every.get("group", []), [fields[0] for fields in every.get("primary_member", [])]),
         "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
         "gpu": {

@@ -17,13 +17,14 @@ from tests.lab.lab import Host, Lab
 
 HERE = Path(__file__).parent
 CONFIG = "/etc/docker/daemon.json"
+LAUNCHER = "/usr/local/bin/dockerrun"
 
 
 @dataclass(frozen=True)
 class State:
     """What hosts are to be like, read from one that gpuprov provisioned.
 
-    directory holds the files of sources and keyrings at their paths; mirrors are daemon.json's.
+    directory holds the files of sources and keyrings, and the launcher, at their paths; mirrors are daemon.json's.
     """
 
     directory: Path
@@ -40,10 +41,11 @@ def state_of(host: Host, directory: Path) -> State:
     """Read the state of a provisioned host."""
     paths = host.run("ls /etc/apt/sources.list.d/*.sources /etc/apt/keyrings/*").stdout.split()
     paths = [path for path in paths if "docker" in path or "nvidia" in path]
-    for path in paths:
+    for path in [*paths, LAUNCHER]:
         target = directory / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(base64.b64decode(host.run(f"base64 {path}").stdout))
+    (directory / LAUNCHER.lstrip("/")).chmod(0o755)
     held = host.run("dpkg-query -W -f '${Package}=${Version}\\n' $(apt-mark showhold)").stdout.split()
     wanted = {"packages": held, "files": paths}
     (directory / "wanted.json").write_text(json.dumps(wanted), encoding="utf-8")
@@ -89,7 +91,7 @@ def shell(state: State) -> Run:
     def run(lab: Lab, hosts: Sequence[Host], mirrors: list[str]) -> None:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-            for path in state.files:
+            for path in [*state.files, LAUNCHER]:
                 tar.add(state.directory / path.lstrip("/"), path.lstrip("/"))
         names = " ".join(package.partition("=")[0] for package in state.packages)
         script = f"""set -e

@@ -13,6 +13,7 @@ wanted = json.loads((state / "wanted.json").read_text(encoding="utf-8"))
 names = [package.partition("=")[0] for package in wanted["packages"]]
 
 sources = [files.put(src=str(state / path.lstrip("/")), dest=path, mode="644") for path in wanted["files"]]
+files.put(src=str(state / "usr/local/bin/dockerrun"), dest="/usr/local/bin/dockerrun", mode="755")
 config = files.put(src=StringIO(host.data.daemon_json), dest="/etc/docker/daemon.json", mode="644")
 if any(source.will_change for source in sources):
     apt.update()

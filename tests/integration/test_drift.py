@@ -130,6 +130,16 @@ DRIFTS |= {
         ["docker.service masked → unmasked", "docker.service inactive → active"],
     ),
     "member missing": Drift("gpasswd -d alice docker", ["docker group + alice"]),
+    "dockerrun missing": Drift("rm /usr/local/bin/dockerrun", ["dockerrun + /usr/local/bin/dockerrun"]),
+    "dockerrun changed": Drift(
+        "echo '# edited' >> /usr/local/bin/dockerrun", ["dockerrun other content → /usr/local/bin/dockerrun"]
+    ),
+    "dockerrun's mode": Drift("chmod 0644 /usr/local/bin/dockerrun", ["dockerrun 0:0 0644 → 0:0 0755"]),
+    "dockerrun's owner": Drift("chown alice /usr/local/bin/dockerrun", ["dockerrun 1001:0 0755 → 0:0 0755"]),
+    "defaults of dockerrun that are wanted no more": Drift(
+        "echo \"# Written by gpuprov's role dockerrun\" > /etc/gpuprov/dockerrun.conf",
+        ["dockerrun.conf - /etc/gpuprov/dockerrun.conf"],
+    ),
     "legacy package": Drift(stand_in("docker-compose"), ["docker-compose - 0.1"]),
     "other NVIDIA stack": Drift(stand_in("nvidia-docker2"), ["nvidia-docker2 - 0.1"]),
     "toolkit beside nvidia-docker2": Drift(

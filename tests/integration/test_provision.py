@@ -201,5 +201,6 @@ def test_uninstall_takes_packages_and_settings_and_leaves_the_data(gpuprov: Gpup
     answer = gpuprov("uninstall", "-l", "debian11", "--yes")
     assert answer.status == 0, answer.text
     assert "docker-ce" not in host.run("dpkg -l | grep ^.i", check=False).stdout
-    assert host.run(f"ls {CONFIG} /etc/apt/sources.list.d/docker.sources", check=False).returncode != 0
+    gone = f"{CONFIG} /etc/apt/sources.list.d/docker.sources /usr/local/bin/dockerrun /etc/gpuprov"
+    assert host.run(f"ls -d {gone}", check=False).stdout == ""
     assert "kept" in host.run("ls /var/lib/docker/volumes").stdout

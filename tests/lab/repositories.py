@@ -144,12 +144,14 @@ def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
     client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
     containerd = _unpacked(suite, "containerd", workspace)
     runc = _unpacked(suite, "runc", workspace)
-    programs = ("dockerd", "docker-proxy", "docker-init")
-    _link(engine, trees["docker-ce"], *(f"usr/*bin/{name}" for name in programs))
+    tini = _unpacked(suite, "tini", workspace)
+    _link(engine, trees["docker-ce"], "usr/*bin/dockerd", "usr/*bin/docker-proxy")
     _link(engine, trees["docker-ce"], "usr/libexec/docker/*")
     _link(client, trees["docker-ce-cli"], "usr/bin/docker")
     _link(containerd, trees["containerd.io"], "usr/bin/*")
     _link(runc, trees["containerd.io"], "usr/*bin/runc")
+    # The vendor's docker-init is tini; Debian's is a link to it.
+    (trees["docker-ce"] / "usr/bin/docker-init").hardlink_to(tini / "usr/bin/tini-static")
     return trees
 
 

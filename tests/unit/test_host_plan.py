@@ -18,7 +18,8 @@ RUNTIME = 'runtimes.nvidia {"path": "nvidia-container-runtime"}'
 TOOLKIT = "nvidia-container-toolkit"
 VERSIONS = {"docker-ce": "5:29.7.2", "containerd.io": "2.3.3", TOOLKIT: "1.19.1-1"}
 DAEMON_JSON = "/etc/docker/daemon.json"
-ALL = ["docker_ce", "nvidia_docker", "docker_daemon", "docker_group"]
+LAUNCHER = "/usr/local/bin/dockerrun"
+ALL = ["docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun"]
 
 
 def package_set(role: str, *names: str) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def wanted(**roles: Any) -> dict[str, Any]:
         "nvidia_docker": package_set("nvidia_docker", "nvidia-container-toolkit"),
         "docker_daemon": {"options": CONFIG, "mode": "0644", "follow_symlink": False},
         "docker_group": {"group": "docker", "users": ["alice"]},
+        "dockerrun": {"install": True, "sha256": "5ca1", "defaults": []},
         **roles,
     }
 
@@ -62,6 +64,7 @@ def right() -> dict[str, Any]:
             "v1_volumes": [],
             "snap": False,
         },
+        "dockerrun": {LAUNCHER: {"sha256": "5ca1", "mode": "0755", "uid": 0, "gid": 0, "ours": True}},
         "groups": {"docker": {"exists": True, "members": ["alice"]}},
         "users": {"alice": True, "bob": True},
     }
@@ -78,7 +81,7 @@ def pristine() -> dict[str, Any]:
     absent = {**config({}), "kind": "absent", "mode": None, "mtime": None, "data": ""}
     nothing = {"load": "not-found", "active": "inactive", "enabled": "", "state_changed": None}
     host["docker"].update(config=absent, service=nothing, info=None)
-    host["groups"] = {}
+    host["groups"], host["dockerrun"] = {}, {}
     return host
 
 
@@ -125,8 +128,9 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
         f"daemon.json: + {MIRRORS}",
         f"daemon.json: + {RUNTIME}",
         "docker group: + alice",
+        f"dockerrun: + {LAUNCHER}",
     ]
-    assert roles_of(result) == ["docker_daemon", "docker_ce", "docker_group"]
+    assert roles_of(result) == ["docker_daemon", "docker_ce", "docker_group", "dockerrun"]
     assert (result["joined"], result["disruption"], result["problems"]) == (True, "none", [])
 
 
@@ -145,6 +149,7 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
         ),
         (drifted(docker__config={"mode": "0600"}), "docker_daemon", "daemon.json mode: 0600 -> 0644"),
         (drifted(groups__docker={"members": ["bob"]}), "docker_group", "docker group: + alice"),
+        (drifted(dockerrun={LAUNCHER: None}), "dockerrun", f"dockerrun: + {LAUNCHER}"),
         (drifted(docker__service={"enabled": "disabled"}), "docker_ce", "docker.service: disabled -> enabled"),
     ],
 )
@@ -186,6 +191,7 @@ def test_volumes_of_v1_go_before_anything_else_is_touched() -> None:
         (drifted(docker__config=config({"registry-mirrors": [MIRROR]})), "gpu"),
         (drifted(docker__config=config({"runtimes": NVIDIA})), "image"),
         (drifted(groups__docker={"members": ["bob"]}), "none"),
+        (drifted(dockerrun={LAUNCHER: None}), "none"),
         (right(), "none"),
     ],
 )
@@ -203,7 +209,7 @@ def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:
         nvidia_docker=package_set("nvidia_docker"), docker_daemon={**wanted()["docker_daemon"], "options": {}}
     )
     result = plan({**pristine(), "docker": {**pristine()["docker"], "v1_volumes": ["v1"]}}, none)
-    assert (roles_of(result), result["joined"]) == (["docker_ce", "docker_group"], False)
+    assert (roles_of(result), result["joined"]) == (["docker_ce", "docker_group", "dockerrun"], False)
     assert "nvidia" not in json.dumps(result)
 
 
@@ -222,7 +228,7 @@ def test_engine_and_stack_that_both_change_do_so_in_one_transaction() -> None:
 
 @pytest.mark.parametrize(
     ("found", "roles"),
-    [(right(), ALL), (pristine(), ["docker_daemon", "docker_ce", "nvidia_docker", "docker_group"])],
+    [(right(), ALL), (pristine(), ["docker_daemon", "docker_ce", "nvidia_docker", "docker_group", "dockerrun"])],
 )
 def test_a_full_plan_runs_every_role_pending_or_not(found: dict[str, Any], roles: list[str]) -> None:
     assert roles_of(plan(found, full=True)) == roles
@@ -244,6 +250,8 @@ def test_what_a_role_refuses_is_a_problem_beside_those_known_already() -> None:
     assert [problem["name"] for problem in result["problems"]] == ["disk", "docker_daemon", "docker_group"]
     assert "no account carol" in result["problems"][2]["message"]
     assert problems == [known]
+    wants = wanted(dockerrun={**wanted()["dockerrun"], "defaults": ["bash"]})
+    assert "'bash' is neither" in host_plan.plan(wants, right(), [])["problems"][0]["message"]
     wants = wanted(docker_ce={**wanted()["docker_ce"], "packages": [{"name": "docker-ce", "version": "5:29*"}]})
     (problem,) = host_plan.plan(wants, pristine(), [])["problems"]
     assert problem == {"name": "docker_ce", "message": "docker_ce: '5:29*' is not a version of docker-ce"}

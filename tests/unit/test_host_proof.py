@@ -19,6 +19,7 @@ def found(**docker: Any) -> dict[str, Any]:
             "service": {"active": "active", "enabled": "enabled"},
             **docker,
         },
+        "dockerrun": {},
         "groups": {"docker": {"members": ["alice"]}},
         "gpu": {"devices": [], "smi": []},
     }
@@ -48,6 +49,7 @@ def test_a_host_with_an_empty_plan_passes_every_check() -> None:
             "debug true is missing",
         ),
         (("docker_group", "docker group", None, "bob"), "docker group", "bob is missing"),
+        (("dockerrun", "dockerrun", None, "/usr/local/bin/dockerrun"), "dockerrun", "dockerrun is missing"),
         (("nvidia_docker", "nvidia-docker2", "2.0", None), "pinned packages", "2.0 is to go"),
     ],
 )

@@ -153,6 +153,14 @@ def test_nobody_else_was_put_into_the_docker_group(host: Host) -> None:
     assert host.group("docker").members == ["alice"]
 
 
+def test_alice_runs_a_command_in_a_container_as_herself_with_the_gpu(host: Host) -> None:
+    launcher = host.file("/usr/local/bin/dockerrun")
+    assert (launcher.user, launcher.group, launcher.mode) == ("root", "root", 0o755)
+    seen = host.check_output("cd /home/alice && runuser -u alice -- dockerrun busybox sh -c 'id -u; nvidia-smi -L'")
+    assert seen.splitlines()[0] == str(host.user("alice").uid)
+    assert "GPU 0: " in seen
+
+
 def test_a_container_of_the_nvidia_runtime_sees_the_gpu(host: Host) -> None:
     seen = host.check_output("docker run --rm --runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all busybox nvidia-smi -L")
     assert seen.startswith("GPU 0: ")

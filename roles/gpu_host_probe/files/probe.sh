@@ -360,6 +360,7 @@ probe_files() { # keyrings...
 	else
 		record config_kind absent
 	fi
+	set -- "$@" /usr/local/bin/dockerrun /etc/gpuprov/dockerrun.conf
 	set -f
 	IFS=$newline
 	# shellcheck disable=SC2086 # parted at its line ends

@@ -1,0 +1,55 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: dockerrun_files
+short_description: Write the launcher dockerrun and its defaults
+description:
+  - Compares the two files on a host with what is wanted and writes those that differ, each whole or not
+    at all, in one round trip. Needs no Python there.
+  - A file of somebody else's that is replaced is kept in C(/var/backups/gpuprov).
+author: gpuprov contributors
+options:
+  wanted:
+    description: >-
+      C(install), whether there is to be a launcher; C(sha256), the digest of its file; C(defaults), the lines
+      of its file of defaults.
+    type: dict
+    required: true
+  launcher:
+    description: The launcher, a file of the role.
+    type: path
+    required: true
+  script:
+    description: The script that writes, a file of the role.
+    type: path
+    required: true
+  state:
+    description: C(absent) takes both files away, as far as gpuprov wrote them.
+    type: str
+    choices: [present, absent]
+    default: present
+attributes:
+  check_mode:
+    description: Predicts without touching the host.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Write the launcher
+  gpuprov.gpuprov.dockerrun_files:
+    wanted: "{{ __dockerrun_wanted }}"
+    launcher: dockerrun
+    script: write.sh
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or in check mode would be.
+  returned: success
+  type: list
+  elements: dict
+"""
