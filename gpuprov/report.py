@@ -30,11 +30,6 @@ _UNREACHABLE = (
 )
 _FAILED = (
     (
-        r"No start of json char found|Module result deserialization failed",
-        "the Python on the host is not one that this ansible-core manages",
-        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: pipx install 'gpuprov[xenial]'",
-    ),
-    (
         r"Missing sudo password|sudo: a password is required|sudo wants a password",
         "sudo wants a password that was not given",
         "give it with -K, or allow the account passwordless sudo",
@@ -48,6 +43,12 @@ _FAILED = (
         r"/usr/bin/python\S*: (No such file|not found)|interpreter .* not found",
         "there is no Python on the host",
         "install python3 there: apt-get install python3",
+    ),
+    # The last: it is what Ansible says of all of the above too.
+    (
+        r"No start of json char found|Module result deserialization failed",
+        "the Python on the host is not one that this ansible-core manages",
+        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: pipx install 'gpuprov[xenial]'",
     ),
 )
 
@@ -209,6 +210,9 @@ def host_heading(host: Host) -> str:
         parts.append(f"{plan['disruption']} needed")
     if plan["running"]:
         parts.append(f"{_count(len(plan['running']), 'container')} running")
+    holder = ((host.facts or {}).get("apt") or {}).get("lock_holder")
+    if holder:
+        parts.append(f"apt held by {holder}")
     return f"{os_name(host)}   {', '.join(parts)}"
 
 

@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         deadline = time.monotonic() + int(arguments.get("wait") or 0)
         replaced = ""
         while True:
-            said = self._ask("claim", me, replaced).splitlines()
+            said = self._ask("claim", me, replaced)
             if said[:1] == ["claimed"]:
                 return result
             if said[:1] != ["held"]:
@@ -51,11 +51,13 @@ class ActionModule(ActionBase):
             else:
                 time.sleep(_POLL)
 
-    def _ask(self, what: str, me: dict[str, Any], replaced: str = "") -> str:
+    def _ask(self, what: str, me: dict[str, Any], replaced: str = "") -> list[str]:
         script = Path(self._find_needle("files", self._task.args["script"])).read_text(encoding="utf-8")
         words = ["sh", "-c", script, "gpuprov-lock", what, me["run"], replaced, json.dumps(me)]
         answer = self._low_level_execute_command(shlex.join(words), sudoable=True)
-        return str(answer["stdout"] if answer["rc"] == 0 else answer["stderr"]).strip()
+        if answer["rc"] != 0:
+            return str(answer["stderr"]).strip().splitlines()
+        return run_mark.answer(str(answer["stdout"]))
 
 
 def _account() -> str:

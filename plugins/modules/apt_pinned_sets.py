@@ -285,7 +285,9 @@ class Apt:
         finally:
             shutil.rmtree(directory)
         # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
-        said = [line for line in (out + err).splitlines() if re.match(r"(E|W|Err)[: ]", line)]
+        # What is wrong with an "Err:" stands in the next line.
+        text = re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err)
+        said = [line for line in text.splitlines() if re.match(r"(E|W|Err)[: ]", line)]
         bad = [
             line
             for line in said
@@ -575,7 +577,7 @@ def bring_back(module, before):
     """Start dockerd again if it ran before a transaction that failed; return what to add to the message."""
     if not before or before["active"] != "active" or service_state(module, UNIT)["active"] == "active":
         return ""
-    module.run_command(["systemctl", "reset-failed", UNIT])
+    module.run_command(["systemctl", "reset-failed"] + list(dockerd.COUNTING_UNITS))
     module.run_command(["systemctl", "start", UNIT])
     return ". That stopped dockerd, which %s" % (
         "runs again" if service_state(module, UNIT)["active"] == "active" else "does not start any more",

@@ -82,6 +82,7 @@ import base64
 import glob
 import json
 import os
+import re
 import tempfile
 import time
 
@@ -90,6 +91,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
 SERVICE = "docker.service"
+TIMED_OUT = 124  # timeout(1)'s status
 
 
 class DaemonError(Exception):
@@ -239,31 +241,35 @@ class Docker:
             raise DaemonError("dockerd could not be reloaded: %s" % err)
 
     def restart(self):
-        self._run("systemctl", "reset-failed", SERVICE)
+        begun = int(time.time())
+        self._run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
         code, _out, err = self._bounded("restart")
+        if code == TIMED_OUT:
+            raise DaemonError("dockerd did not start: %s" % err)
         if code:
-            raise DaemonError("dockerd did not start: %s" % (self.journal() or err))
+            raise DaemonError("dockerd did not start: %s" % (self.journal(begun) or err))
 
     def _bounded(self, verb):
         """Have systemd do it, within the module's timeout: its own for dockerd is none."""
         limit = self.module.params["timeout"]
         code, out, err = self._run("timeout", str(limit), "systemctl", verb, SERVICE)
-        return code, out, "it is not up after %d s" % limit if code == 124 else err.strip()
+        return code, out, "it is not up after %d s" % limit if code == TIMED_OUT else err.strip()
 
-    def journal(self):
-        """Return dockerd's last complaints, as one line."""
-        out = self._run("journalctl", "--unit", SERVICE, "--lines", "40", "--no-pager", "--output", "cat")[1]
+    def journal(self, since):
+        """Return dockerd's last complaints since a time in epoch seconds, as one line."""
+        words = ["journalctl", "--unit", SERVICE, "--since", "@%d" % since, "--no-pager", "--output", "cat"]
         lines = [
             line
-            for line in out.splitlines()
-            if "level=fatal" in line or "failed to" in line or "unable to" in line or "level=error" in line
+            for line in self._run(*words)[1].splitlines()
+            if re.search("level=(fatal|error)|failed to|unable to", line) and "level=warning" not in line
         ]
         return redact("; ".join(lines[-3:]))
 
     def confirm(self, config, timeout):
         """Wait until dockerd answers and shows config in effect; return the keys that are not."""
-        deadline = time.time() + timeout
-        settled = time.time() + min(timeout, 5)
+        begun = time.time()
+        deadline = begun + timeout
+        settled = begun + min(timeout, 5)
         while True:
             info, said = self.info()
             missing = daemon_json.not_in_effect(config, info) if info else None
@@ -273,7 +279,8 @@ class Docker:
             if missing and now > settled:
                 return missing
             if now > deadline:
-                raise DaemonError("dockerd does not answer %d s after: %s" % (timeout, self.journal() or said))
+                why = self.journal(int(begun)) or said
+                raise DaemonError("dockerd does not answer %d s after: %s" % (timeout, why))
             time.sleep(0.2)
 
 

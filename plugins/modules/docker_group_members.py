@@ -12,6 +12,7 @@ description:
   - Names are compared whole, accounts from directory services count, and an account that does
     not exist is an error instead of being created.
   - Works in check mode on a host that has no such group yet.
+  - A warning names those who have to log in again.
 author: gpuprov contributors
 options:
   group:
@@ -105,6 +106,8 @@ def main():
         for user in added:
             # gpasswd, unlike usermod, takes users of directory services too.
             module.run_command(["gpasswd", "--add", user, wanted["group"]], check_rc=True)
+        if added:
+            module.warn("%s: log in again for the group %s to take effect" % (", ".join(added), wanted["group"]))
     module.exit_json(
         changed=bool(changes),
         changes=changes,

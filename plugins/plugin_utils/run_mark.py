@@ -33,6 +33,12 @@ def mark(run: str, pid: int, account: str, machine: str) -> dict[str, Any]:
     }
 
 
+def answer(output: str) -> list[str]:
+    """Return the lines of lock.sh's answer, without what a login shell said before it."""
+    lines = output.splitlines()
+    return lines[lines.index("gpuprov-lock") + 1 :] if "gpuprov-lock" in lines else lines
+
+
 def read(text: str) -> dict[str, Any]:
     """Return the mark in a text; one of somebody unknown where it is none."""
     try:

@@ -100,6 +100,23 @@ def test_a_changed_mirror_is_reloaded_and_running_containers_run_on(gpuprov: Gpu
     host.run("docker rm -f job")
 
 
+def test_a_reader_never_finds_half_a_daemon_json_and_the_last_backups_stay(gpuprov: Gpuprov, lab: Lab) -> None:
+    host = lab.host("debian12")
+    assert gpuprov("provision", "-l", "debian12").status == 0
+    reader = (
+        "import json, time\n"
+        f"while True:\n    json.load(open('{CONFIG}'))\n    print('.', end='', flush=True)\n    time.sleep(0.0005)\n"
+    )
+    host.run("cat > /tmp/reader.py; systemd-run -q --unit reader python3 /tmp/reader.py", input=reader)
+    for number in range(4):
+        mirrors = json.dumps({"docker_daemon_registry_mirrors": [lab.mirror, f"http://m{number}.invalid"]})
+        answer = gpuprov("provision", "-l", "debian12", "-e", mirrors, "-e", "docker_daemon_backups=2")
+        assert answer.status == 0, answer.text
+    assert host.run("systemctl is-active reader; systemctl stop reader").stdout.startswith("active")
+    assert len(host.run(f"ls {CONFIG}.gpuprov-*").stdout.split()) == 2
+    assert host.run("ls -A /etc/docker | grep -v '^daemon.json' | grep -v key.json", check=False).stdout == ""
+
+
 def test_upgrade_and_downgrade_go_where_they_are_told_and_the_hold_is_in_force_between(
     gpuprov: Gpuprov, lab: Lab
 ) -> None:

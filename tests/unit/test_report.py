@@ -189,6 +189,14 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     assert "s3cr3t" not in json.dumps(document)
 
 
+def test_a_plan_names_who_holds_apt_on_a_host_that_is_to_change() -> None:
+    found = facts()
+    found["apt"]["lock_holder"] = "unattended-upgr (process 812)"
+    text = report.plan_text([Host("a", found, wanted(change())), Host("b", found, wanted())], 1)
+    assert "1 change, apt held by unattended-upgr (process 812)" in text
+    assert "b  up to date" in text
+
+
 def test_a_plan_says_what_changes_how_disruptive_it_is_and_counts() -> None:
     both = wanted(change(to="5:29", **{"from": "5:28"}), change("alice", disruption="restart"), running=[{}, {}])
     (busy, idle, gone, broken) = (

@@ -26,6 +26,10 @@ def of(process: int, **more: Any) -> dict[str, Any]:
     return {**run_mark.mark("run-1", process, "alice", "ci-3"), **more}
 
 
+def test_what_a_login_shell_says_is_no_part_of_the_answer() -> None:
+    assert run_mark.answer("WELCOME\r\nbeware\r\ngpuprov-lock\r\nheld\r\ngone\r\n{}\r\n") == ["held", "gone", "{}"]
+
+
 def test_the_mark_of_a_living_run_of_this_machine_stands_whatever_became_of_its_connection(alive: int) -> None:
     assert not run_mark.is_stale(of(alive), session_open=False)
 

@@ -2,8 +2,9 @@
 # Keeps the mark of the run that is at work on this host, in /run, which a reboot empties.
 # $1: claim | release   $2: this run   $3: a run whose mark may be replaced, or nothing
 # $4: what others are to know of this run, in one line
-# Prints one word, claimed, released or held; after held two lines more: whether the ssh session
-# of the run that holds the mark is open or gone, and what is to be known of it.
+# Prints gpuprov-lock, for a login shell may say something of its own before, then a line of one word:
+# claimed, released or held; after held two lines more: whether the ssh session of the run that
+# holds the mark is open or gone, and what is to be known of it.
 set -eu
 LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
@@ -50,6 +51,7 @@ if [ -s "$mark" ]; then
 	} <"$mark" || true
 fi
 
+echo gpuprov-lock
 if [ "$1" = release ]; then
 	[ "$holder" != "$2" ] || rm -f "$mark"
 	echo released

@@ -33,8 +33,10 @@ image=$1 gpu=$2 seconds=$3
 
 output=$(bounded docker run --rm "$image")
 status=$?
-# The first words of the image, or the last of docker's complaints, without the noise of a pull.
-said=$(printf '%s\n' "$output" | grep -v -E '^$|^Unable to find image|: (Pull|Verif|Download|Waiting|Extract)|^(Digest|Status):')
+# The first words of the image, or the last of docker's complaints, without the noise of a pull and
+# the advice to read the manual.
+said=$(printf '%s\n' "$output" | grep -v -E \
+	"^\$|^Unable to find image|: (Pull|Verif|Download|Waiting|Extract)|^(Digest|Status):|^(See|Run) 'docker run --help'")
 if [ $status -eq 0 ]; then
 	report "container runs" 0 "$(printf '%s\n' "$said" | sed -n 1p)"
 else

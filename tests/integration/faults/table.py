@@ -20,12 +20,14 @@ from tests.integration.v1 import start_v1_plugin, stop_v1_plugin
 from tests.lab.repositories import RELEASES
 
 BOOKWORM = next(release for release in RELEASES if release.codename == "bookworm")
-# What makes work for a run: another engine, another mirror, a key that needs a restart.
+# What makes work for a run: another engine, another plugin, another mirror, a key that needs a restart.
 OLDER = ("-e", f"docker_ce_version={BOOKWORM.engine[0]}")
+# The same for apt, under a container that runs: no package that restarts dockerd.
+PLUGIN = ("-e", f"docker_ce_compose_version={BOOKWORM.compose[0]}")
 MIRRORS = ("-e", json.dumps({"docker_daemon_registry_mirrors": ["MIRROR", "http://second.invalid"]}))
 RESTART = ("-e", json.dumps({"docker_daemon_options": {"log-driver": "local"}}))
 ALWAYS = ("-e", "docker_daemon_restart=always")
-THROUGH_PROXY = ("-e", "docker_ce_repo_url=PROXY/docker/linux", *OLDER)
+THROUGH_PROXY = ("-e", "docker_ce_repo_url=PROXY/docker/linux", *PLUGIN)
 
 APT = "pgrep -x apt-get >/dev/null"
 # The brackets keep the shell that looks from finding itself.
@@ -67,6 +69,12 @@ SMALL_VAR = "mkdir -p /small; mount -t tmpfs -o {} tmpfs /small; cp -ax /var/. /
 BIG_VAR = "umount -l /var; umount -l /small"
 
 
+# The proof takes long enough to be met in its midst.
+SLOW_DOCKER = (
+    "printf '#!/bin/sh\\nsleep 3\\nexec /usr/bin/docker \"$@\"\\n' > /usr/local/sbin/docker; "
+    "chmod +x /usr/local/sbin/docker"
+)
+FAST_DOCKER = "rm /usr/local/sbin/docker"
 SUDO = "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin"
 
 
@@ -74,7 +82,7 @@ def with_v1_volumes(scene: Scene) -> None:
     """A container that uses a volume of nvidia-docker v1."""
     start_v1_plugin(scene.host)
     volume = "--volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia"
-    scene.host.run(f"docker run -q -d --name old {volume} busybox sleep 900")
+    scene.host.run(f"docker run -d --name old {volume} busybox sleep 900")
 
 
 class Fault(NamedTuple):
@@ -128,7 +136,8 @@ FAULTS: dict[str, Fault] = {
         words=MIRRORS, act=killed(CONFIGURING), container=True,
     ),
     "controller killed while verifying": Fault(
-        "kill -9 while containers prove the result", -9, "", words=MIRRORS, act=killed(VERIFYING), container=True,
+        "kill -9 while containers prove the result", -9, "", SLOW_DOCKER, FAST_DOCKER,
+        words=MIRRORS, act=killed(VERIFYING), container=True,
     ),
     "reboot in mid-run": Fault(
         "the host switched off and on while dpkg unpacks", 4, "unreachable at: ",
@@ -144,14 +153,17 @@ FAULTS: dict[str, Fault] = {
     ),
     "SIGTERM": Fault(
         "SIGTERM while containers prove the result", 130, "finishing the tasks in flight(.|\n)*Interrupted",
+        SLOW_DOCKER, FAST_DOCKER,
         words=MIRRORS, act=signalled(signal.SIGTERM, 1, VERIFYING), unsaid="Traceback|stray process",
     ),
     "two controllers": Fault(
-        "a second run while the first one is in apt", 2,
-        r"has been at this host since .* UTC(.|\n)*first run: status 0", words=OLDER, act=beside_another, dockerd="up",
+        "a second run while the first one waits for dpkg's lock", 2,
+        r"has been at this host since .* UTC(.|\n)*first run: status 0",
+        locked(FRONTEND, 12), UNLOCKED, words=OLDER, act=beside_another, dockerd="up",
     ),
     "two controllers, one waits": Fault(
-        "the same, with --wait", 0, "first run: status 0", words=OLDER, act=waiting_for_another, dockerd="up",
+        "the same, with --wait", 0, "first run: status 0",
+        locked(FRONTEND, 12), UNLOCKED, words=OLDER, act=waiting_for_another, dockerd="up",
     ),
     # ---- apt and dpkg
     "dpkg lock held 20 s": Fault(
@@ -160,12 +172,13 @@ FAULTS: dict[str, Fault] = {
     ),
     "dpkg lock held for ever": Fault(
         "the same, and 3 s of patience", 2, r"apt \(process \d+\) has held apt's lock for 3 s",
-        locked(FRONTEND, 600), UNLOCKED, words=("-e", "docker_ce_lock_timeout=3", *OLDER), again=OLDER, container=True,
+        locked(FRONTEND, 600), UNLOCKED,
+        words=("-e", "docker_ce_lock_timeout=3", *PLUGIN), again=PLUGIN, container=True,
     ),
     "unattended upgrade": Fault(
         "a process named unattended-upgr holds the lock", 2, r"unattended-upgr \(process \d+\) has held apt's lock",
         locked(FRONTEND, 600, "unattended-upgr"), UNLOCKED,
-        words=("-e", "docker_ce_lock_timeout=2", *OLDER), again=OLDER, container=True,
+        words=("-e", "docker_ce_lock_timeout=2", *PLUGIN), again=PLUGIN, container=True,
     ),
     "interrupted dpkg": Fault(
         "dpkg --unpack of another docker-ce-cli, not configured", 0, "docker-ce-cli .*half installed",
@@ -190,48 +203,59 @@ FAULTS: dict[str, Fault] = {
         "the repository's port refuses", 2, "apt cannot use|could not be (fetched|installed)|apt could not install",
         "rm -rf /var/lib/apt/lists/*; "
         "iptables -I OUTPUT -p tcp -d SERVER --dport 8000 -j REJECT --reject-with tcp-reset",
-        "iptables -D OUTPUT 1", words=OLDER, container=True,
+        "iptables -D OUTPUT 1", words=PLUGIN, container=True,
     ),
     "repository 404": Fault(
         "the repository's every file is missing", 2, r"apt cannot use http://127\.0\.0\.1:9000\S* .*404",
-        lambda scene: scene.proxy("missing"), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.proxy("missing"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "HTML in place of an index": Fault(
         "a portal's page in place of every index", 2,
         "apt cannot use .*(Clearsigned file isn't valid|NOSPLIT|not signed)",
-        lambda scene: scene.proxy("html"), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.proxy("html"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "corrupted package": Fault(
         "one bit of each package is wrong", 2, "apt could not install the set: .*[Hh]ash [Ss]um mismatch",
-        lambda scene: scene.proxy("corrupted"), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.proxy("corrupted"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "download cut off": Fault(
         "each package ends in its middle", 2, "apt could not install the set: ",
-        lambda scene: scene.proxy("cut_off"), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.proxy("cut_off"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "hash mismatch": Fault(
         "the index is not the one that Release names", 2, "apt cannot use .*([Hh]ash [Ss]um mismatch|unexpected size)",
-        lambda scene: scene.proxy("mismatch"), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.proxy("mismatch"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "unsigned repository": Fault(
-        "no InRelease and no Release.gpg", 2, "apt cannot use .*not signed",
-        lambda scene: scene.proxy("unsigned"), words=THROUGH_PROXY, again=OLDER, container=True,
+        "no InRelease and no Release.gpg", 2, "apt cannot use .*(not|no longer) signed",
+        lambda scene: scene.proxy("unsigned"), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "wrong signing key": Fault(
         "InRelease signed by another key", 2, "apt cannot use .*(NO_PUBKEY|not signed|couldn't be verified)",
-        lambda scene: scene.release(-1, 9, own_key=False), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.release(-1, 9, own_key=False), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "expired Release": Fault(
         "Valid-Until was yesterday", 2, "apt cannot use .*expired",
-        lambda scene: scene.release(-9, -1), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.release(-9, -1), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "clock a year off": Fault(
         "as apt sees it: a Release of a year ahead", 2, "apt cannot use .*not valid yet",
-        lambda scene: scene.release(365, 400), words=THROUGH_PROXY, again=OLDER, container=True,
+        lambda scene: scene.release(365, 400), words=THROUGH_PROXY, again=PLUGIN, container=True,
+    ),
+    "redirect to HTTP": Fault(
+        "a repository of HTTPS that sends apt to HTTP", 2, "apt cannot use https://localhost:9000.*[Rr]edirection from",
+        Scene.redirect_to_http, words=("-e", "docker_ce_repo_url=https://localhost:9000/docker/linux", *PLUGIN),
+        again=PLUGIN, container=True,
+    ),
+    "key redirected to HTTP": Fault(
+        "the same where the key comes from, on a fresh host", 2, "redirects to http://.*: refusing the key",
+        Scene.redirect_to_http, words=("-e", "docker_ce_repo_url=https://localhost:9000/docker/linux"), again=(),
+        pristine=True, dockerd="any",
     ),
     "DNS fails": Fault(
         "a repository by a name that does not resolve", 2, "apt cannot use .*(resolv|Resolv|lookup)",
-        words=("-e", "docker_ce_repo_url=http://repository.invalid/docker/linux", *OLDER), again=OLDER, container=True,
+        words=("-e", "docker_ce_repo_url=http://repository.invalid/docker/linux", *PLUGIN), again=PLUGIN,
+        container=True,
     ),
     "conflicting Signed-By": Fault(
         "another entry of the repository with another keyring", 0, "apt source docker",
@@ -240,7 +264,7 @@ FAULTS: dict[str, Fault] = {
     ),
     # ---- space and file systems
     "/var full": Fault(
-        "a full tmpfs over /var of a fresh host", 2, r"/var has \d+ MiB free; 1024 are needed",
+        "a full tmpfs over /var of a fresh host", 2, r"/var has \d+ MiB free; 1024 MiB are needed",
         SMALL_VAR.format("size=400m"), BIG_VAR, pristine=True, dockerd="any",
     ),
     "inodes exhausted": Fault(
@@ -249,13 +273,13 @@ FAULTS: dict[str, Fault] = {
         "seq 40000 | xargs touch 2>/dev/null; true", BIG_VAR, pristine=True, dockerd="any",
     ),
     "/boot full": Fault(
-        "a tmpfs of 4 MiB over /boot", 2, r"/boot has \d MiB free; 8 are needed",
-        "mount -t tmpfs -o size=4m tmpfs /boot", "umount /boot", words=OLDER, container=True,
+        "a tmpfs of 4 MiB over /boot", 2, r"/boot has \d MiB free; 8 MiB are needed",
+        "mount -t tmpfs -o size=4m tmpfs /boot", "umount /boot", words=PLUGIN, container=True,
     ),
     "disk full in mid-download": Fault(
         "a tmpfs of 1 MiB over apt's archives", 2, "apt could not install the set: .*(space|No space)",
         "apt-get clean; mount -t tmpfs -o size=1m tmpfs /var/cache/apt/archives; mkdir /var/cache/apt/archives/partial",
-        "umount -l /var/cache/apt/archives", words=OLDER, container=True,
+        "umount -l /var/cache/apt/archives", words=OLDER,
     ),
     "/etc read-only": Fault(
         "/etc mounted read-only", 2, "daemon.json could not be written: .*Read-only",
@@ -301,7 +325,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "a key that dockerd does not know": Fault(
         "docker_daemon_options with a slip of the pen", 2, "no such key in daemon.json: regsitry-mirrors",
-        words=("-e", json.dumps({"docker_daemon_options": {"regsitry-mirrors": []}})), again=MIRRORS, container=True,
+        words=("-e", json.dumps({"docker_daemon_options": {"regsitry-mirrors": []}})), again=MIRRORS,
     ),
     "dockerd refuses the configuration": Fault(
         "a storage driver that there is not", 2,
@@ -341,10 +365,11 @@ FAULTS: dict[str, Fault] = {
         words=OLDER, container=True, dockerd="up",
     ),
     "docker.io with containers running": Fault(
-        "a package named docker.io under a running container", 2, "a restart of dockerd is needed .*docker.io .*job",
-        "mkdir -p /tmp/io/DEBIAN; printf 'Package: docker.io\\nVersion: 0.1\\nArchitecture: all\\nMaintainer: lab\\n"
-        "Description: empty\\n' > /tmp/io/DEBIAN/control; dpkg-deb -b /tmp/io /tmp/io.deb >/dev/null; "
-        "dpkg --force-depends,breaks,conflicts -i /tmp/io.deb", again=ALWAYS, container=True,
+        "Debian's docker.io on a fresh host, with a running container", 2,
+        "a restart of dockerd is needed .*docker.io .*job",
+        f"""mkdir -p /etc/docker; echo '{{"registry-mirrors": ["MIRROR"]}}' > {CONFIG}; apt-get -qq update; """
+        "DEBIAN_FRONTEND=noninteractive apt-get -qq -y install docker.io >/dev/null 2>&1; "
+        "docker run -d --name job busybox sleep 3600", again=ALWAYS, pristine=True,
     ),
     "docker as a snap": Fault(
         "/snap/bin/docker", 2, "docker is installed as a snap", "mkdir -p /snap/bin; touch /snap/bin/docker",
