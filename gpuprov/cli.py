@@ -35,6 +35,11 @@ PLAN_HELP = (
     "1 gpuprov could not run; 130 interrupted."
 )
 
+DOCTOR_HELP = (
+    "Exit status: 0 all hosts healthy (info alone is no ailment); 2 something to cure, or a host failed; "
+    "4 a host was unreachable, and nothing to cure on the others; 1 gpuprov could not run; 130 interrupted."
+)
+
 Inventory = Annotated[
     str, typer.Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
 ]
@@ -159,6 +164,14 @@ def verify(options: Options, as_json: Json = False) -> None:
     _run("verify", "verify.yml", options, as_json)
 
 
+@app.command(epilog=DOCTOR_HELP)
+@_takes_options
+def doctor(options: Options, as_json: Json = False) -> None:
+    """Read the hosts and say what is wrong, why it matters, and what cures it. Touches nothing."""
+    options.variables["gpuprov_quiet"] = True
+    _run("doctor", "doctor.yml", options, as_json)
+
+
 @app.command(epilog=STATUS_HELP)
 @_takes_options
 def uninstall(
@@ -270,7 +283,9 @@ def _ending(command: str, status: int, hosts: list[report.Host], seconds: float,
     text = ""
     if command == "plan" or (command == "provision" and not planned):
         text += report.plan_text(hosts, seconds)
-    if command != "plan":
+    if command == "doctor":
+        text += report.findings_text(hosts, seconds)
+    elif command != "plan":
         text += report.table_text(report.result_rows(hosts, check, interrupted=status == 130))
     if command == "provision" and not check:
         text += report.notes_text(hosts)
@@ -307,12 +322,14 @@ def _show_diff(say: Callable[[str], None], data: dict[str, Any]) -> None:
 
 
 def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int:
-    """Return gpuprov's exit status: see STATUS_HELP and PLAN_HELP."""
+    """Return gpuprov's exit status: see STATUS_HELP, PLAN_HELP and DOCTOR_HELP."""
     if outcome.status == "canceled":
         return 130
     if not hosts:
         return 1
     if any(host.error and not host.unreachable for host in hosts):
+        return 2
+    if command == "doctor" and any(report.ailments(host) for host in hosts):
         return 2
     if any(host.unreachable for host in hosts):
         return 4

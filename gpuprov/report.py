@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,7 @@ class Host:
     facts: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
     verify: dict[str, Any] | None = None
+    findings: list[dict[str, str]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     changed: int = 0
     error: dict[str, str] | None = None
@@ -135,6 +137,8 @@ class Collector:
         facts = result.get("ansible_facts") or {}
         if "gpu_host_probe" in facts:
             host.facts = facts["gpu_host_probe"]
+        if "gpu_host_findings" in facts:
+            host.findings = facts["gpu_host_findings"]
         if "gpu_host_plan" in facts and host.plan is None:
             host.plan = facts["gpu_host_plan"]
         if "gpu_host_verify" in result:
@@ -232,16 +236,22 @@ _LABEL = 40
 
 def plan_text(hosts: list[Host], seconds: float) -> str:
     """Return the plan of all hosts, those of which the same is to be said together, with a count at the end."""
+    said = _together((host, (host_heading(host), *_change_lines(host), *_note_lines(host))) for host in hosts)
+    return f"{said}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
+
+
+def _together(said_of: Iterable[tuple[Host, tuple[str, ...]]]) -> str:
+    """What is said of hosts, line by line, those of which the same is said together."""
     said: dict[tuple[str, ...], list[str]] = {}
-    for host in hosts:
-        said.setdefault((host_heading(host), *_change_lines(host)), []).append(host.name)
+    for host, said_lines in said_of:
+        said.setdefault(said_lines, []).append(host.name)
     labels = {lines: host_ranges(names) for lines, names in said.items()}
     width = max((len(label) for label in labels.values() if len(label) <= _LABEL), default=0)
     text = ""
     for lines, label in labels.items():
         *above, beside = [label] if len(label) <= _LABEL else [*textwrap.wrap(label, 78), ""]
         text += "\n".join([*above, f"{beside:<{width}}  {lines[0]}", *(f"  {line}" for line in lines[1:])]) + "\n"
-    return f"{text}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
+    return text
 
 
 def _change_lines(host: Host) -> list[str]:
@@ -252,6 +262,12 @@ def _change_lines(host: Host) -> list[str]:
         + ("" if change["disruption"] == "none" else f"  ({change['disruption']})")
         for change in changes
     ]
+
+
+def _note_lines(host: Host) -> list[str]:
+    """What is amiss beside the changes, and stands in nothing's way."""
+    notes = [] if host.error else (host.plan or {}).get("notes", [])
+    return [redact(f"! {note['message']}") for note in notes]
 
 
 def host_ranges(names: list[str]) -> str:
@@ -289,6 +305,47 @@ def count_text(hosts: list[Host]) -> str:
     if unreachable:
         parts.append(f"{unreachable} unreachable")
     return ", ".join(parts)
+
+
+# ---- what is wrong
+
+
+def ailments(host: Host) -> list[dict[str, str]]:
+    """Return the findings of a host that are to be cured: all but those that are only worth knowing."""
+    return [finding for finding in host.findings or [] if finding["severity"] != "info"]
+
+
+def findings_text(hosts: list[Host], seconds: float) -> str:
+    """Return what is wrong with all hosts, those that agree together, with a count at the end."""
+    said = _together((host, (_health(host), *_finding_lines(host))) for host in hosts)
+    unreachable = sum(host.unreachable for host in hosts)
+    failed = sum(bool(host.error) and not host.unreachable for host in hosts)
+    ill = sum(not host.error and bool(ailments(host)) for host in hosts)
+    parts = [f"{_count(ill, 'host')} to cure", f"{len(hosts) - ill - failed - unreachable} healthy"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{unreachable} unreachable"] if unreachable else []
+    return f"{said}Doctor: {', '.join(parts)}.  {seconds:.0f} s\n"
+
+
+def _health(host: Host) -> str:
+    if host.error:
+        return host_heading(host)
+    found = [finding["severity"] for finding in host.findings or []]
+    counts = [_count(found.count(word), word) for word in ("error", "warning") if word in found]
+    return ", ".join(counts) or "healthy"
+
+
+def _finding_lines(host: Host) -> list[str]:
+    """Three parts for each finding: message and reason are wrapped, the cure stays a line that can be copied."""
+    lines = []
+    for finding in [] if host.error else host.findings or []:
+        lines += textwrap.wrap(
+            redact(f"{finding['severity']} {finding['name']}: {finding['message']}"), 76, subsequent_indent="  ",
+            break_on_hyphens=False, break_long_words=False,
+        )  # fmt: skip
+        lines += textwrap.wrap(f"why:  {finding['why']}", 76, initial_indent="  ", subsequent_indent="        ")
+        lines.append(redact(f"  cure: {finding['cure']}"))
+    return lines
 
 
 # ---- the end
@@ -401,11 +458,12 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
         "hosts": {
             host.name: redacted(
                 {
-                    "status": _host_status(host, interrupted=status == 130),
+                    "status": _host_status(host, command, interrupted=status == 130),
                     "facts": host.facts,
                     "plan": host.plan,
                     "changes": host.changes,
                     "verify": host.verify,
+                    "findings": host.findings,
                     "error": host.error,
                     "seconds": round(host.seconds, 2),
                 }
@@ -415,9 +473,11 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
     }
 
 
-def _host_status(host: Host, interrupted: bool) -> str:
+def _host_status(host: Host, command: str, interrupted: bool) -> str:
     if host.error:
         return "unreachable" if host.unreachable else "failed"
+    if command == "doctor":
+        return "ill" if ailments(host) else "healthy"
     if interrupted and host.reached and _is_pending(host):
         return "interrupted"
     if host.changes or host.changed:

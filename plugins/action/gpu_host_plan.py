@@ -11,7 +11,13 @@ from ansible import release
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan, probe_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    finding,
+    gpu_findings,
+    host_findings,
+    host_plan,
+    probe_report,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_probe, shared_result
 
 _OPTIONS: dict[Path, dict[str, Any]] = {}
@@ -36,7 +42,10 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ansible_facts with gpu_host_probe and gpu_host_plan; fail with one line for each problem."""
+        """Return ansible_facts with gpu_host_probe, gpu_host_plan and gpu_host_findings.
+
+        Where strict, fail with one line for each problem.
+        """
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = self._task.args
@@ -61,14 +70,20 @@ class ActionModule(ActionBase):
             if python:
                 facts["discovered_interpreter_python"] = python
         variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
-        facts["gpu_host_plan"] = plan = self._plan(found, variables)
+        plan, of_gpu = self._plan(found, variables)
+        facts["gpu_host_plan"] = plan
+        facts["gpu_host_findings"] = finding.ordered(of_gpu + host_findings.findings(found, plan))
         # The proof that an earlier plan of this run asked for is due still, now that its changes are made.
         earlier = (task_vars.get("ansible_facts") or {}).get("gpu_host_plan") or plan
         plan["to_prove"] = max(plan["to_prove"], earlier["to_prove"], key=host_plan.PROOFS.index)
         result["ansible_facts"] = facts
-        if plan["problems"]:
+        cannot = host_plan.cannot_provision(found, plan) if arguments["group_prefix"] else None
+        if plan["problems"] and arguments["strict"]:
             result["failed"] = True
             result["msg"] = "\n".join(problem["message"] for problem in plan["problems"])
+        elif cannot:
+            result["failed"] = True
+            result["msg"] = cannot
         elif arguments["group_prefix"]:
             self._sort(arguments["group_prefix"] + ("pending" if plan["steps"] else "up_to_date"), result)
         return result
@@ -80,7 +95,8 @@ class ActionModule(ActionBase):
         else:
             result["add_group"], result["parent_groups"] = group, ["all"]
 
-    def _plan(self, found: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    def _plan(self, found: dict[str, Any], variables: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Return the plan, and what is wrong with the GPUs."""
         arguments = self._task.args
         roles = arguments["roles"]
         problems = host_plan.host_problems(
@@ -92,7 +108,8 @@ class ActionModule(ActionBase):
             list(variables["__docker_ce_architectures"].values()),
         )
         # The defaults are looked up by release: without one there is nothing to compute.
-        wanted = {}
+        wanted: dict[str, Any] = {}
+        of_gpu: list[dict[str, str]] = []
         if unsupported:
             problems += unsupported
         else:
@@ -106,20 +123,36 @@ class ActionModule(ActionBase):
                 lambda: self._wanted(directory, roles, checked, variables),
             )
             problems += wrong
-        plan: dict[str, Any] = host_plan.plan({} if problems else wanted, found, problems, full=bool(arguments["full"]))
-        return plan
+            if not wrong:
+                of_gpu = gpu_findings.findings(found, wanted["stack"], wanted["driver"])
+        stopping = gpu_findings.stopping(of_gpu)
+        problems += [{"name": host_plan.NO_DRIVER, "message": sentence} for sentence in stopping]
+        notes = [
+            {"name": one["name"], "message": f"{one['message']}; cure: {one['cure']}"}
+            for one in of_gpu
+            if one["severity"] != "info" and not stopping
+        ]
+        plan: dict[str, Any] = host_plan.plan(
+            {} if problems else wanted, found, problems, full=bool(arguments["full"]), notes=notes
+        )
+        return plan, of_gpu
 
     def _wanted(
         self, directory: Path, roles: list[str], checked: list[str], variables: dict[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, str]]]:
-        """Return {role: its __<role>_wanted}, and what is wrong with the roles' options."""
+        """Return {role: its __<role>_wanted} with the stack and the driver wanted, and what is wrong with options."""
         problems = self._resolve(directory, checked, variables)
         if problems:
             return {}, problems
         try:
-            return {role: self._templar.template(variables[f"__{role}_wanted"]) for role in roles}, []
+            wanted = {role: self._templar.template(variables[f"__{role}_wanted"]) for role in roles}
         except AnsibleError as error:
             return {}, [{"name": "variables", "message": f"the variables cannot be read: {error}"}]
+        return {
+            **wanted,
+            "stack": str(variables["nvidia_docker_stack"]),
+            "driver": str(variables["gpu_host_probe_driver"]),
+        }, []
 
     def _resolve(self, roles_directory: Path, roles: list[str], variables: dict[str, Any]) -> list[dict[str, str]]:
         """Put the values of the roles' options into variables, and return what is wrong with them.

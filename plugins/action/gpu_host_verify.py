@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_proof
 
@@ -23,21 +24,24 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         found = task_vars["ansible_facts"]["gpu_host_probe"]
         checks = host_proof.state_checks(found, task_vars["ansible_facts"]["gpu_host_plan"])
+        with_gpu = boolean(arguments["gpu"]) and host_proof.expects_gpu(found)
+        if with_gpu and found["docker"]["info"]:
+            checks.append(host_proof.lasting_check(found))
         if found["docker"]["info"] and arguments["containers"] != "none":
-            gpu = arguments["containers"] == "gpu" and host_proof.expects_gpu(found)
-            script = Path(self._find_needle("files", arguments["script"])).read_text(encoding="utf-8")
             words = [
-                "sh",
-                "-c",
-                script,
+                self._text(arguments["script"]),
                 "gpuprov-verify",
                 arguments["image"],
-                "gpu" if gpu else "no-gpu",
+                "gpu" if with_gpu and arguments["containers"] == "gpu" else "no-gpu",
+                str(int(arguments["timeout"])),
+                arguments["gpu_image"],
+                arguments["cdi_device"],
+                self._text(arguments["program"]),
+                " ".join(python["path"] for python in found["pythons"]),
             ]
-            command = shlex.join([*words, str(int(arguments["timeout"]))])
-            answer = self._low_level_execute_command(command, sudoable=True)
+            answer = self._low_level_execute_command(shlex.join(["sh", "-c", *words]), sudoable=True)
             try:
-                checks += host_proof.container_checks(answer["stdout"], found["gpu"].get("smi") or [])
+                checks += host_proof.container_checks(answer["stdout"], found["gpu"])
             except host_proof.ProofError as error:
                 checks.append({"name": "containers", "ok": False, "detail": str(error)})
         failed = [f"{check['name']}: {check['detail']}" for check in checks if not check["ok"]]
@@ -46,3 +50,6 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] = "\n".join(failed)
         return result
+
+    def _text(self, name: str) -> str:
+        return Path(self._find_needle("files", name)).read_text(encoding="utf-8")

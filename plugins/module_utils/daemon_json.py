@@ -302,8 +302,27 @@ def disruption_of(keys, before=None, after=None):
 
 def _image_store(config):
     """The image store is chosen under features, yet only at start."""
+    return _feature(config, "containerd-snapshotter")
+
+
+def _feature(config, name):
     features = (config or {}).get("features")
-    return features.get("containerd-snapshotter") if isinstance(features, dict) else None
+    return features.get(name) if isinstance(features, dict) else None
+
+
+def cdi_refusal(options, info):
+    """Return why dockerd cannot be given CDI, or None where it can.
+
+    info is its docker info, or None where it does not run. Source: docs.docker.com, "Container Device
+    Interface": since Docker Engine 25.0.
+    """
+    version = (info or {}).get("ServerVersion") or ""
+    if not _feature(options, "cdi") or not re.match(r"^[0-9]+\.", version) or int(version.partition(".")[0]) >= 25:
+        return None
+    return (
+        "dockerd %s knows no CDI devices: 25.0 and newer do. Set nvidia_docker_cdi: false here, or install a newer "
+        "docker-ce" % version
+    )
 
 
 def flags(exec_start):
@@ -394,6 +413,8 @@ def not_in_effect(config, info):
             )
         elif key == "labels":
             good = sorted(info.get("Labels") or []) == sorted(wanted)
+        elif key == "features":
+            good = not (_feature(config, "cdi") and info.get("CDISpecDirs", True) == [])
         elif key in _SHOWN_BY_INFO and _SHOWN_BY_INFO[key] in info:
             good = info[_SHOWN_BY_INFO[key]] == wanted
         else:
@@ -435,6 +456,11 @@ def config_data(found_config):
                 "%s is a symbolic link to %s, outside %s; it was left alone. Set "
                 "docker_daemon_follow_symlink: true to let gpuprov write there" % (path, target, CONFIG_DIRECTORY)
             )
+    return config_bytes(found_config)
+
+
+def config_bytes(found_config):
+    """Return the bytes of the probed or read daemon.json, empty where there is none, wherever it lies."""
     return base64.b64decode(found_config["data"] or "")
 
 
@@ -446,10 +472,8 @@ def decide(wanted, found):
     """
     config = found["config"]
     path = config["path"]
-    if config["kind"] == "symlink" and wanted.get("follow_symlink"):
-        data = base64.b64decode(config["data"] or "")
-    else:
-        data = config_data(config)
+    followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
+    data = config_bytes(config) if followed else config_data(config)
     current = parse(data, path)
     after = merge(current, wanted["options"])
     errors = type_errors(after) + flag_conflicts(after, found["exec_start"])
@@ -462,6 +486,9 @@ def decide(wanted, found):
     changes = []
     for key in keys:
         disruption = disruption_of([key], current, after) if running else "none"
+        # Specifications are looked for from the start on; newer dockerds do so unasked.
+        if running and key == "features" and _feature(current, "cdi") != _feature(after, "cdi"):
+            disruption = worst([disruption, "reload" if info.get("CDISpecDirs") else "restart"])
         changes += _key_changes(key, current, after, disruption)
     mode = wanted.get("mode")
     if mode and config["kind"] != "absent" and int(config["mode"], 8) != int(mode, 8):
@@ -474,7 +501,7 @@ def decide(wanted, found):
                     "docker daemon",
                     "runs without %s" % ", ".join(stale),
                     "daemon.json in effect",
-                    disruption_of(stale),
+                    "restart" if "features" in stale else disruption_of(stale),
                 )
             )
         elif _is_newer_than_daemon(found):

@@ -11,6 +11,7 @@ __metaclass__ = type
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
     dockerrun_files,
+    gpu_containers,
     group_members,
     package_set,
 )
@@ -22,14 +23,17 @@ ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerr
 # What containers can prove: nothing, that the image runs, that one sees the GPU as well.
 PROOFS = ("none", "image", "gpu")
 _V1_VOLUME = "volume of nvidia-docker v1"
+# The problem of a host with a GPU and without its driver.
+NO_DRIVER = "driver"
 
 
-def plan(wanted, found, problems, full=False):
+def plan(wanted, found, problems, full=False, notes=()):
     """Return the plan of one host.
 
     wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those found
-    already, [{name, message}]; full: run every role, whether something is pending or not.
-    Result: {format, changes, steps, joined, to_prove, problems, disruption, running}: steps are
+    already, [{name, message}]; full: run every role, whether something is pending or not; notes:
+    what is amiss and stands in nothing's way, like problems.
+    Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
     [{role, tasks_from}], the task files of roles to run, in order; joined says that nvidia_docker's
     packages go into docker_ce's transaction; to_prove is the most that containers have to prove once
     the changes are made, one of PROOFS.
@@ -43,11 +47,17 @@ def plan(wanted, found, problems, full=False):
             except (
                 daemon_json.DaemonJsonError,
                 dockerrun_files.DockerrunError,
+                gpu_containers.GpuContainersError,
                 group_members.GroupError,
                 package_set.PackageSetError,
             ) as error:
                 problems.append({"name": role, "message": str(error)})
-    pending = [role for role in ROLES if any(change["role"] == role for change in changes)]
+    refusal = daemon_json.cdi_refusal(wanted.get("docker_daemon", {}).get("options") or {}, found["docker"]["info"])
+    if refusal and not any(change["subject"] == "docker-ce" for change in changes):
+        problems.append(_problem("nvidia_docker_cdi", refusal))
+    # What comes after the packages of a role has a step of its own.
+    setup = [change for change in changes if change["subject"] in gpu_containers.SUBJECTS]
+    pending = [role for role in ROLES if any(change["role"] == role and change not in setup for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending
     return {
         "format": FORMAT,
@@ -57,10 +67,12 @@ def plan(wanted, found, problems, full=False):
             joined and not full,
             found,
             any(change["subject"] == _V1_VOLUME for change in changes),
+            _has_toolkit(wanted) and (full or any(_of_the_stack(change) for change in changes)),
         ),
         "joined": joined,
         "to_prove": "gpu" if full else _to_prove(changes),
         "problems": problems,
+        "notes": list(notes),
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
         "running": sorted(container["name"] for container in found["docker"]["running"]),
     }
@@ -78,22 +90,35 @@ def _to_prove(changes):
     return max(proofs, key=PROOFS.index)
 
 
-def _steps(pending, joined, found, v1):
+def _steps(pending, joined, found, v1, setup):
     # Before the engine is touched: a newer one would wait for the plugin of these volumes.
     first = [{"role": "nvidia_docker", "tasks_from": "v1"}] if v1 else []
-    return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)]
+    # With dockerd and the toolkit in place: which of it is needed depends on both.
+    last = [{"role": "nvidia_docker", "tasks_from": "setup"}] if setup else []
+    return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)] + last
+
+
+def _of_the_stack(change):
+    return change["role"] == "nvidia_docker" and change["subject"] != _V1_VOLUME
+
+
+def _has_toolkit(wanted):
+    return "nvidia_docker" in wanted and wanted["nvidia_docker"]["gpu"]["stack"] == "toolkit"
 
 
 def _order(pending, joined, found):
     order = [role for role in pending if not (joined and role == "nvidia_docker")]
-    if "docker_daemon" in order and "docker_ce" in order and not _engine_installed(found):
+    if "docker_daemon" in order and "docker_ce" in order and not engine_installed(found):
         # The daemon starts once, at its installation, and configured already.
         order.remove("docker_daemon")
         order.insert(0, "docker_daemon")
     return order
 
 
-def _engine_installed(found):
+def engine_installed(found):
+    """Return whether there is a docker.service, or a package of dockerd where systemd knows of none."""
+    if found["init"] != "systemd":
+        return bool(found["docker"]["process"]) or package_set.is_present(found["apt"]["packages"].get("docker-ce"))
     load = found["docker"]["service"]["load"]
     if load == "masked":
         # A removed package leaves its service masked, and takes that back when it is installed.
@@ -103,7 +128,7 @@ def _engine_installed(found):
 
 def _decide_docker_ce(wanted, found):
     changes = package_set.decide(wanted, found["apt"], found["architecture"])
-    if _engine_installed(found) and found["init"] == "systemd":
+    if engine_installed(found) and found["init"] == "systemd":
         changes += service_changes(found["docker"]["service"])
     return changes
 
@@ -143,11 +168,13 @@ def _decide_nvidia_docker(wanted, found):
                     "disruption": "none",
                 }
             )
-    return changes
+    return changes + gpu_containers.decide(wanted["gpu"], found)
 
 
 def _decide_docker_daemon(wanted, found):
     docker = dict(found["docker"], clock=found["clock"])
+    if found["init"] != "systemd" and docker["process"]:
+        docker["service"] = dict(docker["service"], active="active")
     return daemon_json.decide(wanted, docker)[0]
 
 
@@ -239,8 +266,19 @@ def _problem(name, message):
     return {"name": name, "message": message}
 
 
+def cannot_provision(found, host_plan):
+    """Return why a plan cannot be carried out on a host, whatever its changes are, or None where it can."""
+    if found["init"] == "systemd" or not host_plan["steps"]:
+        return None
+    return (
+        "this host runs without systemd: dockerd could not be started, enabled at boot or restarted, so nothing was "
+        "touched. Put packages and daemon.json in place by what makes this host or its image; gpuprov plan names "
+        "them, and verify and doctor work here"
+    )
+
+
 def lines(host_plan):
-    """Return a plan as lines for people: one for each change, or that there is none."""
+    """Return a plan as lines for people: one for each change, or that there is none; then what is to be noted."""
     result = []
     for change in host_plan["changes"]:
         if change["from"] is None:
@@ -251,4 +289,4 @@ def lines(host_plan):
             text = "%s -> %s" % (change["from"], change["to"])
         note = "" if change["disruption"] == "none" else "  (%s)" % change["disruption"]
         result.append("%s: %s%s" % (change["subject"], text, note))
-    return result or ["up to date"]
+    return (result or ["up to date"]) + ["note: %(message)s" % note for note in host_plan["notes"]]

@@ -18,7 +18,7 @@ import re
 import tarfile
 import zlib
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files, gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
 
 FORMAT = 1
@@ -77,7 +77,7 @@ def parse_report(text, nonce):
         return _found(single, every, files)
     except ProbeError:
         raise
-    except (IndexError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise ProbeError("the host's answer to the probe is garbled: %s" % error)
 
 
@@ -93,9 +93,12 @@ def _found(single, every, files):
         "pythons": [{"path": fields[0], "version": fields[1]} for fields in every.get("python", [])],
         "init": single.get("init", "other"),
         "system_state": single.get("system_state", ""),
+        "failed_units": [fields[0] for fields in every.get("failed_unit", []) if fields[0]],
+        "reboot_required": single["reboot_required"].split() if "reboot_required" in single else None,
         "clock": _number(single["clock"]),
+        "clock_skew": None,
         "disk": {fields[0]: _space(fields[1]) for fields in every.get("space", [])},
-        "apt": _apt(every, files),
+        "apt": dict(_apt(every, files), interrupted="dpkg_interrupted" in single),
         "docker": _docker(single, every, files),
         "dockerrun": {
             path: dockerrun_files.entry(*[files[path][key] for key in ("data", "mode", "uid", "gid")])
@@ -104,12 +107,7 @@ def _found(single, every, files):
         },
         "groups": _groups(every.get("group", []), [fields[0] for fields in every.get("primary_member", [])]),
         "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
-        "gpu": {
-            "pci": [dict(zip(("slot", "vendor", "device"), fields)) for fields in every.get("pci", [])],
-            "driver_version": _driver(single.get("driver", "")),
-            "devices": [fields[0] for fields in every.get("device", [])],
-            "smi": [fields[0] for fields in every.get("smi", []) if fields[0].startswith("GPU ")],
-        },
+        "gpu": gpu_report.gpu(single, every, files),
     }
 
 
@@ -124,6 +122,8 @@ _INFO = (
     "LiveRestoreEnabled",
     "CgroupDriver",
     "CgroupVersion",
+    "CDISpecDirs",
+    "RuncCommit",
     "SecurityOptions",
     "Containers",
     "Images",
@@ -278,6 +278,7 @@ def _apt(every, files):
             if path.endswith((".gpg", ".asc")) and "keyrings/" in path
         },
         "lock_holder": "%s (process %s)" % (lock[0][1], lock[0][0]) if lock else None,
+        "broken": {fields[0]: fields[1] for fields in every.get("broken", [])},
     }
 
 
@@ -299,23 +300,33 @@ def _docker(single, every, files):
     )
     if path in files:
         config.update(files[path], data=base64.b64encode(files[path]["data"]).decode("ascii"))
+    process = _process(every.get("dockerd", []))
     units = [service.get("FragmentPath") or ""] + (service.get("DropInPaths") or "").split()
     return {
         "config": config,
-        "exec_start": [line for unit in units if unit for line in _exec_start(unit, _text(files, unit))],
+        "exec_start": [line for unit in units if unit for line in _exec_start(unit, _text(files, unit))]
+        + ([{"file": "/proc/%d/cmdline" % process["pid"], "line": process["command"]}] if process else []),
         "service": {
             "load": service.get("LoadState", ""),
             "active": service.get("ActiveState", ""),
+            "sub": service.get("SubState", ""),
             "enabled": service.get("UnitFileState", ""),
             "main_pid": int(service.get("MainPID") or 0),
             "state_changed": _since(service, single),
+            "needs_daemon_reload": service.get("NeedDaemonReload") == "yes",
         },
+        "process": process,
         "info": info,
         "info_error": error,
         "running": running,
         "snap": single.get("snap") == "yes",
         "v1_volumes": [fields[0] for fields in every.get("volume", [])],
     }
+
+
+def _process(rows):
+    """The dockerd that runs without systemd, or None."""
+    return {"pid": _number(rows[0][0]), "command": rows[0][1].strip()} if rows else None
 
 
 def _answers(single, every):
@@ -368,8 +379,3 @@ def _groups(rows, primary_members):
             members = [name for name in parts[3].split(",") if name] + primary_members
             groups[parts[0]] = {"exists": True, "gid": _number(parts[2]), "members": members}
     return groups
-
-
-def _driver(line):
-    match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", line)
-    return match.group(1) if match else None

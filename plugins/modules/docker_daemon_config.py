@@ -414,7 +414,9 @@ def main():
         changes, text = daemon_json.decide(params, found)
     except daemon_json.DaemonJsonError as error:
         module.fail_json(msg=str(error))
-    refusal = daemon_json.restart_refusal(params["restart"], changes, found)
+    refusal = daemon_json.cdi_refusal(params["options"], found["info"]) or daemon_json.restart_refusal(
+        params["restart"], changes, found
+    )
     if refusal:
         module.fail_json(msg=refusal)
 

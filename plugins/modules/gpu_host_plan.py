@@ -12,7 +12,7 @@ description:
     its answer on the controller.
   - Compares, on the controller, what the variables of the roles want with what was found.
   - Fails, before anything is touched, on a host that cannot be provisioned, and on variables that
-    do not fit the roles' argument specifications.
+    do not fit the roles' argument specifications; unless it is only to report.
 author: gpuprov contributors
 options:
   script:
@@ -51,8 +51,13 @@ options:
     description: Name every role as one to run, whether something is pending or not.
     type: bool
     required: true
+  strict:
+    description: Fail on a host that cannot be provisioned; otherwise only report its problems.
+    type: bool
+    default: true
   group_prefix:
     description:
+      - Fails on a host with something pending and no systemd, as nothing can be applied there.
       - Puts the host into the group of this prefix and C(pending) or C(up_to_date), for plays that
         follow. No group where it is empty.
     type: str
@@ -82,9 +87,9 @@ EXAMPLES = r"""
 RETURN = r"""
 ansible_facts:
   description:
-    - C(gpu_host_probe) with what was found and C(gpu_host_plan) with what differs (their shapes are in
-      roles/gpu_host_probe/README.md), the few facts of M(ansible.builtin.setup) that the roles use,
-      and the Python to use on the host.
+    - C(gpu_host_probe) with what was found, C(gpu_host_plan) with what differs and C(gpu_host_findings)
+      with what is wrong (their shapes are in roles/gpu_host_probe/README.md), the few facts of
+      M(ansible.builtin.setup) that the roles use, and the Python to use on the host.
   returned: always
   type: dict
 """

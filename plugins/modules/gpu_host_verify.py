@@ -16,14 +16,30 @@ options:
     description: The script that runs the containers.
     type: path
     required: true
+  program:
+    description: The Python program that looks for the GPUs in a container.
+    type: path
+    required: true
+  gpu_image:
+    description: The image that it runs in; empty makes one of the host's own Python and libraries.
+    type: str
+    default: ""
+  cdi_device:
+    description: The CDI device that a container is to get as well, such as C(nvidia.com/gpu=all).
+    type: str
+    default: ""
   image:
     description: The image to run.
     type: str
     required: true
+  gpu:
+    description: Prove what is promised of GPUs, on a host that has one.
+    type: bool
+    required: true
   containers:
     description: >-
-      What containers are to prove: nothing, that the image runs, or that one sees the GPUs that the
-      host sees as well.
+      What containers are to prove: nothing, that the image runs, or that they have of the GPUs what
+      they ask for as well, and compute right with them.
     type: str
     choices: [none, image, gpu]
     required: true
@@ -41,7 +57,9 @@ EXAMPLES = r"""
 - name: Verify
   gpuprov.gpuprov.gpu_host_verify:
     script: containers.sh
+    program: gpu_check.py
     image: hello-world
+    gpu: true
     containers: gpu
     timeout: 120
 """

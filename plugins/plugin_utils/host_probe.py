@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def probe(action: ActionBase, script: str, users: list[str], keyrings: list[str]
     words = [f"user:{user}" for user in users if isinstance(user, str) and user]
     words += [f"keyring:{path}" for path in keyrings]
     command = ["timeout", str(timeout), "sh", "-c", text, "gpuprov-probe", nonce, *words]
+    asked = int(time.time())
     try:
         answer = action._low_level_execute_command(shlex.join(command), sudoable=True)
     except AnsibleConnectionFailure as error:
@@ -92,6 +94,8 @@ def probe(action: ActionBase, script: str, users: list[str], keyrings: list[str]
         if answer["rc"] == 124:
             raise ProbeFailure(f"the host did not answer to the probe within {timeout} s") from error
         raise ProbeFailure(why_not_root(f"{answer['stdout']}\n{answer['stderr']}") or str(error)) from error
+    # Its clock was read at some time in between.
+    found["clock_skew"] = found["clock"] - min(max(found["clock"], asked), int(time.time()))
     if found["uid"] != 0:
         raise ProbeFailure(
             "the account is not root and did not become root: set ansible_become=true, or log in as root"

@@ -28,6 +28,8 @@ KEEP = 7 * 24 * 3600
 # The lab's name of a kind of host, and the Debian suite under it.
 SUITES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
 DISTROS = (*SUITES, "xenial")
+# Debian 12 again, with sshd in the place of systemd.
+NO_SYSTEMD = "nosystemd"
 
 # What a small server install has, and what the vendors' packages depend on beside each other.
 PACKAGES = """
@@ -35,6 +37,9 @@ PACKAGES = """
     ca-certificates curl adduser init-system-helpers e2fsprogs xz-utils kmod
     libdevmapper1.02.1 libseccomp2 libltdl7 tini
 """
+# What stands in for the driver's libraries, and the version that they are of: gpu-driver's.
+DRIVER_LIBRARIES = ("libcuda", "libnvidia-ml")
+DRIVER_VERSION = "580.159.04"
 # Served to the hosts as their distribution, with all that these depend on.
 DISTRO_PACKAGES = {
     "bullseye": "docker.io containerd runc python3 python3-apt python2.7",
@@ -71,6 +76,7 @@ for home in /root /home/admin /home/alice /home/carol; do
 done
 """
 SYSTEM = """\
+ldconfig
 systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service \
     e2scrub_reap.service
 systemctl enable gpuprov-lab-gpu.service ssh.service
@@ -122,13 +128,15 @@ def source(*names: str) -> str:
 @functools.cache
 def image_key() -> str:
     """The version of the host images."""
-    names = sorted(f"files/{path.name}" for path in FILES.iterdir() if path.suffix != ".c")
+    names = sorted(f"files/{path.name}" for path in FILES.iterdir() if path.suffix not in (".c", ".h"))
     keys = [Path(f"{path}.pub").read_text(encoding="utf-8") for path in (ssh_key(), host_key())]
-    return key(source("images.py", *names, "files/nvidia-smi.c"), *keys)
+    programs = [f"files/{name}" for name in ("gpu.h", "nvidia-smi.c", *(f"{name}.c" for name in DRIVER_LIBRARIES))]
+    return key(source("images.py", *names, *programs), *keys)
 
 
 def image(distro: str) -> str:
     """The name of a host image."""
+    distro = "debian12" if distro == NO_SYSTEMD else distro
     return f"localhost/gpuprov-lab/{distro}:{image_key()}"
 
 
@@ -206,6 +214,17 @@ def compiled(name: str, target: Path) -> None:
     run("gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-o", target, FILES / f"{name}.c")
 
 
+def compiled_library(name: str, directory: Path) -> None:
+    """Compile a library of files/ into one that any glibc loads, and lay it out as the driver's installer does."""
+    target = directory / f"{name}.so.{DRIVER_VERSION}"
+    soname = f"{name}.so.1"
+    run(
+        "gcc", "-shared", "-fPIC", "-Os", "-s", "-Wall", "-Wextra", f"-Wl,-soname,{soname}", "-o", target,
+        FILES / f"{name}.c",
+    )  # fmt: skip
+    (directory / soname).symlink_to(target.name)
+
+
 def _existing_images() -> set[str]:
     answer = run("podman", "images", "--format", "{{.Repository}}:{{.Tag}}").stdout
     return {name for name in answer.split() if name.startswith("localhost/gpuprov-lab/")}
@@ -265,17 +284,22 @@ def _image(distro: str, base: str) -> None:
         root = context / "root"
         for directory in ("ssh/sshd_config.d", "gpuprov-lab", "systemd/system"):
             (root / "etc" / directory).mkdir(parents=True)
+        libraries = root / "usr/lib/x86_64-linux-gnu"
         (root / "usr/bin").mkdir(parents=True)
+        libraries.mkdir(parents=True)
         shutil.copy(host_key(), root / "etc/ssh/ssh_host_ed25519_key")
         shutil.copy(f"{host_key()}.pub", root / "etc/ssh/ssh_host_ed25519_key.pub")
         (root / "etc/ssh/sshd_config.d/lab.conf").write_text("UseDNS no\nMaxStartups 100\n")
         lab = root / "etc/gpuprov-lab"
         shutil.copy(f"{ssh_key()}.pub", lab / "authorized_keys")
         shutil.copy(FILES / "gpu-driver", lab / "gpu")
+        shutil.copy(FILES / "gpu-information", lab / "gpu-information")
         public_key(lab / "distro.gpg", armored=False)
         (lab / "distro.gpg").chmod(0o644)
         shutil.copy(FILES / "gpuprov-lab-gpu.service", root / "etc/systemd/system")
         compiled("nvidia-smi", root / "usr/bin/nvidia-smi")
+        for name in DRIVER_LIBRARIES:
+            compiled_library(name, libraries)
         (context / "xenial").mkdir()
         for name in ("os-release", "lsb-release"):
             shutil.copy(FILES / f"xenial-{name}", context / "xenial" / name)

@@ -36,6 +36,12 @@ HOST_OPTIONS = (
     *["-v", "/var/lib/docker", "-v", "/var/lib/containerd"],
     *LIMITS,
 )
+# What a host without systemd starts: the stand-in GPU, as its unit plugs it in, and sshd.
+NO_SYSTEMD_START = """\
+sed -n 's/^ExecStart=-\\?//p' /etc/systemd/system/gpuprov-lab-gpu.service | sh
+mkdir -p /run/sshd && exec /usr/sbin/sshd -D
+"""
+NO_SYSTEMD_INIT = ("tini", "--", "sh", "-c", NO_SYSTEMD_START)
 # On a host: it was brought up to the end.
 READY = "/run/gpuprov-lab-ready"
 # A host takes about five of the kernel's inotify instances; its default of 128 is not enough.
@@ -249,8 +255,7 @@ class Lab:
             and one["ImageName"] == images.image(host.distro)
             and self._address(one) == host.address
             # Not "running" alone: a test may have left a failed unit, which is its own business.
-            and host.run(f"test -e {READY} && systemctl is-system-running", check=False).stdout
-            in ("running\n", "degraded\n")
+            and host.run(f"test -e {READY} && {_state(host)}", check=False).stdout in ("running\n", "degraded\n")
         )
 
     def _remove(self, containers: Iterable[str], found: dict[str, dict[str, Any]]) -> None:
@@ -275,19 +280,22 @@ class Lab:
         words = (
             "run", "-d", "--pull=never", "--replace", "--name", host.container, "--hostname", host.name,
             "--label", f"{LABEL}={self.network}", "--network", self.network, "--ip", host.address,
-            "--mac-address", _mac(host.address), *HOST_OPTIONS, images.image(host.distro), "/sbin/init",
+            "--mac-address", _mac(host.address), *HOST_OPTIONS,
         )  # fmt: skip
-        podman(*words)
+        if host.distro == images.NO_SYSTEMD:
+            podman(*words, "--systemd=false", images.image(host.distro), *NO_SYSTEMD_INIT)
+            return
+        podman(*words, images.image(host.distro), "/sbin/init")
 
     def _wait(self, host: Host) -> None:
         """Wait for a host's systemd, and give the host its distribution's source."""
-        suite = images.SUITES.get(host.distro, "bullseye")
+        suite = images.SUITES.get(host.distro, "bookworm" if host.distro == images.NO_SYSTEMD else "bullseye")
         source = f"http://{self.server}:{HTTP_PORT}/distro/{suite}"
         line = f"deb [signed-by=/etc/gpuprov-lab/distro.gpg] {source} ./"
         deadline = time.monotonic() + PATIENCE
         while True:
             done = host.run(
-                f"echo '{line}' > /etc/apt/sources.list && systemctl is-system-running --wait",
+                f"echo '{line}' > /etc/apt/sources.list && {_state(host)} --wait",
                 check=False,
             )
             state = done.stdout.strip()
@@ -367,8 +375,8 @@ def parse(spec: str) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for part in spec.split(","):
         distro, _colon, count = part.strip().partition(":")
-        if distro not in images.DISTROS:
-            known = ", ".join(images.DISTROS)
+        if distro not in (*images.DISTROS, images.NO_SYSTEMD):
+            known = ", ".join((*images.DISTROS, images.NO_SYSTEMD))
             raise ValueError(f"no such host: {distro!r}; there are {known}")
         if count and not re.fullmatch("[1-9][0-9]?", count):
             raise ValueError(f"how many hosts is {count!r}? 1 to 99")
@@ -378,6 +386,11 @@ def parse(spec: str) -> list[tuple[str, str, str]]:
     if len({row[0] for row in rows}) < len(rows):
         raise ValueError(f"a host is named twice in {spec!r}; two of a kind are debian12:2")
     return rows
+
+
+def _state(host: Host) -> str:
+    """The command that says whether a host runs."""
+    return "echo running #" if host.distro == images.NO_SYSTEMD else "systemctl is-system-running"
 
 
 def _mac(address: str) -> str:

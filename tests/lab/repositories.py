@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.lab.images import (
     CACHE,
+    FILES,
     SUITES,
     compiled,
     debs,
@@ -93,11 +94,13 @@ RELEASES = (
     ),
 )  # fmt: skip
 TOOLKIT_VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
+# Before its package refreshed CDI specifications by itself.
+OLD_TOOLKIT_VERSION = "1.17.8-1"
 
 
 def directory() -> Path:
     """Where the document root of the lab's web server lies."""
-    made_by = source("repositories.py", "files/nvidia-container-runtime.c")
+    made_by = source("repositories.py", "files/nvidia-container-runtime.c", "files/gpu.h", "files/nvidia-ctk.sh")
     return CACHE / f"www-{key(debs('bookworm').parent.name, made_by)}"
 
 
@@ -364,6 +367,57 @@ NVIDIA_DOCKER2_CONFIG = """\
     }
 }
 """
+# What the package does since 1.18: it enables the units that refresh the specification, and starts them.
+TOOLKIT_POSTINST = """\
+#!/bin/sh
+set -e
+[ "$1" = configure ] || exit 0
+/usr/bin/nvidia-ctk --quiet config --config-file=/etc/nvidia-container-runtime/config.toml --in-place
+[ -e /lib/systemd/system/nvidia-cdi-refresh.path ] && [ -d /run/systemd/system ] || exit 0
+systemctl daemon-reload || true
+systemctl enable --now --quiet nvidia-cdi-refresh.path nvidia-cdi-refresh.service || true
+systemctl start nvidia-cdi-refresh.service || true
+"""
+TOOLKIT_PRERM = """\
+#!/bin/sh
+set -e
+[ "$1" = remove ] && [ -d /run/systemd/system ] || exit 0
+systemctl disable --now --quiet nvidia-cdi-refresh.path nvidia-cdi-refresh.service 2>/dev/null || true
+"""
+# NVIDIA's service looks for the kernel module, too; there is none in the lab.
+REFRESH_UNITS = {
+    "lib/systemd/system/nvidia-cdi-refresh.path": (
+        textwrap.dedent("""\
+            [Unit]
+            Description=Watch for another driver or toolkit (stand-in)
+
+            [Path]
+            PathChanged=/lib/modules/%v/modules.dep
+            PathChanged=/usr/bin/nvidia-ctk
+
+            [Install]
+            WantedBy=multi-user.target
+            """),
+        0o644,
+    ),
+    "lib/systemd/system/nvidia-cdi-refresh.service": (
+        textwrap.dedent("""\
+            [Unit]
+            Description=Refresh the CDI specification (stand-in)
+            ConditionPathExists=/usr/bin/nvidia-smi
+            ConditionPathExists=/dev/nvidia0
+
+            [Service]
+            Type=oneshot
+            Environment=NVIDIA_CTK_CDI_OUTPUT_FILE_PATH=/var/run/cdi/nvidia.yaml
+            ExecStart=/usr/bin/nvidia-ctk cdi generate
+
+            [Install]
+            WantedBy=multi-user.target
+            """),
+        0o644,
+    ),
+}
 
 
 def _toolkit_packages(runtime: Path) -> list[Package]:
@@ -373,14 +427,19 @@ def _toolkit_packages(runtime: Path) -> list[Package]:
         "Replaces": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
     }
     packages = []
-    for version in TOOLKIT_VERSIONS:
+    ctk = {"usr/bin/nvidia-ctk": ((FILES / "nvidia-ctk.sh").read_text(encoding="utf-8"), 0o755)}
+    for version in (OLD_TOOLKIT_VERSION, *TOOLKIT_VERSIONS):
         tools = f"libnvidia-container-tools (>= {version}), libnvidia-container-tools (<< 2.0.0)"
         packages += [
             Package(
                 "nvidia-container-toolkit", version,
                 f"nvidia-container-toolkit-base (= {version}), {tools}", older, files=HOOK,
             ),
-            Package("nvidia-container-toolkit-base", version, "libc6", older, tree=runtime),
+            Package(
+                "nvidia-container-toolkit-base", version, "libc6", older, tree=runtime,
+                files=ctk if version == OLD_TOOLKIT_VERSION else {**ctk, **REFRESH_UNITS},
+                scripts={"postinst": TOOLKIT_POSTINST, "prerm": TOOLKIT_PRERM},
+            ),
             Package(
                 "libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})",
                 files=CLI,

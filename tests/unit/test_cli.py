@@ -132,7 +132,7 @@ def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: 
 # ---- Good usage -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["plan", "provision", "verify", "uninstall"])
+@pytest.mark.parametrize("command", ["plan", "provision", "verify", "doctor", "uninstall"])
 def test_help_names_every_option_and_every_exit_status(command: str) -> None:
     help = CliRunner().invoke(cli.app, [command, "--help"])
     options = {
@@ -165,6 +165,7 @@ def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
         (["provision", "-l", "x", "-f", "9", "-u", "me", "-vvv"], "provision.yml",
          {"limit": "x", "forks": 9, "user": "me", "verbosity": 3}),
         (["verify", "-e", "a=1", "-e", "@f"], "verify.yml", {"extra_vars": ["a=1", "@f"], "inventory": "a,b"}),
+        (["doctor"], "doctor.yml", {"variables": {"gpuprov_quiet": True}, "check": False}),
         (["uninstall", "--yes"], "uninstall.yml", {"variables": {}}),
         (["uninstall", "-C", "--purge-data"], "uninstall.yml", {"variables": {"docker_ce_uninstall_data": True}}),
     ],

@@ -24,7 +24,8 @@ ALL = ["docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun
 
 def package_set(role: str, *names: str) -> dict[str, Any]:
     packages = [{"name": name, "version": VERSIONS[name]} for name in names]
-    return {"role": role, "hold": True, "remove": [], "packages": packages, "source": None}
+    gpu = {"stack": "toolkit", "version": VERSIONS[TOOLKIT], "cdi": False, "mode": ""}
+    return {"role": role, "hold": True, "remove": [], "packages": packages, "source": None, "gpu": gpu}
 
 
 def wanted(**roles: Any) -> dict[str, Any]:
@@ -63,10 +64,20 @@ def right() -> dict[str, Any]:
             "running": [],
             "v1_volumes": [],
             "snap": False,
+            "process": {},
         },
         "dockerrun": {LAUNCHER: {"sha256": "5ca1", "mode": "0755", "uid": 0, "gid": 0, "ours": True}},
         "groups": {"docker": {"exists": True, "members": ["alice"]}},
         "users": {"alice": True, "bob": True},
+        "gpu": {
+            "toolkit": {"mode": "auto", "no_cgroups": None},
+            "nodes": [],
+            "kept": [],
+            "cdi": [],
+            "gpus": None,
+            "mig_devices": [],
+            "driver_version": None,
+        },
     }
 
 
@@ -114,7 +125,14 @@ def roles_of(result: dict[str, Any]) -> list[str]:
 
 
 def test_a_host_that_is_right_has_nothing_to_run() -> None:
-    nothing: dict[str, Any] = {"changes": [], "steps": [], "problems": [], "running": [], "to_prove": "none"}
+    nothing: dict[str, Any] = {
+        "changes": [],
+        "steps": [],
+        "problems": [],
+        "notes": [],
+        "running": [],
+        "to_prove": "none",
+    }
     assert plan(right()) == {**nothing, "format": 1, "joined": False, "disruption": "none"}
     assert host_plan.lines(plan(right())) == ["up to date"]
 
@@ -201,7 +219,24 @@ def test_containers_prove_what_the_changes_could_have_broken(found: dict[str, An
 
 
 def test_without_systemd_nobody_looks_for_its_service() -> None:
-    assert plan(drifted(init="other", docker__service={"active": "", "enabled": ""}))["steps"] == []
+    by_hand = drifted(init="other", docker__service={"active": "", "enabled": ""}, docker__process={"pid": 9})
+    assert plan(by_hand)["steps"] == []
+    assert host_plan.cannot_provision(by_hand, plan(by_hand)) is None
+
+
+def test_without_systemd_a_running_dockerd_is_one_that_would_have_to_restart() -> None:
+    by_hand = drifted(
+        init="other", docker__service={"active": ""}, docker__process={"pid": 9}, docker__config=config({})
+    )
+    changes = plan(by_hand)["changes"]
+    assert [change["disruption"] for change in changes] == ["reload", "reload"]
+
+
+@pytest.mark.parametrize(("init", "refused"), [("systemd", False), ("other", True)])
+def test_what_is_pending_is_refused_on_a_host_without_systemd(init: str, refused: bool) -> None:
+    host = {**pristine(), "init": init}
+    said = host_plan.cannot_provision(host, plan(host))
+    assert ("without systemd" in (said or "")) is refused
 
 
 def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:

@@ -72,9 +72,11 @@ BOOKWORM = answer(
     ("user", "carol", "yes"),
     ("primary_member", "carol"),
     ("user", "zoë", "no"),
-    ("pci", "0000:01:00.0", "10de", "2330"),
+    ("pci_bus", "yes"),
+    ("pci", "0000:01:00.0", "10de", "2330", "nvidia"),
     ("driver", "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build  (x)"),
-    ("device", "/dev/nvidia0"),
+    ("device", "/dev/nvidia0", "195:0", "linked"),
+    ("device", "/dev/nvidiactl", "195:255", "unlinked"),
     ("service", "LoadState=loaded"),
     ("service", "ActiveState=active"),
     ("service", "UnitFileState=enabled"),
@@ -105,6 +107,14 @@ BOOKWORM = answer(
     ("smi", "GPU 0: NVIDIA H100 (UUID: GPU-1)"),
     ("smi", "a warning"),
 )
+NO_GPU: dict[str, Any] = {
+    **dict.fromkeys(("pci_bus", "persistenced"), False),
+    "kept": [],
+    **{name: [] for name in ("pci", "gpus", "mig_devices", "libraries", "devices", "nodes", "smi", "cdi")},
+    **dict.fromkeys(("driver_version", "module_file", "secure_boot", "smi_path", "toolkit")),
+    "modules": {},
+    "smi_error": "",
+}
 XENIAL = answer(
     ("machine", "x86_64"),
     ("init", "other"),
@@ -137,19 +147,33 @@ def test_a_debian_12_with_docker_is_read() -> None:
     assert host["groups"] == {"docker": {"exists": True, "gid": 996, "members": ["alice", "bob", "carol"]}}
     assert host["users"] == {"alice": True, "carol": True, "zoë": False}
     assert host["gpu"] == {
-        "pci": [{"slot": "0000:01:00.0", "vendor": "10de", "device": "2330"}],
+        **NO_GPU,
+        "pci_bus": True,
+        "pci": [{"slot": "0000:01:00.0", "vendor": "10de", "device": "2330", "driver": "nvidia", "name": ""}],
+        "gpus": [
+            {"slot": "", "minor": 0, "uuid": "GPU-1", "model": "NVIDIA H100", "persistence": None, "mig": None,
+             "mig_pending": None}
+        ],
         "driver_version": "550.54.14",
         "devices": ["/dev/nvidia0"],
+        "nodes": [
+            {"path": "/dev/nvidia0", "number": "195:0", "linked": True},
+            {"path": "/dev/nvidiactl", "number": "195:255", "linked": False},
+        ],
         "smi": ["GPU 0: NVIDIA H100 (UUID: GPU-1)"],
-    }
+        "smi_path": "/usr/bin/nvidia-smi",
+        "smi_error": "a warning",
+    }  # fmt: skip
     docker, data = host["docker"], base64.b64encode('{"é": 1}'.encode()).decode()
     assert docker["config"] == {**file, "path": DAEMON_JSON, "kind": "symlink", "target": "site.json", "data": data}
     assert docker["service"] == {
         "load": "loaded",
         "active": "active",
+        "sub": "",
         "enabled": "enabled",
         "main_pid": 901,
         "state_changed": 1700000420,
+        "needs_daemon_reload": False,
     }
     assert docker["exec_start"] == [
         {"file": UNIT, "line": "/usr/bin/dockerd -H fd://    --debug"},
@@ -180,14 +204,23 @@ def test_a_bare_ubuntu_16_04_is_read() -> None:
             "data": "",
         },
         "exec_start": [],
-        "service": {"load": "", "active": "", "enabled": "", "main_pid": 0, "state_changed": None},
+        "service": {
+            "load": "",
+            "active": "",
+            "sub": "",
+            "enabled": "",
+            "main_pid": 0,
+            "state_changed": None,
+            "needs_daemon_reload": False,
+        },
+        "process": None,
         "info": None,
         "info_error": "",
         "running": [],
         "snap": False,
         "v1_volumes": [],
     }
-    assert host["gpu"] == {"pci": [], "driver_version": None, "devices": [], "smi": []}
+    assert host["gpu"] == NO_GPU
     assert probe_report.choose_python(host["pythons"], "2.16.14") == "/usr/bin/python2.7"
     assert probe_report.choose_python(host["pythons"], "2.17.0") is None
 
@@ -236,6 +269,10 @@ def test_an_answer_that_is_cut_off_anywhere_is_refused() -> None:
         ("lock", "1"),
         ("volume",),
         ("service", "MainPID=x"),
+        ("dockerd", "x", "dockerd"),
+        ("library", "/usr/lib/libc.so.6", "loader"),
+        ("gpu", "0000:01:00.0"),
+        ("broken", "a"),
     ],
 )
 def test_a_record_that_makes_no_sense_is_refused(record: tuple[str, ...]) -> None:

@@ -180,13 +180,78 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
         "format": 1, "command": "provision", "status": 2, "seconds": 41.26, "hosts": ["a", "b"],
     }  # fmt: skip
     a, b = document["hosts"].values()
-    assert list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "error", "seconds"]
+    assert list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "findings", "error", "seconds"]
     assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
     assert a["facts"] == facts()
     assert (a["plan"]["changes"], a["changes"][0]["to"]) == ([change()], "http://***@proxy.test:3128")
     assert a["error"] == {"task": "Install", "message": "at http://***@proxy.test:3128", "hint": AGAIN}
     assert a["seconds"] == 1.23
     assert "s3cr3t" not in json.dumps(document)
+
+
+FINDINGS = {
+    severity: {
+        "severity": severity,
+        "name": f"a-{severity}",
+        "message": "seen " * 30,
+        "why": "why",
+        "cure": "cure " * 30,
+    }
+    for severity in ("error", "warning", "info")
+}
+
+
+def examined(host: str, *severities: str) -> dict[str, Any]:
+    found = [FINDINGS[severity] for severity in severities]
+    return event("on_ok", host, res={"ansible_facts": {"gpu_host_plan": wanted(), "gpu_host_findings": found}})
+
+
+def test_hosts_with_the_same_ailments_are_shown_together_and_a_cure_stays_one_line() -> None:
+    text = report.findings_text(
+        collected(
+            examined("gpu1", "error", "warning", "warning"),
+            examined("gpu2", "error", "warning", "warning"),
+            examined("gpu3", "info"),
+            examined("gpu4"),
+            event("on_unreachable", "gpu5", res={"msg": REFUSED}),
+        ),
+        2.4,
+    )
+    assert [line for line in text.splitlines() if line.startswith("gpu")] == [
+        "gpu[1:2]  1 error, 2 warnings",
+        "gpu3      healthy",
+        "gpu4      healthy",
+        "gpu5      unreachable: connection refused by 10.0.0.3 port 22",
+    ]
+    assert text.splitlines()[-1] == "Doctor: 2 hosts to cure, 2 healthy, 1 unreachable.  2 s"
+    cures = [line for line in text.splitlines() if line.startswith("    cure: ")]
+    assert [line.strip() for line in cures] == [f"cure: {'cure ' * 30}".strip()] * 4
+    assert max(len(line) for line in text.splitlines() if line not in cures) <= 80
+
+
+@pytest.mark.parametrize(
+    ("events", "status", "words"),
+    [
+        ([examined("a")], 0, ["healthy"]),
+        ([examined("a", "info")], 0, ["healthy"]),
+        ([examined("a", "warning")], 2, ["ill"]),
+        ([examined("a", "info"), examined("b", "error")], 2, ["healthy", "ill"]),
+        ([examined("a"), event("on_unreachable", "b", res={"msg": REFUSED})], 4, ["healthy", "unreachable"]),
+        ([examined("a", "error"), event("on_unreachable", "b", res={"msg": REFUSED})], 2, ["ill", "unreachable"]),
+        ([examined("a"), failed("b", msg="no")], 2, ["healthy", "failed"]),
+    ],
+)
+def test_what_is_to_cure_ends_with_2_and_info_alone_with_0(events: list[Any], status: int, words: list[str]) -> None:
+    hosts = collected(*events)
+    assert exit_status("doctor", Outcome("successful", {}, []), hosts) == status
+    document = report.document("doctor", status, hosts, 1)
+    assert [host["status"] for host in document["hosts"].values()] == words
+
+
+def test_a_plan_notes_what_is_amiss_and_stands_in_nothing_s_way() -> None:
+    noted = wanted(notes=[{"name": "no-gpu", "message": f"no GPU at {SECRET_URL}"}])
+    text = report.plan_text(collected(event("on_ok", res={"ansible_facts": {"gpu_host_plan": noted}})), 1)
+    assert text.splitlines()[:2] == ["a  up to date", "  ! no GPU at http://***@proxy.test:3128"]
 
 
 def test_a_plan_names_who_holds_apt_on_a_host_that_is_to_change() -> None:

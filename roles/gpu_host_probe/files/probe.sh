@@ -22,19 +22,37 @@
 #   lock         PID NAME                             who holds dpkg's lock
 #   user         NAME yes|no        group       LINE of getent
 #   primary_member  NAME            a user whose primary group that is
-#   pci          SLOT VENDOR DEVICE                   display devices (class 03) of vendor 10de
+#   failed_unit  NAME               where the system is degraded
+#   broken       NAME STATUS        a package that dpkg left half way, with dpkg's words
+#   dpkg_interrupted yes            dpkg did not write down what it had done
+#   reboot_required  PACKAGES       what asked for it, where that is known
+#   pci_bus      yes                there is a PCI bus to see
+#   pci          SLOT VENDOR DEVICE DRIVER            display devices (class 03) of vendor 10de
+#   pci_name     DEVICE NAME        of a device that the driver does not name, as pci.ids has it
 #   driver       first line of /proc/driver/nvidia/version
-#   device       PATH               smi_path    PATH  smi   one line of nvidia-smi -L
+#   gpu          SLOT MINOR UUID MODEL                as the driver has it
+#   module       NAME VERSION       nvidia, nvidia_uvm or nouveau, where loaded
+#   module_file  PATH VERSION SIGNER                  of a nvidia that is not loaded, as modinfo has it
+#   secure_boot  0|1                where the firmware knows of it
+#   device       PATH MAJOR:MINOR linked|unlinked     whether it has its link in /dev/char
+#   library      PATH loader|linked|other             a library of the driver's user space, and who finds it:
+#                                   the loader; who looks in its directory; nobody
+#   kept         NAME               a unit or rule that keeps CDI specifications, or links in /dev/char, fresh
+#   persistenced yes                nvidia-persistenced runs
+#   smi_path     PATH               smi         one line of nvidia-smi -L
+#   smi_query    one line of nvidia-smi --query-gpu (see query_gpus below)
 #   config_kind  absent|file|symlink|other            config_target  PATH
 #   service      PROPERTY=VALUE     one line of systemctl show docker.service
 #   info_from    api|cli            info        docker's answers, JSON (see probe_report.py)
 #   ps           JSON lines         info_error  TEXT
+#   dockerd      PID COMMAND        the running one, where there is no systemd to ask
 #   volume       NAME               a volume of nvidia-docker v1
 #   files        base64 of a gzipped tar archive of the files named below, links followed
 
 set -u
 LC_ALL=C
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}
+# The last is where drivers lie that come from outside of the system.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}:/usr/local/nvidia/bin
 # The daemon of this host is meant, whatever the environment and root's docker contexts say.
 DOCKER_CONTEXT=default
 export LC_ALL PATH DOCKER_CONTEXT
@@ -109,13 +127,45 @@ probe_system() {
 	# What sd_booted(3) looks at.
 	if [ -d /run/systemd/system ]; then
 		record init systemd
-		record system_state "$(systemctl is-system-running 2>/dev/null)"
+		text=$(systemctl is-system-running 2>/dev/null)
+		record system_state "$text"
+		[ "$text" != degraded ] || probe_failed_units
 	else
 		record init other
 	fi
 	if [ -e /snap/bin/docker ] || [ -d /var/snap/docker ]; then
 		record snap yes
 	fi
+	if [ -e /var/run/reboot-required ]; then
+		reasons=
+		if [ -r /var/run/reboot-required.pkgs ]; then
+			while read -r text; do
+				case " $reasons " in
+				*" $text "*) ;;
+				*) reasons="$reasons${reasons:+ }$text" ;;
+				esac
+			done </var/run/reboot-required.pkgs
+		fi
+		record reboot_required "$reasons"
+	fi
+}
+
+probe_failed_units() {
+	failed=$(systemctl list-units --failed --no-legend --no-pager 2>/dev/null)
+	set -f
+	IFS=$newline
+	for text in $failed; do
+		IFS=$words
+		# shellcheck disable=SC2086
+		set -- $text
+		# A mark may stand before the name.
+		case $1 in
+		*.*) record failed_unit "$1" ;;
+		*) record failed_unit "${2-}" ;;
+		esac
+	done
+	IFS=$words
+	set +f
 }
 
 probe_pythons() {
@@ -156,6 +206,28 @@ probe_packages() { # names...
 	fi
 	apt_get=$(command -v apt-get) && record apt_get "$apt_get"
 	probe_lock
+	probe_broken
+}
+
+probe_broken() { # what dpkg --audit looks for, in a tenth of its time
+	for file in /var/lib/dpkg/updates/[0-9]*; do
+		if [ -e "$file" ]; then
+			record dpkg_interrupted yes
+			break
+		fi
+	done
+	lines=$(grep -B 1 -E '^Status: [a-z]+ (reinstreq |ok (half-|unpacked))' /var/lib/dpkg/status 2>/dev/null)
+	name=
+	set -f
+	IFS=$newline
+	for text in $lines; do
+		case $text in
+		'Package: '*) name=${text#Package: } ;;
+		'Status: '*) record broken "$name" "${text#Status: }" ;;
+		esac
+	done
+	IFS=$words
+	set +f
 }
 
 probe_lock() {
@@ -241,6 +313,23 @@ probe_accounts() { # user names...
 }
 
 probe_gpus() {
+	gpus='' named=' ' ids=''
+	for file in /proc/driver/nvidia/gpus/*/information; do
+		[ -r "$file" ] || continue
+		slot=${file%/information}
+		slot=${slot##*/}
+		model='' uuid='' minor=''
+		while IFS=":$words" read -r text value; do
+			case $text/$value in
+			Model/*) model=$value ;;
+			GPU/UUID:*) uuid=${value##*[ $tab]} ;;
+			Device/Minor:*) minor=${value##*[ $tab]} ;;
+			esac
+		done <"$file"
+		record gpu "$slot" "$minor" "$uuid" "$model"
+		gpus=yes named="$named$slot "
+	done
+	[ ! -d /sys/bus/pci/devices ] || record pci_bus yes
 	for device in /sys/bus/pci/devices/*; do
 		vendor='' class=''
 		[ -e "$device/vendor" ] && read -r vendor <"$device/vendor"
@@ -249,23 +338,176 @@ probe_gpus() {
 		case $class in
 		0x03*)
 			read -r model <"$device/device"
-			record pci "${device##*/}" "${vendor#0x}" "${model#0x}"
+			model=${model#0x}
+			bound=$(readlink "$device/driver") || bound=
+			record pci "${device##*/}" "${vendor#0x}" "$model" "${bound##*/}"
+			gpus=yes
+			case $named in
+			*" ${device##*/} "* | *" $model "*) ;;
+			*) ids="$ids $model" named="$named$model " ;;
+			esac
 			;;
 		esac
 	done
+	[ -z "$ids" ] || probe_pci_names
 	if [ -r /proc/driver/nvidia/version ]; then
 		driver=
 		read -r driver </proc/driver/nvidia/version
 		record driver "$driver"
+		gpus=yes
 	fi
-	for device in /dev/nvidia[0-9]*; do
-		[ -e "$device" ] && record device "$device"
+	for module in nvidia nvidia_uvm nouveau; do
+		[ -d "/sys/module/$module" ] || continue
+		version=
+		[ -r "/sys/module/$module/version" ] && read -r version <"/sys/module/$module/version"
+		record module "$module" "$version"
 	done
+	[ -z "$ids" ] || [ -d /sys/module/nvidia ] || probe_module_file
+	file=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+	if [ -r "$file" ]; then
+		# Four bytes of attributes come first.
+		text=$(od -A n -t u1 -j 4 -N 1 "$file" 2>/dev/null)
+		record secure_boot "${text##* }"
+	fi
+	if [ -S /run/nvidia-persistenced/socket ]; then
+		record persistenced yes
+	fi
+	for file in /etc/systemd/system/*.wants/nvidia-cdi-refresh.path /etc/systemd/system/*.wants/gpuprov-cdi-refresh.path \
+		/etc/udev/rules.d/71-gpuprov-nvidia-dev-char.rules; do
+		if [ -h "$file" ] || [ -e "$file" ]; then
+			record kept "${file##*/}"
+		fi
+	done
+	probe_devices
+	probe_libraries
+}
+
+probe_pci_names() { # of the devices that have a number in $ids
+	for file in /usr/share/misc/pci.ids /usr/share/hwdata/pci.ids; do
+		[ -r "$file" ] || continue
+		set --
+		for model in $ids; do
+			set -- "$@" -e "/^10de /,/^[0-9a-f]/s/^$tab$model  */$model /p"
+		done
+		names=$(sed -n "$@" "$file")
+		IFS=$newline
+		for text in $names; do
+			IFS=$words
+			record pci_name "${text%% *}" "${text#* }"
+		done
+		IFS=$words
+		return 0
+	done
+}
+
+probe_module_file() {
+	path='' version='' signer=''
+	lines=$(modinfo nvidia 2>/dev/null) || return 0
+	set -f
+	IFS=$newline
+	for text in $lines; do
+		value=${text#*:}
+		value=${value#"${value%%[! $tab]*}"}
+		case $text in
+		filename:*) path=$value ;;
+		version:*) version=$value ;;
+		signer:*) signer=$value ;;
+		esac
+	done
+	IFS=$words
+	set +f
+	record module_file "$path" "$version" "$signer"
+}
+
+probe_devices() {
+	set --
+	for device in /dev/nvidia[0-9]* /dev/nvidiactl /dev/nvidia-uvm /dev/nvidia-uvm-tools /dev/nvidia-modeset \
+		/dev/nvidia-caps/*; do
+		[ -e "$device" ] && set -- "$@" "$device"
+	done
+	[ $# -gt 0 ] || return 0
+	gpus=yes
+	numbers=$(stat -c '%t:%T' -- "$@")
+	for text in $numbers; do
+		text=$((0x${text%:*})):$((0x${text#*:}))
+		# Without this link, systemd that sets a container's devices anew takes the device away.
+		if [ -e "/dev/char/$text" ]; then
+			record device "$1" "$text" linked
+		else
+			record device "$1" "$text" unlinked
+		fi
+		shift
+	done
+}
+
+probe_libraries() {
+	[ -n "$gpus$smi" ] || return 0
+	listed=
+	set -f
+	IFS=$newline
+	for text in $(ldconfig -p 2>/dev/null | grep -E 'lib(cuda|nvidia-ml)\.so\.1 .*64'); do
+		listed="$listed${listed:+$newline}${text##*=> }"
+	done
+	# Debian's and Ubuntu's places, of today and of 16.04; then those of drivers from outside.
+	IFS=:
+	# shellcheck disable=SC2086
+	set -- ${LD_LIBRARY_PATH-}
+	IFS=$words
+	set +f
+	set -- /usr/lib/*-linux-gnu /usr/lib/*-linux-gnu/nvidia/current /usr/lib64 /usr/lib/nvidia-[0-9]* /usr/lib \
+		/usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/local/lib /usr/lib/wsl/lib "$@"
+	[ -z "$smi" ] || set -- "$@" "${smi%/*}" "${smi%/*}/../lib64" "${smi%/*}/../lib"
+	set -f
+	IFS=$newline
+	for path in $listed; do
+		set -- "$@" "${path%/*}"
+	done
+	IFS=$words
+	set +f
+	seen=
+	for directory; do
+		for name in libcuda libnvidia-ml; do
+			for file in "$directory/$name".so.1 "$directory/$name".so.[0-9]*.[0-9]*; do
+				[ -f "$file" ] && probe_library "$file" "$directory/$name.so.1"
+			done
+		done
+	done
+}
+
+probe_library() { # file, what programs that look in its directory open
+	case $1 in
+	*/i386-linux-gnu/* | */stubs/* | */compat/*) return 0 ;;
+	*.so.1)
+		# A link is named by what it leads to.
+		[ ! -h "$1" ] || return 0
+		;;
+	esac
+	how=other
+	# shellcheck disable=SC3013
+	[ "$1" -ef "$2" ] && how=linked
+	set -f
+	IFS=$newline
+	for path in $seen; do
+		# shellcheck disable=SC3013
+		[ "$1" -ef "$path" ] && how=
+	done
+	for path in $listed; do
+		# shellcheck disable=SC3013
+		[ -n "$how" ] && [ "$1" -ef "$path" ] && how=loader
+	done
+	IFS=$words
+	set +f
+	[ -n "$how" ] || return 0
+	seen="$seen$newline$1"
+	record library "$1" "$how"
 }
 
 probe_service() {
 	units='' active='' failing='' # the unit's files, and whether it runs: for what comes after
-	[ -d /run/systemd/system ] || return 0
+	if [ ! -d /run/systemd/system ]; then
+		probe_process
+		return 0
+	fi
 	properties=$(systemctl show docker.service -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID \
 		-p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile -p EnvironmentFiles \
 		-p NeedDaemonReload 2>/dev/null)
@@ -292,6 +534,16 @@ probe_service() {
 	done
 	IFS=$words
 	set +f
+}
+
+probe_process() { # dockerd, where systemd does not know of it
+	pid=
+	[ ! -r /var/run/docker.pid ] || read -r pid </var/run/docker.pid
+	name=
+	[ -z "$pid" ] || [ ! -r "/proc/$pid/comm" ] || read -r name <"/proc/$pid/comm"
+	[ "$name" = dockerd ] || return 0
+	record dockerd "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline")"
+	active=yes
 }
 
 last_complaints() { # of a dockerd that does not start, in one line
@@ -368,7 +620,8 @@ probe_files() { # keyrings...
 	IFS=$words
 	set +f
 	set -- "$@" "$daemon_json" /etc/os-release /etc/debian_version /etc/apt/sources.list \
-		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources
+		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
+		/etc/nvidia-container-runtime/config.toml /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json
 	for path; do
 		shift
 		[ -f "$path" ] && set -- "$@" "$path"
@@ -378,7 +631,8 @@ probe_files() { # keyrings...
 }
 
 probe() { # nonce, arguments...
-	# Standard input is what nvidia-smi says, while it says it; nothing else may read it.
+	# Standard input is what nvidia-smi -L says, while it says it, and 4 what the other one says;
+	# nothing else may read them.
 	exec 3<&0 </dev/null
 	nonce=$1
 	shift
@@ -396,6 +650,9 @@ probe() { # nonce, arguments...
 		record smi_path "$smi"
 		while IFS= read -r line <&3; do
 			record smi "$line"
+		done
+		while IFS= read -r line <&4; do
+			record smi_query "$line"
 		done
 	fi
 	printf 'gpuprov-probe-end %s %s\n' "$nonce" "$count"
@@ -417,10 +674,33 @@ each() { # prefix, function, arguments...: calls the function with the arguments
 	"$callee" "$@"
 }
 
-# nvidia-smi can take seconds where the driver is not kept loaded: read the rest meanwhile.
+ask_gpus() { # arguments of nvidia-smi
+	bounded env LD_LIBRARY_PATH="$smi_libraries" nvidia-smi "$@"
+}
+
+gpu_query=pci.bus_id,uuid,persistence_mode
+query_gpus() { # older drivers do not know of MIG
+	ask_gpus "--query-gpu=$gpu_query,mig.mode.current,mig.mode.pending,name" --format=csv,noheader
+	case $? in
+	0 | 124) ;;
+	*) ask_gpus "--query-gpu=$gpu_query,name" --format=csv,noheader ;;
+	esac
+}
+
+# nvidia-smi can take seconds where the driver is not kept loaded: two of them are at work at one
+# time, and the rest is read meanwhile.
 smi=$(command -v nvidia-smi) || smi=
 if [ -n "$smi" ]; then
-	bounded nvidia-smi -L 2>&1 </dev/null | probe "$@"
+	smi_libraries=${LD_LIBRARY_PATH-}
+	case ${smi%/*} in
+	/usr/bin | /usr/local/bin | /bin) ;;
+	# Its library lies beside it, where the loader may not look.
+	*) smi_libraries=${smi_libraries:+$smi_libraries:}${smi%/*}/../lib64 ;;
+	esac
+	query_gpus 2>/dev/null </dev/null | {
+		exec 4<&0 </dev/null
+		ask_gpus -L 2>&1 4<&- | probe "$@"
+	}
 else
 	probe "$@" </dev/null
 fi

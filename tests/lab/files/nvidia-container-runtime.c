@@ -1,18 +1,17 @@
 /* Stands in for NVIDIA's container runtime in the lab: a shim over runc.
  *
- * A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the stand-in device node and the
- * stand-in nvidia-smi; every other container is runc's alone. On a host without the stand-in GPU
+ * A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the stand-ins: device nodes, nvidia-smi,
+ * libcuda and libnvidia-ml; every other container is runc's alone. On a host without a stand-in GPU
  * it fails as the real one does without a driver. Statically linked: the host needs no Python. */
 #include <ctype.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
-#define GPU "GPU-5ca1ab1e-0000-0000-0000-000000000000"
-#define NODE "/dev/nvidia0"
-#define MARKER "/etc/gpuprov-lab/gpu"
+#include "gpu.h"
+
+#define LIBRARIES "/usr/lib/x86_64-linux-gnu/"
 
 static const char *log_path;
 
@@ -138,51 +137,97 @@ static char *contents(const char *path) {
     return text;
 }
 
-/* Whether the container asks for GPUs; ends with an error where it asks for one that is not there. */
-static int wants_gpu(char *text) {
+/* The GPUs that a container asks for, one bit each; ends with an error where one is not there. */
+static unsigned asked_gpus(char *text) {
     static const char name[] = "\"NVIDIA_VISIBLE_DEVICES=";
     char *list = member(member(blank(text), "process"), "env"), *at, *asked = NULL, wanted[512], *one;
-    if (!list || *list != '[')
+    char uuid[64], number[16];
+    unsigned gpus = 0, matched;
+    int index;
+    if (list && *list == '[')
+        for (at = blank(list + 1); *at == '"';) {
+            char *end = after_string(at);
+            if (!strncmp(at, name, sizeof name - 1))
+                asked = at + sizeof name - 1; /* the last one counts, as in a process */
+            at = blank(end);
+            if (*at == ',')
+                at = blank(at + 1);
+        }
+    if (gpu_fault("leaks"))
+        snprintf(wanted, sizeof wanted, "all");
+    else if (asked)
+        snprintf(wanted, sizeof wanted, "%.*s", (int)strcspn(asked, "\""), asked);
+    else
         return 0;
-    for (at = blank(list + 1); *at == '"';) {
-        char *end = after_string(at);
-        if (!strncmp(at, name, sizeof name - 1))
-            asked = at + sizeof name - 1; /* the last one counts, as in a process */
-        at = blank(end);
-        if (*at == ',')
-            at = blank(at + 1);
-    }
-    if (!asked)
-        return 0;
-    snprintf(wanted, sizeof wanted, "%.*s", (int)strcspn(asked, "\""), asked);
     if (!*wanted || !strcmp(wanted, "void") || !strcmp(wanted, "none"))
         return 0;
-    if (access(MARKER, F_OK) || access(NODE, F_OK))
+    if (access(MARKER, F_OK) || !gpu_count())
         fail("nvidia-container-cli: initialization error: nvml error: driver not loaded");
-    for (one = strtok(wanted, ","); one; one = strtok(NULL, ","))
-        if (strcmp(one, "all") && strcmp(one, "0") && strcmp(one, GPU))
+    for (one = strtok(wanted, ","); one; one = strtok(NULL, ",")) {
+        for (matched = 0, index = 0; index < MOST_GPUS; index++) {
+            gpu_uuid(index, uuid, sizeof uuid);
+            snprintf(number, sizeof number, "%d", index);
+            if (gpu_there(index) && (!strcmp(one, "all") || !strcmp(one, number) || !strcmp(one, uuid)))
+                matched |= 1u << index;
+        }
+        if (!matched)
             fail("nvidia-container-cli: device error: %s: unknown device", one);
-    return 1;
+        gpus |= matched;
+    }
+    if (gpu_fault("lost"))
+        for (index = MOST_GPUS - 1; index >= 0; index--)
+            if (gpus & (1u << index)) {
+                gpus &= ~(1u << index);
+                break;
+            }
+    return gpus;
 }
 
-static void give_gpu(const char *bundle) {
-    static const char *const root[] = {NULL}, *const os[] = {"linux", NULL};
-    static const char *const resources[] = {"linux", "resources", NULL};
-    char path[4096], *text;
+static char *give_node(char *text, const char *path) {
+    static const char *const os[] = {"linux", NULL}, *const resources[] = {"linux", "resources", NULL};
+    char device[256], rule[256];
+    struct stat node;
+    if (stat(path, &node))
+        fail("nvidia-container-runtime (stand-in): there is no %s", path);
+    snprintf(device, sizeof device,
+             "{\"path\":\"%s\",\"type\":\"c\",\"major\":%u,\"minor\":%u,\"fileMode\":438,\"uid\":0,\"gid\":0}",
+             path, major(node.st_rdev), minor(node.st_rdev));
+    snprintf(rule, sizeof rule, "{\"allow\":true,\"type\":\"c\",\"major\":%u,\"minor\":%u,\"access\":\"rwm\"}",
+             major(node.st_rdev), minor(node.st_rdev));
+    text = append(text, os, "devices", device);
+    /* After the rules that are there: the first of them denies everything. */
+    return append(text, resources, "devices", rule);
+}
+
+static char *give_file(char *text, const char *path) {
+    static const char *const root[] = {NULL};
+    char mount[512];
+    if (access(path, F_OK))
+        return text;
+    snprintf(mount, sizeof mount,
+             "{\"destination\":\"%s\",\"source\":\"%s\",\"type\":\"bind\","
+             "\"options\":[\"bind\",\"ro\",\"nosuid\",\"nodev\"]}",
+             path, path);
+    return append(text, root, "mounts", mount);
+}
+
+static void give_gpus(const char *bundle) {
+    char path[4096], node[64], *text;
+    unsigned gpus;
+    int index;
     FILE *file;
     snprintf(path, sizeof path, "%s/config.json", bundle);
     text = contents(path);
-    if (wants_gpu(text)) {
-        /* The numbers are /dev/null's: harmless to read and write. */
-        text = append(text, os, "devices",
-                      "{\"path\":\"" NODE "\",\"type\":\"c\",\"major\":1,\"minor\":3,\"fileMode\":438,"
-                      "\"uid\":0,\"gid\":0}");
-        /* After the rules that are there: the first of them denies everything. */
-        text = append(text, resources, "devices",
-                      "{\"allow\":true,\"type\":\"c\",\"major\":1,\"minor\":3,\"access\":\"rwm\"}");
-        text = append(text, root, "mounts",
-                      "{\"destination\":\"/usr/bin/nvidia-smi\",\"source\":\"/usr/bin/nvidia-smi\","
-                      "\"type\":\"bind\",\"options\":[\"bind\",\"ro\",\"nosuid\",\"nodev\"]}");
+    gpus = asked_gpus(text);
+    if (gpus) {
+        for (index = 0; index < MOST_GPUS; index++)
+            if (gpus & (1u << index) && gpu_node(index, node, sizeof node))
+                text = give_node(text, node);
+        text = give_node(text, "/dev/nvidiactl");
+        text = give_file(text, "/usr/bin/nvidia-smi");
+        text = give_file(text, LIBRARIES "libcuda.so.1");
+        text = give_file(text, LIBRARIES "libnvidia-ml.so.1");
+        text = give_file(text, FAULTS);
         file = fopen(path, "w");
         if (!file || fputs(text, file) == EOF || fclose(file) == EOF)
             fail("nvidia-container-runtime (stand-in): cannot write %s", path);
@@ -205,7 +250,7 @@ int main(int count, char **words) {
             bundle = words[place] + 9;
     }
     if (creates)
-        give_gpu(bundle);
+        give_gpus(bundle);
     words[0] = "runc";
     execvp("runc", words);
     fail("nvidia-container-runtime (stand-in): runc is not there");

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""What hands GPUs to containers, and keeps them there: the toolkit's mode, links in /dev/char, CDI.
+
+Pure functions, shared by the module nvidia_toolkit_config (on the host) and by the plan (on the
+controller, from what the probe reported). Shapes of ``found``: see roles/gpu_host_probe/README.md.
+Python 2.7 syntax.
+
+A container loses its GPU at a ``systemctl daemon-reload`` where systemd was not told of the device:
+systemd sets the devices of a container's scope anew, to those that it knows of. dockerd's systemd
+cgroup driver tells it of the devices in the container's own configuration. There are none of NVIDIA's
+in the toolkit's legacy mode, whose hook gives the devices behind systemd's back; and runc 1.1.3 to
+1.1.6 leave out devices without a link in /dev/char, which NVIDIA's driver does not make. systemd
+before 240 needs the link, too. Sources: nvidia-container-toolkit, issue 48; runc's CHANGELOG, 1.1.7.
+"""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+import re
+
+ROLE = "nvidia_docker"
+MODE, LINKS, SPEC, REFRESH = "toolkit mode", "links in /dev/char", "CDI specification", "CDI refresh"
+SUBJECTS = (MODE, LINKS, SPEC, REFRESH)
+KIND = "nvidia.com/gpu"
+SPEC_PATH = "/var/run/cdi/nvidia.yaml"
+LINKS_RULE = "71-gpuprov-nvidia-dev-char.rules"
+# NVIDIA's own, of the toolkit's package since 1.18; before that ours.
+NVIDIA_REFRESH, OWN_REFRESH = "nvidia-cdi-refresh", "gpuprov-cdi-refresh"
+
+# The first version that gives devices in the container's own configuration unless told otherwise.
+_JIT_CDI = (1, 18)
+_RUNC_NEEDS_LINKS = ((1, 1, 3), (1, 1, 7))
+# With a systemd before 240.
+_OLD_SYSTEMD = ("xenial", "bionic")
+MODES = ("auto", "cdi", "legacy")
+
+
+class GpuContainersError(ValueError):
+    """What is wanted cannot be; the message says why, for people."""
+
+
+def version_of(text):
+    """Return the numbers that a version begins with, such as (1, 19, 1), or None."""
+    match = re.match(r"^(?:\d+:)?v?(\d+(?:\.\d+)*)", str(text or ""))
+    return tuple(int(number) for number in match.group(1).split(".")) if match else None
+
+
+def decide(wanted, found):
+    """Return the changes that give containers their GPUs as wanted, and let them keep them.
+
+    wanted: {stack, version, cdi, mode}; found: the probe's. Raises GpuContainersError.
+    """
+    if wanted["stack"] != "toolkit":
+        if wanted["cdi"] and wanted["stack"] != "none":
+            raise GpuContainersError(
+                "nvidia_docker_cdi is true, and %s has no CDI: it takes nvidia_docker_stack: toolkit" % wanted["stack"]
+            )
+        return []
+    version = version_of(wanted["version"])
+    gpu = found["gpu"]
+    changes = []
+    mode, had = _wanted_mode(wanted["mode"], version, found), _mode(gpu)
+    if mode:
+        changes.append(_change(MODE, had, mode))
+    if needs_links(found) and gpu["nodes"]:
+        unlinked = _unlinked(gpu)
+        if unlinked:
+            changes.append(_change(LINKS, None, " ".join(unlinked)))
+        elif LINKS_RULE not in gpu["kept"]:
+            changes.append(_change(LINKS, "until the next start", "by a udev rule"))
+    if wanted["cdi"] or (mode or had) == "cdi":
+        refresh = refresh_of(wanted["version"])
+        if found["init"] == "systemd" and refresh + ".path" not in gpu["kept"]:
+            changes.append(_change(REFRESH, None, refresh + ".path"))
+        if gpu["driver_version"]:
+            stale = stale_spec(gpu)
+            if stale is not None:
+                changes.append(_change(SPEC, stale or None, "driver %s" % gpu["driver_version"]))
+    return changes
+
+
+def _change(subject, before, after):
+    return {"role": ROLE, "subject": subject, "from": before, "to": after, "disruption": "none"}
+
+
+def refresh_of(version):
+    """Return the name of the units that keep the specification fresh with a version of the toolkit."""
+    return NVIDIA_REFRESH if (version_of(version) or ()) >= _JIT_CDI else OWN_REFRESH
+
+
+def _mode(gpu):
+    toolkit = gpu["toolkit"] or {}
+    return toolkit.get("mode") or "auto"
+
+
+def _wanted_mode(asked, version, found):
+    """The mode to set, or None where the one that is set will do."""
+    had = _mode(found["gpu"])
+    if asked:
+        return asked if asked != had else None
+    if _cgroup_driver(found) == "cgroupfs" or _in_configuration(had, version):
+        return None
+    return "auto" if version >= _JIT_CDI else "cdi"
+
+
+def _in_configuration(mode, version):
+    """Whether the devices are in the container's own configuration."""
+    if mode == "auto":
+        return version is not None and version >= _JIT_CDI
+    return mode != "legacy"
+
+
+def _cgroup_driver(found):
+    return (found["docker"]["info"] or {}).get("CgroupDriver")
+
+
+def needs_links(found):
+    """Return whether containers lose their GPUs at a daemon-reload unless the devices have links in /dev/char."""
+    if _cgroup_driver(found) != "systemd":
+        return False
+    if found["os"]["codename"] in _OLD_SYSTEMD:
+        return True
+    runc = version_of(((found["docker"]["info"] or {}).get("RuncCommit") or {}).get("ID"))
+    # Of an engine that does not say its runc's version, what helps every version is asked for.
+    return runc is None or len(runc) < 2 or _RUNC_NEEDS_LINKS[0] <= runc < _RUNC_NEEDS_LINKS[1]
+
+
+def _unlinked(gpu):
+    # Those under nvidia-caps are for MIG's administration.
+    return [node["path"] for node in gpu["nodes"] if not node["linked"] and "/nvidia-caps/" not in node["path"]]
+
+
+def lost_at_reload(found):
+    """Return why running containers lose their GPU at a ``systemctl daemon-reload``, or "" where they keep it."""
+    if _cgroup_driver(found) != "systemd":
+        return ""
+    packages = found["apt"]["packages"]
+    package = packages.get("nvidia-container-toolkit") or packages.get("nvidia-container-toolkit-base") or {}
+    version = version_of(package.get("version"))
+    if not _in_configuration(_mode(found["gpu"]), version):
+        return "a hook that systemd knows nothing of gives containers their GPU (toolkit mode %s)" % _mode(found["gpu"])
+    unlinked = _unlinked(found["gpu"])
+    if needs_links(found) and unlinked:
+        return "%s without a link in /dev/char, which this runc needs" % " ".join(unlinked)
+    return ""
+
+
+def lasting(found):
+    """Return (ok, detail): whether a GPU container keeps its GPU after a daemon-reload, and why."""
+    reason = lost_at_reload(found)
+    if reason:
+        return (
+            False,
+            "a systemctl daemon-reload takes the GPU from running containers: %s; run gpuprov provision" % reason,
+        )
+    if _cgroup_driver(found) != "systemd":
+        return True, "dockerd manages cgroups without systemd"
+    links = ", links in /dev/char" if needs_links(found) else ""
+    return True, "systemd knows of the devices (toolkit mode %s%s)" % (_mode(found["gpu"]), links)
+
+
+def stale_spec(gpu):
+    """Return None where the CDI specification is right, else what is there instead: words, or "" for nothing.
+
+    gpu: the probe's. What lies in /var/run/cdi goes before what lies in /etc/cdi.
+    """
+    specs = [spec for spec in gpu["cdi"] if spec["kind"] == KIND or (spec["error"] and "nvidia" in spec["path"])]
+    specs = [spec for spec in specs if spec["path"].startswith("/var/run/")] or specs
+    if not specs:
+        return ""
+    for spec in specs:
+        if spec["error"]:
+            return "%s is invalid: %s" % (spec["path"], spec["error"])
+        if spec["driver_version"] != gpu["driver_version"]:
+            return "driver %s" % (spec["driver_version"] or "unknown")
+    # The numbers of some devices are given out anew at every boot.
+    numbers = {node["path"]: node["number"] for node in gpu["nodes"]}
+    moved = {path for spec in specs for path, number in spec["nodes"].items() if numbers.get(path, number) != number}
+    if moved:
+        return "other numbers of %s" % " ".join(sorted(moved))
+    devices = {name for spec in specs for name in spec["devices"]}
+    wanted = {one["uuid"] for one in gpu["mig_devices"]}
+    wanted.update(one["uuid"] for one in gpu["gpus"] or [] if one["uuid"] and not one["mig"])
+    named = {name for name in devices if name.startswith(("GPU-", "MIG-"))}
+    # One that names devices by their numbers alone says nothing of which they are.
+    if named and wanted - named:
+        return "without %s" % " ".join(sorted(wanted - named))
+    gone = named - wanted - {one["uuid"] for one in gpu["gpus"] or []}
+    if wanted and gone:
+        return "with %s, which is not here" % " ".join(sorted(gone))
+    return None if "all" in devices else "without the device all"

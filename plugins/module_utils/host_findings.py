@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""What is wrong with a host beside its GPUs: its engine, its packages, itself. Pure functions.
+
+Shapes of ``found`` and ``plan``: see roles/gpu_host_probe/README.md; of a finding: see finding.py.
+"""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.finding import finding
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
+
+# Seconds that a host's clock may differ from ours.
+CLOCK_TOLERANCE = 60
+
+# {name of a plan's problem: (why it matters, what cures it)}. What is not here is a wrong variable.
+_PROBLEMS = {
+    "python": (
+        "gpuprov can read this host, and change nothing on it",
+        "apt-get install -y python3; on Ubuntu 16.04 and 18.04, here: pipx install 'gpuprov[xenial]'",
+    ),
+    "disk": (
+        "packages and images that do not fit leave an installation half done",
+        "docker system prune; apt-get clean; du -xh --max-depth=2 /var | sort -h | tail",
+    ),
+    "snap": ("its dockerd would be in the way of the packages' one", "snap remove docker"),
+    "apt": ("nothing can be installed", "see what apt-get update says on the host"),
+    "operating system": (
+        "there are no pinned versions for it",
+        "leave it out with --limit, or install a release that is supported",
+    ),
+    "architecture": ("there are no packages for it", "leave it out with --limit"),
+    "docker_daemon": (
+        "gpuprov does not touch daemon.json as long as it would not be right",
+        "mend /etc/docker/daemon.json, or the variables docker_daemon_*",
+    ),
+    "docker_group": ("gpuprov makes nobody a member whom the host does not know", "mend docker_group_users"),
+}
+_WRONG_VARIABLE = ("the plan cannot be made", "mend the variable in the inventory")
+
+
+def findings(found, plan):
+    """Return the findings of a host; plan is its plan, with the problems that stand in its way."""
+    result = _of_daemon_json(found["docker"])
+    told = {"docker_daemon"} if result else set()
+    for problem in plan["problems"]:
+        # Findings of the GPU say why themselves.
+        if problem["name"] not in told and problem["name"] != host_plan.NO_DRIVER:
+            why, cure = _PROBLEMS.get(problem["name"], _WRONG_VARIABLE)
+            name = problem["name"].replace(" ", "-").replace("_", "-")
+            result.append(finding(name, "error", redact(problem["message"]), why, cure))
+    result += _of_engine(found)
+    result += _of_packages(found["apt"])
+    result += _of_system(found)
+    if host_plan.engine_installed(found) and plan["changes"] and not plan["problems"]:
+        number = len(plan["changes"])
+        result.append(
+            finding(
+                "not-as-wanted",
+                "info",
+                "%d change%s pending" % (number, "" if number == 1 else "s"),
+                "the host is not what the inventory asks for",
+                "gpuprov plan shows what differs, gpuprov provision changes it",
+            )
+        )
+    return result
+
+
+def _of_daemon_json(docker):
+    config = docker["config"]
+    path = config["path"]
+    if config["kind"] == "other" or not config["data"]:
+        return []  # the plan says what there is to say
+    try:
+        current = daemon_json.parse(daemon_json.config_bytes(config), path)
+    except daemon_json.DaemonJsonError as error:
+        return [
+            finding(
+                "daemon-json",
+                "error",
+                str(error).replace("; it was left alone", ""),
+                "dockerd does not start with it",
+                "mend the file there, then: python3 -m json.tool %s" % path,
+            )
+        ]
+    result = []
+    for sentence in daemon_json.type_errors(current):
+        result.append(
+            finding(
+                "daemon-json",
+                "error",
+                redact(sentence),
+                "dockerd does not start with it",
+                "mend the key in %s" % path,
+            )
+        )
+    for sentence in daemon_json.flag_conflicts(current, docker["exec_start"]):
+        result.append(
+            finding(
+                "flag-conflict",
+                "error",
+                sentence.partition(": dockerd would")[0],
+                "dockerd does not start as long as it is told twice",
+                "take it out of one of them; then: systemctl daemon-reload && systemctl restart docker",
+            )
+        )
+    return result
+
+
+def _of_engine(found):
+    docker = found["docker"]
+    if docker["snap"]:
+        return []
+    if found["init"] != "systemd":
+        return _without_systemd(found)
+    if not host_plan.engine_installed(found):
+        return [finding("no-docker", "info", "docker is not installed", "no container runs here", "gpuprov provision")]
+    service, said = docker["service"], redact(docker["info_error"])
+    result = []
+    if service["load"] == "masked":
+        result.append(
+            finding(
+                "dockerd-masked",
+                "error",
+                "docker.service is masked",
+                "systemd does not start it, now or at boot",
+                "systemctl unmask docker.service && systemctl enable --now docker.service",
+            )
+        )
+    elif service["active"] in ("failed", "activating"):
+        state = "does not start" if service["active"] == "failed" or service["sub"] != "start" else "is starting still"
+        result.append(
+            finding(
+                "dockerd-fails",
+                "error",
+                "dockerd %s%s" % (state, ": %s" % said if said else ""),
+                "no container can be started or asked after",
+                "journalctl -u docker -n 50; that mended: systemctl reset-failed docker; systemctl start docker",
+            )
+        )
+    elif service["active"] not in ("active", "reloading"):
+        result.append(
+            finding(
+                "dockerd-stopped",
+                "error",
+                "dockerd does not run: docker.service is %s" % (service["active"] or "unknown to systemd"),
+                "no container can be started or asked after",
+                "systemctl start docker",
+            )
+        )
+    elif not docker["info"]:
+        result.append(
+            finding(
+                "dockerd-silent",
+                "error",
+                "dockerd runs and does not answer%s" % (": %s" % said if said else ""),
+                "no container can be started or asked after",
+                "journalctl -u docker -n 50; then systemctl restart docker, which ends containers without live-restore",
+            )
+        )
+    if service["load"] != "masked" and service["enabled"] not in ("enabled", "enabled-runtime"):
+        result.append(
+            finding(
+                "dockerd-disabled",
+                "warning",
+                "docker.service is %s" % (service["enabled"] or "disabled"),
+                "after a reboot no container runs",
+                "systemctl enable docker.service",
+            )
+        )
+    if service["needs_daemon_reload"]:
+        result.append(
+            finding(
+                "needs-daemon-reload",
+                "warning",
+                "docker.service was changed on disk, and systemd knows its old form",
+                "the next start of dockerd is not the one that its files describe",
+                "systemctl daemon-reload",
+            )
+        )
+    return result
+
+
+def _without_systemd(found):
+    docker = found["docker"]
+    result = [
+        finding(
+            "no-systemd",
+            "info",
+            "this host runs without systemd",
+            "gpuprov plans, verifies and examines it; it cannot start or restart dockerd here, so it changes nothing",
+            "put packages and daemon.json in place, and start dockerd, by what makes this host or its image",
+        )
+    ]
+    if not host_plan.engine_installed(found):
+        result.append(
+            finding(
+                "no-docker", "info", "docker is not installed", "no container runs here", "see the finding no-systemd"
+            )
+        )
+    elif not docker["info"]:
+        said = redact(docker["info_error"])
+        runs = bool(docker["process"])
+        result.append(
+            finding(
+                "dockerd-silent" if runs else "dockerd-stopped",
+                "error",
+                "dockerd %s%s"
+                % ("runs and does not answer" if runs else "does not run", ": %s" % said if said else ""),
+                "no container can be started or asked after",
+                "see its log, wherever it was told to write it" if runs else "dockerd >/var/log/dockerd.log 2>&1 &",
+            )
+        )
+    return result
+
+
+def _of_packages(apt):
+    result = []
+    if apt["lock_holder"]:
+        result.append(
+            finding(
+                "dpkg-locked",
+                "warning",
+                "%s is at work on packages" % apt["lock_holder"],
+                "gpuprov waits for it, and gives up after docker_ce_lock_timeout",
+                "see what it does: ps -fp %s" % apt["lock_holder"].rpartition(" ")[2].rstrip(")"),
+            )
+        )
+    elif apt["interrupted"]:
+        result.append(
+            finding(
+                "dpkg-interrupted",
+                "warning",
+                "dpkg was interrupted",
+                "apt refuses to work until that is finished; gpuprov provision does so first",
+                "dpkg --configure -a",
+            )
+        )
+    # What is at work on packages leaves them half way for a moment.
+    if apt["broken"] and not apt["lock_holder"]:
+        result.append(
+            finding(
+                "half-installed",
+                "warning",
+                "left half way: %s"
+                % ", ".join("%s (%s)" % (name, status.split()[-1]) for name, status in sorted(apt["broken"].items())),
+                "apt may refuse to work, and what these packages are for may not",
+                "dpkg --configure -a && apt-get -f install",
+            )
+        )
+    return result
+
+
+def _of_system(found):
+    result = []
+    skew = found["clock_skew"] or 0
+    if abs(skew) > CLOCK_TOLERANCE:
+        result.append(
+            finding(
+                "clock-off",
+                "warning",
+                "the clock is %s %s" % (_span(abs(skew)), "ahead" if skew > 0 else "behind"),
+                "apt and registries refuse signatures and certificates that are not valid yet, or no more",
+                "timedatectl set-ntp true" if found["init"] == "systemd" else "date -s, or an NTP client",
+            )
+        )
+    units = [unit for unit in found["failed_units"] if unit not in ("docker.service", "docker.socket")]
+    if units:
+        result.append(
+            finding(
+                "system-degraded",
+                "warning",
+                "systemd counts as failed: %s" % ", ".join(units),
+                "what these are for is not there",
+                "systemctl status %s; that mended: systemctl reset-failed" % " ".join(units),
+            )
+        )
+    if found["reboot_required"] is not None:
+        packages = found["reboot_required"]
+        result.append(
+            finding(
+                "reboot-pending",
+                "info",
+                "a reboot is pending%s" % (": %s" % ", ".join(packages) if packages else ""),
+                "what was updated is in effect after it alone",
+                "reboot, when no container is at work",
+            )
+        )
+    return result
+
+
+def _span(seconds):
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return "%d %s" % (seconds // size, unit)
+    return "%d s" % seconds

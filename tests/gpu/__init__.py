@@ -1,0 +1,1 @@
+"""The trial on a real GPU."""

@@ -1,0 +1,213 @@
+"""GPUs in containers, on lab hosts whose GPU is a stand-in: tests/lab/README.md says what of the chain is real."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Answer, Hosts, document
+from tests.lab.lab import Host, Lab
+from tests.lab.repositories import OLD_TOOLKIT_VERSION
+
+Gpuprov = Callable[..., Answer]
+CONFIG = "/etc/docker/daemon.json"
+TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
+SPEC = "/var/run/cdi/nvidia.yaml"
+FAULTS = "/etc/gpuprov-lab/gpu-faults"
+CDI = ("-e", "nvidia_docker_cdi=true")
+FIRST, SECOND = (f"GPU-5ca1ab1e-0000-0000-0000-00000000000{number}" for number in range(2))
+# Opens the device as a program would: there is no driver behind it, so the best answer is ENXIO.
+OPEN = "docker exec job sh -c 'head -c 1 /dev/nvidia0'"
+ALLOWED, DENIED = "No such device or address", "Operation not permitted"
+
+
+@pytest.fixture
+def provisioned(gpuprov: Gpuprov, lab: Lab) -> Callable[..., Host]:
+    """Provision a host and return it."""
+
+    def call(name: str, *words: str) -> Host:
+        answer = gpuprov("provision", "-l", name, *words)
+        assert answer.status == 0, answer.text
+        return lab.host(name)
+
+    return call
+
+
+def failed_checks(answer: Answer, host: str) -> dict[str, str]:
+    """The checks that failed, with what was seen."""
+    verified = document(answer)["hosts"][host]["verify"]
+    return {check["name"]: check["detail"] for check in verified["checks"] if not check["ok"]}
+
+
+def subjects(answer: Answer, host: str) -> list[str]:
+    return [change["subject"] for change in document(answer)["hosts"][host]["plan"]["changes"]]
+
+
+def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
+    provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    host = provisioned("debian13")
+    host.run("test -e /dev/nvidia1 || mknod -m 0666 /dev/nvidia1 c 195 1")
+    wrong: dict[str, Any] = {}
+    for fault in ("", "lost", "leaks", "cuinit", "arithmetic", "uuid", "busy"):
+        host.run(f"echo {fault} > {FAULTS}")
+        wrong[fault] = failed_checks(gpuprov("verify", "-l", host.name, "--json"), host.name)
+    # What is mounted into containers in place of the driver goes: a library that cannot be loaded.
+    host.run(f"rm {FAULTS}; mv /usr/lib/x86_64-linux-gnu/libcuda.so.1 /tmp")
+    wrong["library"] = failed_checks(gpuprov("verify", "-l", host.name, "--json"), host.name)
+    host.run("mv /tmp/libcuda.so.1 /usr/lib/x86_64-linux-gnu; rm /dev/nvidia1")
+    assert wrong[""] == wrong["busy"] == {}
+    assert {fault: list(checks) for fault, checks in wrong.items() if checks} == {
+        "lost": ["container sees the GPU", "one GPU where one is asked for"],
+        "leaks": ["one GPU where one is asked for", "no GPU where none is asked for"],
+        "cuinit": ["CUDA starts in a container", "GPU computes right"],
+        "arithmetic": ["GPU computes right"],
+        "uuid": ["container sees the GPU"],
+        "library": ["CUDA starts in a container", "GPU computes right"],
+    }
+    assert SECOND in wrong["lost"]["container sees the GPU"]
+    assert f"of the host that a container does not see: {FIRST}" in wrong["uuid"]["container sees the GPU"]
+    assert "CUDA_ERROR_UNKNOWN" in wrong["cuinit"]["CUDA starts in a container"]
+    assert "1 of 65536 results are wrong" in wrong["arithmetic"]["GPU computes right"]
+    assert "libcuda.so.1: cannot open" in wrong["library"]["CUDA starts in a container"]
+    assert host.run("docker images -q gpuprov-verify; docker ps -aq --filter name=gpuprov-verify").stdout == ""
+
+
+def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
+    provisioned: Callable[..., Host], gpuprov: Gpuprov, checkout: Path
+) -> None:
+    host = provisioned("xenial")
+    host.run("apt-get update -qq; apt-get install -y -qq python2.7")
+    files = checkout / "roles/gpu_host_verify/files"
+    script, program = ((files / name).read_text() for name in ("containers.sh", "gpu_check.py"))
+    words = ["sh", "-c", script, "verify", "hello-world", "gpu", "60", "", "", program, "/usr/bin/python2.7"]
+    looks = {line.split("\t")[0]: line.split("\t")[1:] for line in host.run(shlex.join(words)).stdout.splitlines()}
+    assert [verdict for verdict, _said in looks.values()] == ["ok"] * 4
+    device = json.loads(looks["all"][1])["cuda"]["devices"][0]
+    assert (device["uuid"], device["error"]) == (FIRST[4:], None)
+
+    libraries = "/usr/lib/x86_64-linux-gnu/libffi.so* /lib/x86_64-linux-gnu/lib*.so* /lib64"
+    tar = f"tar -c --dereference /usr/bin/python3 /bin/sh /usr/lib/python3* {libraries}"
+    host.run(f"{tar} 2>/dev/null | docker import - mine:1 >/dev/null")
+    own = gpuprov("verify", "-l", host.name, "--json", "-e", "gpu_host_verify_gpu_image=mine:1")
+    assert failed_checks(own, host.name) == {}
+    without = gpuprov("verify", "-l", host.name, "--json", "-e", "gpu_host_verify_gpu_image=hello-world")
+    assert "container sees the GPU" in failed_checks(without, host.name)
+    assert host.run("docker image inspect -f ok mine:1").stdout == "ok\n"
+
+
+@pytest.mark.parametrize("name", ["debian12", "debian13"])
+def test_a_running_container_keeps_its_gpu_after_a_daemon_reload(
+    name: str, provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    # Debian 12's runc leaves devices out that have no link in /dev/char; Debian 13's does not.
+    systemd = ("-e", json.dumps({"docker_daemon_options": {"exec-opts": ["native.cgroupdriver=systemd"]}}))
+    host = provisioned(name, *systemd)
+    start = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 600"
+    if name == "debian12":
+        # The first run has made the links: what was without them?
+        host.run("rm -rf /dev/char /etc/udev/rules.d/71-gpuprov-*")
+        wrong = failed_checks(gpuprov("verify", "-l", name, "--json", *systemd), name)
+        assert list(wrong) == ["GPU for containers", "GPU stays after daemon-reload"]
+        host.run(f"{start} && ({OPEN} 2>&1 | grep '{ALLOWED}') && systemctl daemon-reload")
+        assert DENIED in host.run(OPEN, check=False).stderr
+        host.run("docker rm -f job")
+        answer = gpuprov("plan", "-l", name, "--json", *systemd)
+        assert subjects(answer, name) == ["links in /dev/char"]
+        provisioned(name, *systemd)
+        host.run("rm /etc/udev/rules.d/71-gpuprov-*")
+        assert subjects(gpuprov("plan", "-l", name, "--json", *systemd), name) == ["links in /dev/char"]
+        provisioned(name, *systemd)
+    else:
+        host.run("rm -rf /dev/char")
+    # A mode that hands devices over behind systemd's back goes.
+    host.run(f"nvidia-ctk config --config-file {TOOLKIT_CONFIG} --set nvidia-container-runtime.mode=legacy")
+    wrong = failed_checks(gpuprov("verify", "-l", name, "--json", *systemd), name)
+    assert "mode legacy" in wrong["GPU stays after daemon-reload"]
+    provisioned(name, *systemd)
+    host.run(f"{start} && systemctl daemon-reload && systemctl daemon-reload")
+    assert ALLOWED in host.run(OPEN, check=False).stderr
+    host.run("docker rm -f job")
+    assert (host.run("ls /dev/char", check=False).stdout != "") is (name == "debian12")
+    full = document(gpuprov("provision", "-l", name, "--full", "--json", *systemd))
+    assert full["hosts"][name]["changes"] == []
+    # Back to what other tests expect; without systemd's cgroups a legacy mode is the administrator's business.
+    provisioned(name, "-e", '{"docker_daemon_options": {"exec-opts": null}}')
+    assert gpuprov("plan", "-l", name).status == 0
+
+
+def test_gpus_are_cdi_devices_where_that_is_asked_for(
+    pristine: Hosts, provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian13")
+    provisioned("debian13")
+    host.run(f"""python3 -c "import json; c = json.load(open('{CONFIG}')); c['features'] = {{'buildkit': True}};
+json.dump(c, open('{CONFIG}', 'w'))"; systemctl reload docker""")
+    answer = gpuprov("plan", "-l", host.name, "--json", *CDI)
+    # The toolkit's own package has generated a specification, and refreshes it.
+    assert [change["to"] for change in document(answer)["hosts"][host.name]["plan"]["changes"]] == [
+        'features {"buildkit": true, "cdi": true}'
+    ]
+    provisioned("debian13", *CDI)
+    assert json.loads(host.run(f"cat {CONFIG}").stdout)["features"] == {"buildkit": True, "cdi": True}
+    host.run("docker run --rm --device nvidia.com/gpu=all busybox sh -c 'test -e /dev/nvidia0'")
+    verified = document(gpuprov("verify", "-l", host.name, "--json", *CDI))["hosts"][host.name]["verify"]
+    assert {"name": "GPU by CDI", "ok": True, "detail": FIRST} in verified["checks"]
+
+    for staged, before in (
+        (f"rm {SPEC}", None),
+        (f"sed -i s/580.159.04/570.1/ {SPEC}", "driver 570.1"),
+        (f"echo kind: nvidia.com/gpu > {SPEC}", f"{SPEC} is invalid: it has no cdiVersion"),
+        ("mknod -m 0666 /dev/nvidia1 c 195 1", f"without {SECOND}"),
+        ("rm /dev/nvidia1", f"with {SECOND}, which is not here"),
+    ):
+        host.run(staged)
+        changes = document(gpuprov("plan", "-l", host.name, "--json", *CDI))["hosts"][host.name]["plan"]["changes"]
+        assert [(one["subject"], one["from"], one["to"]) for one in changes] == [
+            ("CDI specification", before, "driver 580.159.04")
+        ]
+        provisioned("debian13", *CDI)
+        assert gpuprov("plan", "-l", host.name, *CDI).status == 0
+    host.run("systemctl disable --now -q nvidia-cdi-refresh.path")
+    assert "CDI refresh" in subjects(gpuprov("plan", "-l", host.name, "--json", *CDI), host.name)
+    provisioned("debian13", *CDI)
+    full = document(gpuprov("provision", "-l", host.name, "--full", "--json", *CDI))
+    assert full["hosts"][host.name]["changes"] == []
+
+
+def test_a_toolkit_that_does_not_refresh_specifications_gets_units_that_do(
+    pristine: Hosts, provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian13")
+    words = (*CDI, "-e", f"nvidia_docker_version={OLD_TOOLKIT_VERSION}")
+    provisioned("debian13", *words)
+    assert host.run("systemctl is-enabled gpuprov-cdi-refresh.path gpuprov-cdi-refresh.service").stdout == (
+        "enabled\nenabled\n"
+    )
+    assert gpuprov("plan", "-l", host.name, *words).status == 0
+    # Another driver: its library is another file.
+    host.run(
+        "cd /usr/lib/x86_64-linux-gnu; for name in libcuda libnvidia-ml; do mv $name.so.580.159.04 $name.so.590.1; "
+        "ln -sf $name.so.590.1 $name.so.1; done; "
+        f"for try in 1 2 3 4 5 6 7 8 9 10; do grep -q 590.1 {SPEC} && exit; sleep 0.5; done; exit 1"
+    )
+    assert host.run("systemctl is-system-running").stdout == "running\n"
+    assert gpuprov("uninstall", "-l", host.name, "--yes", *words).status == 0
+    left = "ls /etc/systemd/system /etc/udev/rules.d | grep gpuprov-cdi; ls /var/run/cdi; systemctl is-system-running"
+    assert host.run(left, check=False).stdout == "running\n"
+
+
+def test_an_engine_without_cdi_is_named_before_anything_is_touched(
+    provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    host = provisioned("debian12")
+    before = host.run(f"stat -c '%i %y' {CONFIG}; systemctl show docker -p MainPID").stdout
+    answer = gpuprov("provision", "-l", host.name, *CDI)
+    assert answer.status == 2
+    assert "knows no CDI devices: 25.0 and newer do" in answer.stdout
+    assert host.run(f"stat -c '%i %y' {CONFIG}; systemctl show docker -p MainPID").stdout == before

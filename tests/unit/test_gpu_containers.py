@@ -1,0 +1,219 @@
+"""What hands GPUs to containers and keeps them there, decided without a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    gpu_containers,
+    gpu_report,
+    probe_report,
+)
+
+DATA = Path(__file__).parent / "data/probe"
+UUID = "GPU-5ca1ab1e-0000-0000-0000-000000000000"
+RULE = gpu_containers.LINKS_RULE
+
+
+def spec(path: str = gpu_containers.SPEC_PATH, **changes: Any) -> dict[str, Any]:
+    right = {
+        "kind": "nvidia.com/gpu",
+        "devices": ["0", UUID, "all"],
+        "nodes": {},
+        "driver_version": "580.1",
+        "error": "",
+    }
+    return {"path": path, **right, **changes}
+
+
+def found(driver: str = "systemd", runc: str = "v1.3.0-0-g1", mode: str | None = "auto", **gpu: Any) -> dict[str, Any]:
+    """A host of today: the toolkit gives devices by the container's own configuration."""
+    return {
+        "init": "systemd",
+        "os": {"codename": "noble"},
+        "apt": {"packages": {"nvidia-container-toolkit": {"version": "1.19.1-1"}}},
+        "docker": {"info": {"CgroupDriver": driver, "RuncCommit": {"ID": runc}}},
+        "gpu": {
+            "toolkit": {"mode": mode},
+            "nodes": [{"path": "/dev/nvidia0", "number": "195:0", "linked": False}],
+            "kept": ["nvidia-cdi-refresh.path"],
+            "cdi": [spec()],
+            "gpus": [{"uuid": UUID, "mig": False}],
+            "mig_devices": [],
+            "driver_version": "580.1",
+            **gpu,
+        },
+    }
+
+
+def decided(host: dict[str, Any], **wanted: Any) -> list[tuple[str, Any, Any]]:
+    asked = {"stack": "toolkit", "version": "1.19.1-1", "cdi": False, "mode": "", **wanted}
+    return [(one["subject"], one["from"], one["to"]) for one in gpu_containers.decide(asked, host)]
+
+
+def test_a_host_of_today_has_nothing_to_be_changed() -> None:
+    assert decided(found()) == decided(found(), cdi=True) == []
+    assert gpu_containers.lasting(found())[0]
+
+
+@pytest.mark.parametrize("runc", ["v1.1.3-0-g6", "1.1.5+ds1-1+deb12u1", "v1.1.6", "", "860f061b76bb"])
+def test_a_runc_that_leaves_out_devices_without_links_gets_links(runc: str) -> None:
+    host = found(runc=runc)
+    assert decided(host) == [("links in /dev/char", None, "/dev/nvidia0")]
+    assert "/dev/nvidia0 without a link" in gpu_containers.lasting(host)[1]
+    host["gpu"]["nodes"][0]["linked"] = True
+    assert decided(host) == [("links in /dev/char", "until the next start", "by a udev rule")]
+    host["gpu"]["kept"].append(RULE)
+    assert decided(host) == []
+    assert gpu_containers.lasting(host) == (
+        True,
+        "systemd knows of the devices (toolkit mode auto, links in /dev/char)",
+    )
+
+
+@pytest.mark.parametrize("runc", ["v1.1.2", "v1.1.7-0-g860f061", "1.1.15+ds1-2+b4", "v1.2.5-0-g59923ef"])
+def test_other_runcs_need_no_links(runc: str) -> None:
+    assert decided(found(runc=runc)) == []
+
+
+def test_an_older_systemd_needs_links_whatever_the_runc() -> None:
+    host = found()
+    host["os"]["codename"] = "bionic"
+    assert [subject for subject, *_change in decided(host)] == ["links in /dev/char"]
+
+
+def test_without_systemd_s_cgroups_nothing_is_lost_and_nothing_changed() -> None:
+    host = found(driver="cgroupfs", runc="v1.1.5", mode="legacy")
+    assert decided(host) == decided(host, version="1.17.8-1") == []
+    assert gpu_containers.lasting(host) == (True, "dockerd manages cgroups without systemd")
+
+
+def test_a_mode_that_goes_behind_systemd_s_back_is_changed() -> None:
+    host = found(mode="legacy")
+    assert decided(host) == [("toolkit mode", "legacy", "auto")]
+    assert not gpu_containers.lasting(host)[0]
+
+
+def test_an_older_toolkit_gets_cdi_and_a_specification_that_is_kept_fresh() -> None:
+    host = found(cdi=[], kept=[])
+    host["apt"]["packages"]["nvidia-container-toolkit"]["version"] = "1.17.8-1"
+    assert decided(host, version="1.17.8-1") == [
+        ("toolkit mode", "auto", "cdi"),
+        ("CDI refresh", None, "gpuprov-cdi-refresh.path"),
+        ("CDI specification", None, "driver 580.1"),
+    ]
+    assert not gpu_containers.lasting(host)[0]
+
+
+@pytest.mark.parametrize("mode", ["auto", "cdi", "legacy"])
+def test_a_mode_that_is_asked_for_is_set_and_otherwise_left(mode: str) -> None:
+    changes = [("toolkit mode", "csv", mode)]
+    assert [one for one in decided(found(mode="csv"), mode=mode) if one[0] == "toolkit mode"] == changes
+    assert decided(found(mode=mode), mode=mode) == []
+
+
+@pytest.mark.parametrize(
+    ("specs", "before"),
+    [
+        ([], None),
+        ([spec(kind="other.com/device")], None),
+        ([spec(driver_version="570.2")], "driver 570.2"),
+        ([spec(driver_version=None)], "driver unknown"),
+        ([spec(kind="", error="it has no kind")], "/var/run/cdi/nvidia.yaml is invalid: it has no kind"),
+        ([spec(nodes={"/dev/nvidia0": "508:0"})], "other numbers of /dev/nvidia0"),
+        ([spec(devices=["GPU-other", "all"])], f"without {UUID}"),
+        ([spec(devices=[UUID, "GPU-gone", "all"])], "with GPU-gone, which is not here"),
+        ([spec(devices=["0", UUID])], "without the device all"),
+        # What lies in /var/run/cdi goes before the other.
+        ([spec("/etc/cdi/nvidia.yaml"), spec(driver_version="570.2")], "driver 570.2"),
+    ],
+)
+def test_a_specification_that_is_missing_stale_or_invalid_is_generated(specs: list[Any], before: str | None) -> None:
+    assert decided(found(cdi=specs), cdi=True) == [("CDI specification", before, "driver 580.1")]
+    assert decided(found(cdi=specs)) == []
+
+
+def test_a_fresh_specification_in_etc_will_do() -> None:
+    assert decided(found(cdi=[spec("/etc/cdi/nvidia.yaml")]), cdi=True) == []
+    assert decided(found(cdi=[spec(driver_version="570.2"), spec()][1:]), cdi=True) == []
+
+
+def test_with_mig_its_devices_have_to_be_in_the_specification() -> None:
+    mig = [{"gpu": UUID, "profile": "1g.10gb", "uuid": "MIG-1"}]
+    host = found(gpus=[{"uuid": UUID, "mig": True}], mig_devices=mig)
+    assert decided(host, cdi=True) == [("CDI specification", "without MIG-1", "driver 580.1")]
+
+
+def test_without_a_driver_no_specification_can_be_generated_yet() -> None:
+    assert decided(found(cdi=[], driver_version=None, nodes=[]), cdi=True) == []
+
+
+def test_without_systemd_nothing_refreshes_a_specification() -> None:
+    host = {**found(kept=[]), "init": "other"}
+    assert decided(host, cdi=True) == []
+
+
+def test_other_stacks_have_no_cdi() -> None:
+    assert decided(found(), stack="none", cdi=True) == decided(found(), stack="nvidia-docker2") == []
+    with pytest.raises(gpu_containers.GpuContainersError, match="nvidia_docker_stack: toolkit"):
+        decided(found(), stack="nvidia-docker2", cdi=True)
+
+
+def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.gpuprov.gpuprov.plugins.modules import nvidia_toolkit_config
+
+    seen = {}
+
+    def taken(path: str, data: bytes) -> dict[str, Any]:
+        seen[path] = data
+        return read(path, data)
+
+    read = gpu_report.cdi_spec
+    monkeypatch.setattr(gpu_report, "cdi_spec", taken)
+    host = probe_report.parse_report((DATA / "real-h100.txt").read_text(), "recording")
+    monkeypatch.setattr(nvidia_toolkit_config, "text_of", seen.__getitem__)
+    (of_probe,) = host["gpu"]["cdi"]
+    of_module = nvidia_toolkit_config.spec(of_probe["path"])
+    assert {key: of_probe[key] for key in of_module} == of_module
+
+
+# ---- dockerd
+
+
+def test_an_engine_without_cdi_is_refused_and_a_newer_or_unknown_one_is_not() -> None:
+    options = {"features": {"cdi": True}}
+    assert "20.10.24+dfsg1 knows no CDI" in str(daemon_json.cdi_refusal(options, {"ServerVersion": "20.10.24+dfsg1"}))
+    for info in ({"ServerVersion": "25.0.0"}, {"ServerVersion": "29.7.2"}, {"ServerVersion": "dev"}, None):
+        assert daemon_json.cdi_refusal(options, info) is None
+    assert daemon_json.cdi_refusal({"features": {}}, {"ServerVersion": "20.10.24"}) is None
+
+
+def daemon(config: str, directories: Any) -> dict[str, Any]:
+    import base64
+
+    data = base64.b64encode(config.encode()).decode()
+    return {
+        "config": {"kind": "file", "path": "/etc/docker/daemon.json", "data": data, "mode": "0644"},
+        "service": {"active": "active"},
+        "exec_start": [],
+        "info": {"ServerVersion": "26", "CDISpecDirs": directories},
+    }
+
+
+@pytest.mark.parametrize(("directories", "disruption"), [([], "restart"), (None, "restart"), (["/etc/cdi"], "reload")])
+def test_switching_cdi_on_takes_a_restart_unless_dockerd_has_it_on_unasked(directories: Any, disruption: str) -> None:
+    wanted = {"options": {"features": {"cdi": True}}}
+    (change,), text = daemon_json.decide(wanted, daemon('{"features": {"buildkit": true}}', directories))
+    assert change["disruption"] == disruption
+    assert text is not None
+    assert daemon_json.parse(text, "daemon.json") == {"features": {"buildkit": True, "cdi": True}}
+
+
+def test_a_dockerd_that_runs_without_the_cdi_of_its_file_is_restarted() -> None:
+    text = '{"features": {"cdi": true}}'
+    (change,), _text = daemon_json.decide({"options": {}}, daemon(text, []))
+    assert (change["from"], change["disruption"]) == ("runs without features", "restart")
+    assert daemon_json.decide({"options": {}}, daemon(text, ["/etc/cdi"]))[0] == []
