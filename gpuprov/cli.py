@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-import getpass
-import inspect
-import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gpuprov import report, runner
-from gpuprov.runner import Options, Outcome, UsageError
+from gpuprov import image, report, runner
+from gpuprov.command import (
+    STATUS_HELP,
+    WAIT_SECONDS,
+    Check,
+    Diff,
+    Json,
+    Ran,
+    Say,
+    Wait,
+    errors_text,
+    in_order,
+    interrupted_text,
+    run,
+    takes_options,
+)
+from gpuprov.runner import Options, UsageError
 
 app = typer.Typer(
     help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
@@ -25,11 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(image.app, name="image")
 
-STATUS_HELP = (
-    "Exit status: 0 all hosts as wanted; 2 a host failed; 4 a host was unreachable and none failed; "
-    "1 gpuprov could not run; 130 interrupted."
-)
 PLAN_HELP = (
     "Exit status: 0 nothing to do; 2 changes pending, or a host failed; 4 a host was unreachable; "
     "1 gpuprov could not run; 130 interrupted."
@@ -40,92 +46,17 @@ DOCTOR_HELP = (
     "4 a host was unreachable, and nothing to cure on the others; 1 gpuprov could not run; 130 interrupted."
 )
 
-Inventory = Annotated[
-    str, typer.Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
-]
-Limit = Annotated[str | None, typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts or groups.")]
-ExtraVars = Annotated[
-    list[str] | None,
-    typer.Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable."),
-]
-Forks = Annotated[int | None, typer.Option("--forks", "-f", metavar="N", min=1, help="How many hosts at a time.")]
-User = Annotated[str | None, typer.Option("--user", "-u", metavar="NAME", help="Log in as this account.")]
-Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", metavar="FILE", help="Log in with this key.")]
-AskPass = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the login password.")]
-AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
-AskVault = Annotated[bool, typer.Option("--ask-vault-pass", "-J", help="Ask for the vault's password.")]
-VaultFile = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--vault-password-file", "--vault-pass-file", metavar="FILE", help="Read the vault's password here; repeatable."
-    ),
-]
-Check = Annotated[bool, typer.Option("--check", "-C", help="Predict; change nothing.")]
-Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show files before and after.")]
-Verbose = Annotated[
-    int,
-    typer.Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv more of it."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; text goes to stderr.")]
-
-
-def _options(
-    inventory: Inventory,
-    limit: Limit = None,
-    extra_vars: ExtraVars = None,
-    forks: Forks = None,
-    user: User = None,
-    private_key: Key = None,
-    ask_pass: AskPass = False,
-    ask_become_pass: AskBecome = False,
-    ask_vault_pass: AskVault = False,
-    vault_password_file: VaultFile = None,
-    verbose: Verbose = 0,
-) -> Options:
-    """The options that every command takes. Raises UsageError."""
-    if private_key and not private_key.expanduser().is_file():
-        raise UsageError(f"the private key {private_key} does not exist")
-    for path in vault_password_file or []:
-        if not path.expanduser().is_file():
-            raise UsageError(f"the vault password file {path} does not exist")
-    return Options(
-        inventory=runner.checked_inventory(inventory), limit=limit, extra_vars=extra_vars or [], forks=forks,
-        user=user, private_key=private_key, ask_pass=ask_pass, ask_become_pass=ask_become_pass,
-        ask_vault_pass=ask_vault_pass, vault_password_files=vault_password_file or [], verbosity=verbose,
-    )  # fmt: skip
-
-
-def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of its first parameter, those of _options."""
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    common = inspect.signature(_options, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        command(_options(**{name: given.pop(name) for name in common}), **given)
-
-    parameters = [*common.values(), *own]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del run.__wrapped__
-    return run
-
-
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run that is at a host, instead of failing.")]
-# A day: whoever wants another limit sets gpu_host_lock_wait.
-WAIT_SECONDS = 86400
-
 
 @app.command(epilog=PLAN_HELP)
-@_takes_options
+@takes_options
 def plan(options: Options, as_json: Json = False) -> None:
     """Read the hosts and show what would change. Touches nothing."""
     options.variables["gpuprov_quiet"] = True
-    _run("plan", "plan.yml", options, as_json)
+    run("plan", "plan.yml", options, _plan_ending, as_json)
 
 
 @app.command(epilog=STATUS_HELP)
-@_takes_options
+@takes_options
 def provision(
     options: Options,
     check: Check = False,
@@ -154,26 +85,38 @@ def provision(
         options.variables["gpuprov_max_fail_percentage"] = max_fail_percentage
     if wait:
         options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
-    _run("provision", "provision.yml", options, as_json)
+    planned: list[float] = []
+    begun = time.monotonic()
+
+    def show_plan(event: runner.Event, collected: report.Collector, say: Say) -> None:
+        play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
+        if play == "Apply and verify" and not planned and collected.hosts:
+            planned.append(time.monotonic() - begun)
+            say(report.plan_text(in_order(collected), planned[0]))
+
+    def ending(ran: Ran) -> str:
+        return ("" if planned else _plan_text(ran)) + _provision_ending(ran)
+
+    run("provision", "provision.yml", options, ending, as_json, show_plan)
 
 
 @app.command(epilog=STATUS_HELP)
-@_takes_options
+@takes_options
 def verify(options: Options, as_json: Json = False) -> None:
     """Prove that the hosts are as wanted and run containers. Repairs nothing."""
-    _run("verify", "verify.yml", options, as_json)
+    run("verify", "verify.yml", options, _result_ending, as_json)
 
 
 @app.command(epilog=DOCTOR_HELP)
-@_takes_options
+@takes_options
 def doctor(options: Options, as_json: Json = False) -> None:
     """Read the hosts and say what is wrong, why it matters, and what cures it. Touches nothing."""
     options.variables["gpuprov_quiet"] = True
-    _run("doctor", "doctor.yml", options, as_json)
+    run("doctor", "doctor.yml", options, _doctor_ending, as_json)
 
 
 @app.command(epilog=STATUS_HELP)
-@_takes_options
+@takes_options
 def uninstall(
     options: Options,
     check: Check = False,
@@ -197,7 +140,7 @@ def uninstall(
         )
         if not typer.confirm(f"{question}?", err=True):
             raise UsageError("nothing was done")
-    _run("uninstall", "uninstall.yml", options, as_json)
+    run("uninstall", "uninstall.yml", options, _result_ending, as_json)
 
 
 def waves(text: str) -> list[int | str]:
@@ -213,153 +156,35 @@ def waves(text: str) -> list[int | str]:
     return sizes
 
 
-def _passwords(options: Options) -> dict[str, str]:
-    """Ask for what was asked to be asked; {prompt pattern: password}."""
-    passwords = {}
-    if options.ask_pass:
-        passwords[r"SSH password:\s*?$"] = getpass.getpass("SSH password: ")
-    if options.ask_become_pass:
-        become = getpass.getpass("BECOME password (empty: as for SSH): " if options.ask_pass else "BECOME password: ")
-        passwords[r"BECOME password.*:\s*?$"] = become or passwords.get(r"SSH password:\s*?$", "")
-    if options.ask_vault_pass:
-        passwords[r"Vault password.*:\s*?$"] = getpass.getpass("Vault password: ")
-    return passwords
+def _plan_ending(ran: Ran) -> str:
+    return _plan_text(ran) + errors_text(ran) + interrupted_text(ran)
 
 
-def _run(command: str, playbook: str, options: Options, as_json: bool) -> None:
-    from gpuprov.display import Plain, display
-
-    begun = time.monotonic()
-    passwords = _passwords(options)
-    collected = report.Collector()
-    people = sys.stderr if as_json else sys.stdout
-    shown: list[bool] = []
-    kept = runner.run_directory()
-
-    with (kept / "log").open("w", encoding="utf-8") as stream:
-        log = Plain(stream)
-        with display(people) as screen:
-
-            def say(text: str) -> None:
-                screen.say(text)
-                log.say(text)
-
-            def on_event(event: dict[str, Any]) -> None:
-                if options.verbosity and event.get("stdout"):
-                    screen.say(report.redact(event["stdout"]))
-                play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
-                if command == "provision" and play == "Apply and verify" and not shown and collected.hosts:
-                    shown.append(True)
-                    say(report.plan_text(_sorted(collected), time.monotonic() - begun))
-                happened = collected.take(event)
-                if happened:
-                    screen.update(*happened)
-                    log.update(*happened)
-                if options.diff and event.get("event") == "runner_on_ok":
-                    _show_diff(say, event["event_data"])
-
-            outcome = runner.run(playbook, options, on_event, say, passwords)
-
-        seconds = time.monotonic() - begun
-        hosts = _sorted(collected)
-        status = exit_status(command, outcome, hosts)
-        if status == 1:
-            why = why_not_run(outcome, options.limit)
-            log.say(why)
-            raise UsageError(why)
-        ending = _ending(command, status, hosts, seconds, planned=bool(shown), check=options.check)
-        stream.write(ending)
-    people.write(ending)
-    people.flush()
-    document = json.dumps(report.document(command, status, hosts, seconds), indent=2, sort_keys=True) + "\n"
-    (kept / "result.json").write_text(document, encoding="utf-8")
-    if as_json:
-        sys.stdout.write(document)
-    raise typer.Exit(status)
+def _doctor_ending(ran: Ran) -> str:
+    return report.findings_text(ran.hosts, ran.seconds) + errors_text(ran) + interrupted_text(ran)
 
 
-def _ending(command: str, status: int, hosts: list[report.Host], seconds: float, planned: bool, check: bool) -> str:
-    """What is said when a run is over; planned: whether its plan was said already."""
-    text = ""
-    if command == "plan" or (command == "provision" and not planned):
-        text += report.plan_text(hosts, seconds)
-    if command == "doctor":
-        text += report.findings_text(hosts, seconds)
-    elif command != "plan":
-        text += report.table_text(report.result_rows(hosts, check, interrupted=status == 130))
-    if command == "provision" and not check:
-        text += report.notes_text(hosts)
-    if status != 0:
-        text += report.errors_text(hosts)
-    if command == "provision" and not check:
-        text += report.unfinished_text(hosts)
-    if status == 130:
-        text += "Interrupted. Run it again to finish: what is done already stays.\n"
-    return text
+def _provision_ending(ran: Ran) -> str:
+    text = _result_text(ran)
+    if not ran.options.check:
+        text += report.notes_text(ran.hosts)
+    text += errors_text(ran)
+    if not ran.options.check:
+        text += report.unfinished_text(ran.hosts)
+    return text + interrupted_text(ran)
 
 
-def _sorted(collected: report.Collector) -> list[report.Host]:
-    """In the order in which people count: gpu2 before gpu10."""
-
-    def counted(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-    return [collected.hosts[name] for name in sorted(collected.hosts, key=counted)]
+def _result_ending(ran: Ran) -> str:
+    return _result_text(ran) + errors_text(ran) + interrupted_text(ran)
 
 
-def _show_diff(say: Callable[[str], None], data: dict[str, Any]) -> None:
-    import difflib
-
-    found = (data.get("res") or {}).get("diff") or []
-    for one in found if isinstance(found, list) else [found]:
-        before, after = one.get("before") or "", one.get("after") or ""
-        if isinstance(before, str) and isinstance(after, str) and before != after:
-            lines = difflib.unified_diff(
-                before.splitlines(), after.splitlines(), one.get("before_header") or "before",
-                one.get("after_header") or "after", lineterm="",
-            )  # fmt: skip
-            say(report.redact(f"{data['host']}:\n" + "\n".join(lines)))
+def _plan_text(ran: Ran) -> str:
+    return report.plan_text(ran.hosts, ran.seconds)
 
 
-def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int:
-    """Return gpuprov's exit status: see STATUS_HELP, PLAN_HELP and DOCTOR_HELP."""
-    if outcome.status == "canceled":
-        return 130
-    if not hosts:
-        return 1
-    if any(host.error and not host.unreachable for host in hosts):
-        return 2
-    if command == "doctor" and any(report.ailments(host) for host in hosts):
-        return 2
-    if any(host.unreachable for host in hosts):
-        return 4
-    if outcome.stats is None:
-        return 1
-    if command == "plan" and any((host.plan or {}).get("changes") for host in hosts):
-        return 2
-    return 0
-
-
-def why_not_run(outcome: Outcome, limit: str | None) -> str:
-    """Return in one line why Ansible did not get as far as a host."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
-    text = " ".join(line for line in lines if line)
-    # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".
-    match = re.search(
-        r"Failed to parse (\S+) with '?\w+'? plugin: (.+?)(?= Failed to parse| \[WARNING\]| \[ERROR\]| ERROR!|$)", text
-    )
-    if match:
-        origin = re.search(r"Origin: (/\S+)", text)
-        path = match.group(1) if match.group(1) != "inventory" else origin.group(1) if origin else ""
-        reason = re.sub(r"^(?:Failed to parse inventory|YAML parsing failed): ", "", match.group(2))
-        reason = reason.removeprefix(f"{path}:")
-        return report.redact(f"the inventory {path} cannot be read: {reason}")
-    if "no hosts to target" in text or "Could not match supplied host pattern" in text:
-        return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
-    errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
-    if not errors and ("no hosts matched" in text or "provided hosts list is empty" in text):
-        return "the inventory names no hosts"
-    return report.redact(errors[0] if errors else (lines[-1] if lines else "ansible-playbook did not start"))
+def _result_text(ran: Ran) -> str:
+    rows = report.result_rows(ran.hosts, ran.options.check, interrupted=ran.status == 130)
+    return report.table_text(rows)
 
 
 def _version(wanted: bool) -> None:

@@ -12,8 +12,9 @@ from gpuprov.report import Host
 class Plain:
     """Plain lines on stderr or stdout, for pipes and logs."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, predicts: bool = False) -> None:
         self.stream = stream
+        self.predicts = predicts
 
     def __enter__(self) -> Plain:
         return self
@@ -28,7 +29,7 @@ class Plain:
     def update(self, what: str, host: Host) -> None:
         """Print a line where something happened that lasts."""
         if what == "changed":
-            self.say(f"{host.name}: changed: {host.doing}")
+            self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {host.doing}")
         elif what in ("failed", "unreachable") and host.error:
             self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
 
@@ -78,7 +79,7 @@ class Live(Plain):
         return Text("\n".join(lines))
 
 
-def display(stream: Any = None) -> Plain:
-    """Return the display that fits a stream."""
+def display(stream: Any = None, predicts: bool = False) -> Plain:
+    """Return the display that fits a stream; predicts: whether nothing is changed in fact."""
     stream = stream or sys.stderr
-    return Live(stream) if stream.isatty() else Plain(stream)
+    return Live(stream, predicts) if stream.isatty() else Plain(stream, predicts)

@@ -81,6 +81,7 @@ class Host:
     facts: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
     verify: dict[str, Any] | None = None
+    image: dict[str, Any] | None = None
     findings: list[dict[str, str]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     changed: int = 0
@@ -143,6 +144,8 @@ class Collector:
             host.plan = facts["gpu_host_plan"]
         if "gpu_host_verify" in result:
             host.verify = result["gpu_host_verify"]
+        if "docker_image" in result:
+            host.image = result["docker_image"]
         host.changes += result.get("changes") or []
 
 
@@ -224,6 +227,11 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def as_counted(name: str) -> list[tuple[int, str]]:
+    """Return what sorts names as people count: gpu2 before gpu10, 1.9.1 before 1.10.0."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def os_name(host: Host) -> str:
     """Return a host's OS, e.g. ``debian 12``."""
     system = (host.facts or {}).get("os") or {}
@@ -236,12 +244,12 @@ _LABEL = 40
 
 def plan_text(hosts: list[Host], seconds: float) -> str:
     """Return the plan of all hosts, those of which the same is to be said together, with a count at the end."""
-    said = _together((host, (host_heading(host), *_change_lines(host), *_note_lines(host))) for host in hosts)
+    said = together((host, (host_heading(host), *_change_lines(host), *_note_lines(host))) for host in hosts)
     return f"{said}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
 
 
-def _together(said_of: Iterable[tuple[Host, tuple[str, ...]]]) -> str:
-    """What is said of hosts, line by line, those of which the same is said together."""
+def together(said_of: Iterable[tuple[Host, tuple[str, ...]]]) -> str:
+    """Return what is said of hosts, line by line, those of which the same is said together."""
     said: dict[tuple[str, ...], list[str]] = {}
     for host, said_lines in said_of:
         said.setdefault(said_lines, []).append(host.name)
@@ -317,7 +325,7 @@ def ailments(host: Host) -> list[dict[str, str]]:
 
 def findings_text(hosts: list[Host], seconds: float) -> str:
     """Return what is wrong with all hosts, those that agree together, with a count at the end."""
-    said = _together((host, (_health(host), *_finding_lines(host))) for host in hosts)
+    said = together((host, (_health(host), *_finding_lines(host))) for host in hosts)
     unreachable = sum(host.unreachable for host in hosts)
     failed = sum(bool(host.error) and not host.unreachable for host in hosts)
     ill = sum(not host.error and bool(ailments(host)) for host in hosts)
@@ -434,6 +442,12 @@ def unfinished_text(hosts: list[Host]) -> str:
     return "".join(f"{host_ranges(names)}: {text}\n" for text, names in said.items())
 
 
+def cure(host: Host) -> str:
+    """Return what to do about a host's failure, where that is more than to try again."""
+    hint = (host.error or {}).get("hint", "")
+    return "" if hint == _AGAIN else hint
+
+
 def errors_text(hosts: list[Host]) -> str:
     """Return, for each host that failed, the task, the cause and what to do next."""
     lines = []
@@ -463,6 +477,7 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
                     "plan": host.plan,
                     "changes": host.changes,
                     "verify": host.verify,
+                    "image": host.image,
                     "findings": host.findings,
                     "error": host.error,
                     "seconds": round(host.seconds, 2),

@@ -10,6 +10,7 @@ __metaclass__ = type
 
 import glob
 import json
+import re
 import socket
 
 SOCKET = "/var/run/docker.sock"
@@ -17,17 +18,55 @@ SOCKET = "/var/run/docker.sock"
 COUNTING_UNITS = ("docker.*", "containerd.*")
 
 
+# The newest API that is spoken: engines up to 29 answer it, in a shape that stays. Older engines get
+# the newest that they have.
+NEWEST_API = (1, 44)
+
+
+class DockerdError(Exception):
+    """dockerd does not answer; the message says so for people."""
+
+
 def ask(path, timeout=10):
     """Return dockerd's answer to GET path, decoded, or None where it does not answer within timeout seconds.
 
     Where systemd listens for a dockerd that does not run, asking starts it.
     """
+    answer = _exchange("GET", path, timeout)
+    return None if answer is None else decoded(answer)
+
+
+def api():
+    """Return what the paths of an API begin with that this dockerd speaks, e.g. ``/v1.44``. Raises DockerdError."""
+    version = ask("/version")
+    if not version or "ApiVersion" not in version:
+        raise DockerdError("dockerd does not answer at %s: see `systemctl status docker` there" % SOCKET)
+    own = tuple(int(part) for part in version["ApiVersion"].split("."))
+    return "/v%d.%d" % min(own, NEWEST_API)
+
+
+def request(method, path, timeout=60):
+    """Return (HTTP status, the body's JSON or None) of a request without a body. Raises DockerdError."""
+    answer = _exchange(method, path, timeout)
+    match = re.match(r"HTTP/1\.[01] (\d{3})", (answer or b"")[:12].decode("latin-1"))
+    if not match:
+        raise DockerdError("dockerd does not answer within %d s at %s" % (timeout, SOCKET))
+    body = answer.partition(b"\r\n\r\n")[2]
+    try:
+        return int(match.group(1)), json.loads(body.decode("utf-8"))
+    except ValueError:
+        return int(match.group(1)), None
+
+
+def _exchange(method, path, timeout):
+    """Return the whole HTTP answer, or None where none comes within timeout seconds."""
     connection = socket.socket(socket.AF_UNIX)
     answer = b""
     try:
         connection.settimeout(timeout)
         connection.connect(SOCKET)
-        connection.sendall(("GET %s HTTP/1.0\r\nHost: docker\r\n\r\n" % path).encode("ascii"))
+        # Under 1.0 the answer ends with the connection, and is not in chunks.
+        connection.sendall(("%s %s HTTP/1.0\r\nHost: docker\r\n\r\n" % (method, path)).encode("ascii"))
         while True:
             part = connection.recv(65536)
             if not part:
@@ -37,7 +76,7 @@ def ask(path, timeout=10):
         return None
     finally:
         connection.close()
-    return decoded(answer)
+    return answer
 
 
 def decoded(answer):

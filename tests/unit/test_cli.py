@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpuprov import cli, runner
+from gpuprov import cli, command, runner
 from gpuprov.display import Live, Plain, display
 from gpuprov.report import Host
 from gpuprov.runner import Options, Outcome
 
 Call = Callable[..., tuple[int, str, str]]
+PRUNE = {
+    "docker_image_prune_containers": False, "docker_image_prune_images": False, "docker_image_prune_all": False,
+    "docker_image_prune_older_than": "", "docker_image_prune_keep": 3, "gpuprov_quiet": True,
+}  # fmt: skip
 
 
 class Runs:
@@ -91,11 +95,34 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("verify a, --private-key /gone", "the private key /gone does not exist"),
         ("plan a, --vault-password-file /gone", "the vault password file /gone does not exist"),
         ("uninstall a, --purge-data", "uninstall asks before it begins: without a terminal give --yes"),
+        ("image frobnicate a,", "No such command 'frobnicate'."),
+        ("image tag train:1.0.0", "Missing argument 'INVENTORY'."),
+        ("image tag a;reboot:1.0.0 a,", "'a;reboot:1.0.0' is no image name: "),
+        ("image tag train a,", "tag takes a name with a version, such as train:1.9.1: not train"),
+        ("image tag r.test:5000/train a,", "tag takes a name with a version, such as train:1.9.1: not r.test:5000/"),
+        ("image tag train:1.9 a,", "1.9 is no version such as 1.9.1"),
+        ("image tag train:1.9.1 gone.ini", "the inventory gone.ini does not exist"),
+        ("image prune a,", "prune asks before it removes anything: without a terminal give --yes, or --check to look"),
+        ("image prune a, --yes --older-than 7", "an age is a number of s, m, h, d or w, such as 7d: not '7'"),
+        ("image prune a, --yes --keep 0", "Invalid value for '--keep'"),
+        ("image build directory", "Missing option '--tag'"),
+        ("image build gone -t train:1", "the build context gone is no directory"),
+        ("image build directory -t train:1", "there is no Dockerfile in the build context directory"),
+        ("image build context -t train", "build takes a name with a version, such as -t train:1.9.1: not train"),
+        ("image build context -t $(id):1", "'$(id):1' is no image name: "),
+        ("image build context -t train:1 --file ../context/Dockerfile", "there is no ../context/Dockerfile in the"),
+        ("image build context -t train:1 --on a,b a,b", "--on takes the name of one host: not 'a,b'"),
+        ("image build context -t train:1 -l a a,b", "build takes no --limit: --on HOST says where"),
+        ("image build context -t train:1 --build-arg 1=2", "--build-arg takes NAME=VALUE, or NAME of a variable in"),
+        ("image build context -t train:1 --build-arg GPUPROV_NONE", "--build-arg GPUPROV_NONE: there is no GPUPROV_NO"),
+        ("image build context -t train:1 --build-arg A={{b}}", "--build-arg A must not contain {{, {% or {#: give the"),
     ],
 )
 def test_bad_usage_ends_with_1_and_one_line_and_runs_nothing(words: str, said: str, runs: Runs, gpuprov: Call) -> None:
     Path("empty.ini").touch()
     Path("directory").mkdir()
+    Path("context").mkdir()
+    Path("context/Dockerfile").write_text("FROM scratch\n")
     status, out, err = gpuprov(*words.split())
     assert (status, out, runs.calls) == (1, "", [])
     assert err.startswith(f"gpuprov: {said}")
@@ -126,7 +153,7 @@ def test_a_malformed_inventory_ends_with_1_and_ansible_s_reason_in_one_line(
     ],
 )
 def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: str) -> None:
-    assert cli.why_not_run(Outcome("failed", None, lines), limit) == said
+    assert command.why_not_run(Outcome("failed", None, lines), limit) == said
 
 
 # ---- Good usage -------------------------------------------------------------------------------
@@ -168,6 +195,17 @@ def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
         (["doctor"], "doctor.yml", {"variables": {"gpuprov_quiet": True}, "check": False}),
         (["uninstall", "--yes"], "uninstall.yml", {"variables": {}}),
         (["uninstall", "-C", "--purge-data"], "uninstall.yml", {"variables": {"docker_ce_uninstall_data": True}}),
+        (["image", "ls", "-l", "b"], "image_ls.yml", {"limit": "b", "variables": {"gpuprov_quiet": True}}),
+        (["image", "tag", "docker.io/library/train:1.9.1"], "image_tag.yml",
+         {"check": False, "inventory": "a,b", "variables": {"docker_image_name": "train:1.9.1"}}),
+        (["image", "tag", "r.test:5000/a/train:1.9.1", "--dry-run"], "image_tag.yml",
+         {"check": True, "variables": {"docker_image_name": "r.test:5000/a/train:1.9.1"}}),
+        (["image", "prune", "--check"], "image_prune.yml", {"check": True, "variables": PRUNE}),
+        (["image", "prune", "--yes", "--images", "--all", "--older-than", "7d", "--keep", "5", "--wait"],
+         "image_prune.yml",
+         {"check": False, "variables": PRUNE | {
+             "docker_image_prune_images": True, "docker_image_prune_all": True, "docker_image_prune_older_than": "7d",
+             "docker_image_prune_keep": 5, "gpu_host_lock_wait": 86400}}),
     ],
 )  # fmt: skip
 def test_a_command_runs_its_playbook_with_what_was_given(
@@ -194,6 +232,86 @@ def test_a_password_answers_the_prompt_it_is_for(
     patterns = runs.calls[0][2]
     found = {prompt: [word for at, word in patterns.items() if re.search(at, prompt)] for prompt in expected}
     assert found == {prompt: [word] for prompt, word in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "inventory", "given"),
+    [
+        ([], "localhost,", {"limit": None}),
+        (["hosts,", "--on", "gpu-1.example", "--target", "base", "--no-cache"], "hosts,", {"limit": "gpu-1.example"}),
+    ],
+)
+def test_build_is_here_unless_a_host_is_named_and_secrets_stay_in_the_environment(
+    words: list[str], inventory: str, given: dict[str, Any], runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    arguments = ["--build-arg", "CUDA=12.4", "--build-arg", "TOKEN", "--build-arg", "EMPTY=", "--build-arg", "A=b=c"]
+    assert gpuprov("image", "build", ".", "-t", "train:1.0.0", *arguments, *words)[0] == 0
+    ((playbook, options, _passwords),) = runs.calls
+    assert (playbook, options.inventory, {name: getattr(options, name) for name in given}) == (
+        "image_build.yml", inventory, given,
+    )  # fmt: skip
+    assert options.variables["docker_image_build_args"] == {"CUDA": "12.4", "TOKEN": None, "EMPTY": "", "A": "b=c"}
+    assert options.variables["docker_image_build_context"] == str(Path.cwd())
+    assert options.variables["docker_image_build_no_cache"] is ("--no-cache" in words)
+    assert options.variables.get("gpuprov_build_on") == given["limit"]
+    assert "s3cr3t" not in repr(options)
+
+
+def looked(host: str, *ids: str) -> dict[str, Any]:
+    """The event of a decision that takes containers of these IDs."""
+    containers = [{"id": one, "name": f"job-{one}", "image": "i", "bytes": 1500, "why": "exited"} for one in ids]
+    decision = {"containers": containers, "images": [], "stay": [], "bytes": 1500 * len(ids)}
+    return event("on_ok", host, res={"docker_image": decision, "basis": {}})
+
+
+@pytest.mark.parametrize(("answer", "runs_made", "status"), [("y", 2, 0), ("n", 1, 1)])
+def test_prune_shows_first_asks_and_then_removes_only_what_was_shown(
+    answer: str, runs_made: int, status: int, runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Person(f"{answer}\n"))
+    runs.events = [looked("a", "1", "2"), looked("b"), event("on_unreachable", "c", res={"msg": "Connection refused"})]
+    ended, out, err = gpuprov("image", "prune", "a,b,c")
+    assert (ended, len(runs.calls)) == (status if answer == "n" else 4, runs_made)
+    assert out.startswith("c: unreachable")
+    assert "a  2 containers, 3.0 kB\n  container job-1  exited    1.5 kB\n" in out
+    assert "To free: 3.0 kB on 1 host.\n" in out
+    assert "Remove this?" in err
+    assert runs.calls[0][1].check is True
+    if answer == "y":
+        options = runs.calls[1][1]
+        assert (options.check, options.variables["docker_image_prune_only"]) == (
+            False,
+            {"a": ["1", "2"], "b": [], "c": []},
+        )
+    else:
+        assert err.endswith("gpuprov: nothing was done\n")
+
+
+def test_prune_does_not_ask_where_nothing_goes(runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    runs.events = [looked("a")]
+    assert gpuprov("image", "prune", "a,") == (0, "a  nothing to remove\nTo free: 0 B.\n", "")
+
+
+def test_prune_without_questions_shows_what_goes_before_anything_is_removed(runs: Runs, gpuprov: Call) -> None:
+    start = {"event": "runner_on_start", "event_data": {"host": "a", "task": "docker_image : Prune | Remove it"}}
+    after = {
+        "removed": {"containers": [{"id": "1"}], "images": []}, "bytes": 3000, "freed": 1500,
+        "stayed": [{"name": "job-2", "why": "it runs"}],
+    }  # fmt: skip
+    done = event("on_ok", "a", changed=True, res={"changed": True, "docker_image": after})
+    runs.events = [looked("a", "1", "2"), looked("b"), start, done]
+    status, out, _err = gpuprov("image", "prune", "a,b", "--yes")
+    assert status == 0
+    assert out.index("To free: 3.0 kB") < out.index("a: changed") < out.index("a  removed: 1 container, 1.5 kB")
+    assert "  stays: job-2: it runs\n" in out
+    assert out.endswith("Freed: 1.5 kB.\n")
 
 
 # ---- What comes back --------------------------------------------------------------------------

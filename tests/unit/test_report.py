@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpuprov import report
-from gpuprov.cli import exit_status
+from gpuprov.command import exit_status
 from gpuprov.report import Collector, Host
 from gpuprov.runner import Outcome
 
@@ -180,7 +180,9 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
         "format": 1, "command": "provision", "status": 2, "seconds": 41.26, "hosts": ["a", "b"],
     }  # fmt: skip
     a, b = document["hosts"].values()
-    assert list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "findings", "error", "seconds"]
+    assert (
+        list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "image", "findings", "error", "seconds"]
+    )
     assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
     assert a["facts"] == facts()
     assert (a["plan"]["changes"], a["changes"][0]["to"]) == ([change()], "http://***@proxy.test:3128")

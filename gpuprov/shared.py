@@ -1,0 +1,31 @@
+"""What gpuprov shares with the collection: pure functions, in plugins/module_utils and plugin_utils."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from types import ModuleType
+
+from gpuprov.runner import ansible_root
+
+
+def module_utils(name: str) -> ModuleType:
+    """Return plugins/module_utils/NAME.py, which imports nothing of the collection."""
+    return _loaded("module_utils", name)
+
+
+def plugin_utils(name: str) -> ModuleType:
+    """Return plugins/plugin_utils/NAME.py, which imports nothing of the collection."""
+    return _loaded("plugin_utils", name)
+
+
+@functools.cache
+def _loaded(kind: str, name: str) -> ModuleType:
+    # By its path: an `ansible` package beside gpuprov would hide our collection from a plain import.
+    collection = ansible_root() / "playbooks" / "collections" / "ansible_collections" / "gpuprov" / "gpuprov"
+    spec = importlib.util.spec_from_file_location(f"gpuprov._{name}", collection / "plugins" / kind / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""The output of docker build as lines that can be shown."""
+
+from __future__ import annotations
+
+import re
+
+# What moves the cursor or colours; and what else a terminal would act on.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# A shorter value is no secret, and would turn up everywhere.
+_SHORTEST = 4
+
+
+class Lines:
+    """Takes output in pieces and gives whole lines, without escapes and without secrets."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        self.secrets = sorted((secret for secret in secrets if len(secret) >= _SHORTEST), key=len, reverse=True)
+        self.rest = ""
+        self.last = ""
+
+    def take(self, text: str, ended: bool) -> list[str]:
+        """Return the lines that are whole with text; the rest too where the output has ended."""
+        *whole, self.rest = (self.rest + text).split("\n")
+        if ended:
+            whole.append(self.rest)
+            self.rest = ""
+        lines = [self._shown(line) for line in whole]
+        self.last = next((line.strip() for line in reversed(lines) if line.strip()), self.last)
+        return lines[:-1] if ended and not lines[-1] else lines
+
+    def _shown(self, line: str) -> str:
+        # What a carriage return replaced on a terminal nobody saw for long.
+        line = next((part for part in reversed(line.split("\r")) if part), "")
+        line = _CONTROL.sub("", _ESCAPES.sub("", line))
+        for secret in self.secrets:
+            line = line.replace(secret, "***")
+        return line

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""Python packages beside Ansible, that gpuprov brings and a bare ansible-playbook may lack."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ansible.errors import AnsibleError
+
+
+def semver_versions() -> ModuleType:
+    """Return plugin_utils.image_versions. Raises AnsibleError where the package semver is not installed."""
+    try:
+        from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_versions
+    except ImportError as error:
+        raise AnsibleError(
+            f"the Python that runs ansible-playbook lacks the package semver: pip install semver ({error})"
+        ) from None
+    return image_versions

@@ -1,0 +1,39 @@
+"""What is shown of docker build's output."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.build_output import Lines
+
+
+def test_lines_are_shown_whole_and_the_rest_at_the_end() -> None:
+    lines = Lines([])
+    assert lines.take("one\ntw", ended=False) == ["one"]
+    assert lines.take("o\n\nthr", ended=False) == ["two", ""]
+    assert lines.take("ee", ended=True) == ["three"]
+    assert lines.last == "three"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("10%\r50%\r100%\r", "100%"),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07end\x1b", "red end"),
+        ("bell\x07 and \x9b31m", "bell and 31m"),
+        ("a\tb \u00fc", "a\tb \u00fc"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_taken_out(said: str, shown: str) -> None:
+    assert Lines([]).take(said + "\n", ended=False) == [shown]
+
+
+def test_secrets_are_taken_out_the_longest_first_and_short_ones_are_none() -> None:
+    lines = Lines(["s3cr3t", "s3cr3t-and-more", "1"])
+    assert lines.take("1 s3cr3t-and-more s3cr3t\n", ended=True) == ["1 *** ***"]
+
+
+def test_the_last_line_that_says_something_is_kept_for_the_end() -> None:
+    lines = Lines([])
+    lines.take("ERROR: no\n", ended=False)
+    lines.take(" \n\n", ended=True)
+    assert lines.last == "ERROR: no"
