@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpuprov import image_report, report, runner
+from gpuprov import image_report, image_transfer, report, runner
 from gpuprov.command import (
     STATUS_HELP,
     WAIT_SECONDS,
@@ -32,11 +32,16 @@ from gpuprov.command import (
 from gpuprov.runner import Options, UsageError
 from gpuprov.shared import module_utils, plugin_utils
 
-app = typer.Typer(help="Images on the hosts: build, tag, list, clean up.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Images on the hosts: build, ship, tag, list, clean up.", no_args_is_help=True, rich_markup_mode=None
+)
 
 ImageName = Annotated[
     str, typer.Argument(metavar="NAME:TAG", help="An image, e.g. registry.example.com:5000/train:1.9.1")
 ]
+
+
+image_transfer.register(app)
 
 
 @app.callback()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import contenders, report
+from tests.bench import contenders, report, ship
 from tests.lab.lab import Host, Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,10 +29,13 @@ def main() -> int:
     parser.add_argument("--idle-sizes", default="50", help="numbers of hosts for the second run alone")
     parser.add_argument("--turns", type=int, default=5, help="measurements of each second run and changed mirror")
     parser.add_argument("--first-turns", type=int, default=3, help="measurements of each first install")
+    parser.add_argument("--images", action="store_true", help="only the shipping of an image; keeps the rest")
     parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
     arguments = parser.parse_args()
-    if not arguments.report:
+    if arguments.images and not arguments.report:
+        _measure_images(arguments.first_turns)
+    elif not arguments.report:
         RESULTS.parent.mkdir(exist_ok=True)
         if not arguments.add:
             RESULTS.write_text("[]", encoding="utf-8")
@@ -80,6 +83,16 @@ def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: i
             with _memory() as peak:
                 fast(lab, hosts[:size], mirrors)
             _keep(work="memory", who="gpuprov", hosts=size, mib=peak[0])
+    lab.down()
+
+
+def _measure_images(turns: int) -> None:
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    RESULTS.parent.mkdir(exist_ok=True)
+    others = [one for one in kept if not one["work"].startswith("ship")]
+    RESULTS.write_text(json.dumps(others), encoding="utf-8")
+    lab = Lab("bench-images")
+    ship.measure(lab, many=10, turns=turns, keep=_keep)
     lab.down()
 
 

@@ -61,7 +61,32 @@ def tables(results: list[dict[str, Any]]) -> str:
     for one in results:
         if one["work"] == "memory":
             lines += [f"Memory of the controller at {one['hosts']} hosts, at its peak: {one['mib']} MiB.", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *image_lines(results)])
+
+
+IMAGE_CONTENDERS = ("gpuprov", "save | bzip2", "save | zstd", "plain save")
+IMAGE_WORKS = {"ship": "Ship an image, first time", "ship next": "Ship its next version, one tiny layer changed"}
+
+
+def image_lines(results: list[dict[str, Any]]) -> list[str]:
+    """Return a table for each work with an image: median seconds, and the share of the image that travelled."""
+    lines: list[str] = []
+    for work, title in IMAGE_WORKS.items():
+        found = [one for one in results if one["work"] == work]
+        if not found:
+            continue
+        size = found[0]["image"]
+        lines += [f"### {title} ({size / 1e6:.0f} MB, host to host)", ""]
+        lines += ["| by | hosts | seconds | to a host, MB | of the image |", "|---|---|---|---|---|"]
+        for who in IMAGE_CONTENDERS:
+            for hosts in sorted({one["hosts"] for one in found if one["who"] == who}):
+                came = statistics.median(one["came"] for one in found if (one["who"], one["hosts"]) == (who, hosts))
+                cell = _cell(_seconds(results, work, who, hosts))
+                # Markdown would take the pipe for the end of a cell.
+                name = who.replace("|", "\\|")
+                lines.append(f"| {name} | {hosts} | {cell} | {came / 1e6:.2f} | {100 * came / size:.2f} % |")
+        lines.append("")
+    return lines
 
 
 def _seconds(results: list[dict[str, Any]], work: str, who: str, size: int) -> list[float]:

@@ -17,7 +17,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.yml"))
-HOST_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
+PLUGIN_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
+HOST_CODE = [*PLUGIN_CODE, *sorted(ROOT.glob("roles/*/files/*.py"))]
 
 
 def _load(path: Path) -> Any:
@@ -141,7 +142,7 @@ def test_code_for_hosts_compiles_under_python_27_where_there_is_one() -> None:
     pytest.fail("no Python was found that runs")
 
 
-@pytest.mark.parametrize("path", HOST_CODE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PLUGIN_CODE, ids=lambda path: path.stem)
 def test_code_for_hosts_begins_as_python_2_and_3_alike(path: Path) -> None:
     text = path.read_text()
     assert "from __future__ import absolute_import, division, print_function" in text

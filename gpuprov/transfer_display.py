@@ -1,0 +1,139 @@
+"""What a person sees while images travel: a bar for each host and one for all, or a line now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from gpuprov.display import Live, Plain
+from gpuprov.shared import plugin_utils
+
+_text: Any = plugin_utils("image_text")
+
+# Seconds between two lines about one transfer, where there is no terminal.
+EVERY = 5.0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far a transfer is, in bytes; total is 0 where nobody knows it, begun in epoch seconds."""
+
+    what: str
+    label: str
+    done: int
+    total: int
+    begun: float
+    ended: bool
+
+    def text(self, now: float) -> str:
+        """Return it as a line: how much of how much, the rate, and the time that is left."""
+        if self.total and self.done >= self.total:
+            return f"{self.label}: {self.what} {_text.size_text(self.done)}: all of it is there, and is unpacked"
+        rate = self.done / max(now - self.begun, 0.1)
+        parts = [
+            f"{_text.size_text(self.done)} of {_text.size_text(self.total)}"
+            if self.total
+            else _text.size_text(self.done)
+        ]
+        parts.append(f"{_text.size_text(int(rate))}/s")
+        if rate and self.total > self.done:
+            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+        return f"{self.label}: {self.what} {', '.join(parts)}"
+
+
+def read(directory: Path) -> list[Transfer]:
+    """Return the transfers that plugins/plugin_utils/transfer_progress.py tells of in a directory."""
+    found = []
+    for path in directory.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Transfer(**json.loads(path.read_text(encoding="utf-8"))))
+    return sorted(found, key=lambda one: (one.begun, one.label))
+
+
+class Lines(Plain):
+    """A line about each transfer that takes longer."""
+
+    def __init__(self, stream: Any, directory: Path) -> None:
+        super().__init__(stream)
+        self.directory = directory
+        self.over = threading.Event()
+
+    def __enter__(self) -> Lines:
+        self.thread = threading.Thread(target=self._tell, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _tell(self) -> None:
+        told: dict[tuple[str, str], float] = {}
+        while not self.over.wait(0.5):
+            now = time.time()
+            for one in read(self.directory):
+                if not one.ended and now - told.setdefault((one.what, one.label), one.begun) >= EVERY:
+                    told[(one.what, one.label)] = now
+                    self.say(one.text(now))
+
+
+class Bars(Live):
+    """A bar for each transfer under way, and one for all that is sent."""
+
+    def __init__(self, stream: Any, directory: Path) -> None:
+        super().__init__(stream)
+        self.directory = directory
+        self.tasks: dict[tuple[str, str], Any] = {}
+
+    @functools.cached_property
+    def bars(self) -> Any:
+        """The bars, which are drawn as part of what Live shows."""
+        from rich import progress
+
+        return progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+        )
+
+    def _bar(self, key: tuple[str, str], done: int, total: int, visible: bool) -> None:
+        if key not in self.tasks:
+            self.tasks[key] = self.bars.add_task(" ".join(key), total=total or None)
+        self.bars.update(self.tasks[key], completed=done, total=total or None, visible=visible)
+
+    def _render(self) -> Any:
+        found = read(self.directory)
+        room = max(self.console.height - 4, 3)
+        busy = [one for one in found if not one.ended]
+        for one in found:
+            self._bar((one.label, one.what), one.done, one.total, one in busy[:room])
+        sent = [one for one in found if one.what == "sending"]
+        if sent:
+            self._bar(("all", "hosts"), sum(one.done for one in sent), sum(one.total for one in sent), bool(busy))
+        if busy:
+            return self.bars.get_renderable()
+        return super()._render()
+
+
+@contextlib.contextmanager
+def transfers(stream: TextIO) -> Iterator[Plain]:
+    """Yield the display that fits a stream, for a run within this context."""
+    with tempfile.TemporaryDirectory(prefix="gpuprov-progress-") as name:
+        os.environ["GPUPROV_PROGRESS"] = name
+        try:
+            yield Bars(stream, Path(name)) if stream.isatty() else Lines(stream, Path(name))
+        finally:
+            del os.environ["GPUPROV_PROGRESS"]

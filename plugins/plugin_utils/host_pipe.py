@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""Runs a command on a host, or here, with a stream into it and one out of it.
+
+Ansible's connections take and give whole strings. What flows here is as large as an image, so the command is
+started as Ansible's connection would start it, with all that the inventory says of it, and read as it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+_BLOCK = 1 << 20
+# Seconds between two looks at whether the run is to end.
+_TICK = 0.2
+
+
+class Stopped(Exception):
+    """The run is to end now."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a command is started: prompt and success are those of becoming another account, or empty."""
+
+    words: list[bytes]
+    options: dict[str, Any] = field(default_factory=dict)
+    ssh_password: bytes | None = None
+    password_pipe: tuple[int, int] | None = None
+    prompt: bytes = b""
+    password: bytes = b""
+    success: bytes = b""
+    remote: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status, what it printed where nobody took that, and its complaints."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def here(words: list[str]) -> Start:
+    """A command of this machine."""
+    return Start([word.encode() for word in words])
+
+
+def there(action: ActionBase, words: list[str]) -> Start:
+    """A command on the action's host, as what the task becomes. Raises AnsibleError."""
+    connection = action._connection
+    command = shlex.join(words)
+    prompt = password = success = b""
+    become = connection.become
+    own, other = action._get_remote_user(), action.get_become_option("become_user")
+    if become and (own != other or not own):
+        command = become.build_become_command(command, connection._shell)
+        success = str(become.success).encode()
+        if become.expect_prompt():
+            prompt = str(become.prompt).strip().encode()
+            password = str(become.get_option("become_pass")).encode()
+    if connection.transport == "local":
+        return Start([b"/bin/sh", b"-c", command.encode()], {}, None, None, prompt, password, success)
+    if not connection.transport.rpartition(".")[2] == "ssh":
+        raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
+    connection.host = connection.get_option("host") or action._play_context.remote_addr
+    # What exec_command does too, less the terminal.
+    shell = f"/bin/sh -c {shlex.quote(command)}"
+    built = connection._build_command(connection.get_option("ssh_executable"), "ssh", connection.host, shell)
+    options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
+    if hasattr(connection, "_sshpass_cmd"):
+        built = [*connection._sshpass_cmd(), *built]
+    pipe = getattr(connection, "sshpass_pipe", None)
+    connection.sshpass_pipe = None
+    secret = connection.get_option("password") or action._play_context.password
+    return Start(
+        built, options, str(secret).encode() if pipe else None, pipe, prompt, password, success, remote=True
+    )  # fmt: skip
+
+
+def repeatable(start: Start) -> dict[str, Any] | None:
+    """Return a start as JSON, for other processes of the run to use; None where a password goes with it."""
+    if start.password_pipe or start.prompt or start.options:
+        return None
+    return {"words": [word.decode() for word in start.words], "success": start.success.decode(), "remote": start.remote}
+
+
+def repeated(given: dict[str, Any], values: dict[str, str]) -> Start:
+    """Return repeatable's start, with values in place of the words of their names.
+
+    Raises AnsibleError for a value that a shell would not take for one word.
+    """
+    words = given["words"]
+    for name, value in values.items():
+        if not _PLAIN.fullmatch(value):
+            raise AnsibleError(f"{value!r} is no word that can be sent to the host")
+        words = [word.replace(name, value) for word in words]
+    return Start([word.encode() for word in words], success=given["success"].encode(), remote=given["remote"])
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=+-]+")
+
+
+def run(
+    start: Start,
+    feed: Iterable[bytes] | None = None,
+    take: Callable[[bytes], Any] | None = None,
+    seen: Callable[[int], Any] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """Run a command to its end: feed goes into it, take gets what it prints, seen the number of bytes fed at a time.
+
+    Raises Stopped, and AnsibleConnectionFailure where the connection broke.
+    """
+    with _started(start) as process:
+        return _converse(start, process, iter(feed or ()), take, seen, stopped)
+
+
+def output(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
+    """Yield what a command prints. Raises AnsibleError with its complaint where it fails, and as run."""
+    import queue
+    import threading
+
+    blocks: queue.Queue[bytes | BaseException | Ended] = queue.Queue(16)
+    abandoned = threading.Event()
+
+    def put(block: bytes | BaseException | Ended) -> None:
+        while not abandoned.is_set():
+            with contextlib.suppress(queue.Full):
+                blocks.put(block, timeout=_TICK)
+                return
+        raise Stopped
+
+    def read() -> None:
+        try:
+            put(run(start, take=put, stopped=lambda: stopped() or abandoned.is_set()))
+        except Stopped as error:
+            if not abandoned.is_set():
+                put(error)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while True:
+            block = blocks.get()
+            if isinstance(block, BaseException):
+                raise block
+            if isinstance(block, Ended):
+                if block.status:
+                    raise AnsibleError(last_line(block.stderr) or f"it ended with {block.status}, without a word")
+                return
+            yield block
+    finally:
+        abandoned.set()
+        thread.join()
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that says something, without what ssh says when it hangs up."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith("Shared connection to")), "")
+
+
+@contextlib.contextmanager
+def _started(start: Start) -> Iterator[subprocess.Popen[bytes]]:
+    options = dict(start.options)
+    if start.password_pipe:
+        options["pass_fds"] = start.password_pipe
+    process = subprocess.Popen(
+        start.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+    try:
+        if start.password_pipe:
+            os.close(start.password_pipe[0])
+            with contextlib.suppress(OSError):
+                os.write(start.password_pipe[1], (start.ssh_password or b"") + b"\n")
+            os.close(start.password_pipe[1])
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+
+def _converse(
+    start: Start,
+    process: subprocess.Popen[bytes],
+    feed: Iterator[bytes],
+    take: Callable[[bytes], Any] | None,
+    seen: Callable[[int], Any] | None,
+    stopped: Callable[[], bool],
+) -> Ended:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed, complaints = bytearray(), bytearray()
+    # Until the account has changed, what comes is not the command's, and nothing is for it.
+    ready = not start.success
+    told = False
+    pending = memoryview(b"")
+    looked = time.monotonic()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        os.set_blocking(pipe.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        writing = False
+        while selector.get_map():
+            if ready and not writing and not process.stdin.closed:
+                selector.register(process.stdin, selectors.EVENT_WRITE)
+                writing = True
+            for key, _events in selector.select(_TICK):
+                if key.fileobj is process.stdin:
+                    if not pending:
+                        pending = memoryview(next(feed, b""))
+                    try:
+                        count = os.write(process.stdin.fileno(), pending[:_BLOCK]) if pending else 0
+                    except BlockingIOError:
+                        continue
+                    except BrokenPipeError:
+                        count, pending = 0, memoryview(b"")
+                    if seen and count:
+                        seen(count)
+                    pending = pending[count:]
+                    if not count:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                block = os.read(key.fd, _BLOCK)
+                if not block:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    complaints += block
+                elif ready and take:
+                    take(block)
+                else:
+                    printed += block
+                if not ready:
+                    if start.prompt and not told and start.prompt in bytes(printed + complaints):
+                        told = True
+                        os.write(process.stdin.fileno(), start.password + b"\n")
+                    _before, found, rest = bytes(printed).partition(start.success)
+                    if found and b"\n" in rest:
+                        ready = True
+                        rest = rest.partition(b"\n")[2]
+                        printed = bytearray()
+                        if take and rest:
+                            take(rest)
+                        elif rest:
+                            printed += rest
+            if time.monotonic() - looked >= _TICK:
+                looked = time.monotonic()
+                if stopped():
+                    raise Stopped
+            if process.poll() is not None and writing and not process.stdin.closed and pending:
+                # It ended without having read all: what it printed is still to come.
+                with contextlib.suppress(KeyError):
+                    selector.unregister(process.stdin)
+                process.stdin.close()
+    status = process.wait()
+    said = complaints.decode(errors="replace")
+    if start.remote and (status == 255 or status < 0):
+        raise AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {last_line(said) or 'it hung up'}")
+    return Ended(status, printed.decode(errors="replace"), said)

@@ -1,0 +1,82 @@
+"""What is packed comes out as it went in, and damage is noticed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
+
+FORMS = ("raw", "gzip", "zstd", "bzip2")
+DATA = [os.urandom(300_000), bytes(3_000_000), b"words " * 200_000, b"x"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("level", [1, 6])
+def test_what_is_packed_comes_out_as_it_went_in(form: str, level: int) -> None:
+    packed = b"".join(packing.packed(form, iter(DATA), level))
+    assert packing.form_of(packed) == form
+    pieces = (packed[start : start + 77_777] for start in range(0, len(packed), 77_777))
+    assert b"".join(packing.unpacked(form, pieces)) == b"".join(DATA)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_packed_and_unpacked_too(form: str) -> None:
+    packed = b"".join(packing.packed(form, iter(())))
+    assert b"".join(packing.unpacked(form, [packed])) == b""
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("size", [0, 1, 131_072, 131_073, 5_000_000])
+def test_what_is_stored_stands_before_and_after_what_is_packed(form: str, size: int) -> None:
+    little = random.Random(size).randbytes(size)
+    packed = [packing.stored(form, little), *packing.packed(form, [b"middle"]), packing.stored(form, b"end")]
+    assert b"".join(packing.unpacked(form, packed)) == little + b"middleend"
+
+
+def test_what_does_not_shrink_is_stored_and_what_does_is_packed() -> None:
+    noise, zeros = os.urandom(2 << 20), bytes(2 << 20)
+    assert len(b"".join(packing.packed("gzip", [noise]))) < len(noise) + 1000
+    assert len(b"".join(packing.packed("gzip", [zeros]))) < 20_000
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "bzip2"])
+def test_damage_is_noticed(form: str) -> None:
+    packed = b"".join(packing.packed(form, [b"words " * 100_000], 6))
+    wrong = bytearray(packed)
+    wrong[len(packed) // 2] ^= 0x55
+    for broken in (packed[:-5], packed[: len(packed) // 2], bytes(wrong)):
+        with pytest.raises(packing.PackingError, match="damaged"):
+            b"".join(packing.unpacked(form, [broken]))
+
+
+def test_a_file_may_have_zeros_after_its_end_as_tapes_have() -> None:
+    assert b"".join(packing.unpacked("gzip", [gzip.compress(b"x"), bytes(1024)])) == b"x"
+
+
+def test_an_error_of_whoever_gives_the_data_is_not_lost() -> None:
+    def broken():  # type: ignore[no-untyped-def]
+        yield b"x"
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(packing.packed("zstd", broken()))
+
+
+def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not packing.has_zstd()
+    with pytest.raises(packing.PackingError, match="install zstd"):
+        list(packing.packed("zstd", [b"x"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("x.tar", "raw"), ("x.1.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bzip2"),
+     ("x.zip", None), ("tar", None)],
+)  # fmt: skip
+def test_a_file_s_name_says_how_it_is_packed(name: str, form: str | None) -> None:
+    assert packing.form_by_name(Path(name)) == form
