@@ -46,6 +46,10 @@ options:
     description: How many backups of the file to keep.
     type: int
     default: 5
+  remove_empty:
+    description: Remove the file where the last of its keys was taken away.
+    type: bool
+    default: false
   timeout:
     description: Seconds to wait for dockerd to answer after a reload or a restart.
     type: int
@@ -332,7 +336,10 @@ def apply(module, docker, found, changes, text, config):
     backup = None
     if text is not None:
         backup = back_up(path, params["backups"])
-        write(path, text, mode, owner)
+        if params["remove_empty"] and not config and old["kind"] == "file":
+            os.unlink(path)
+        else:
+            write(path, text, mode, owner)
     elif any(change["subject"] == "daemon.json mode" for change in changes):
         os.chmod(path, int(mode, 8))
     if disruption == "none":
@@ -400,6 +407,7 @@ def main():
                 "default": "when-idle",
             },
             "backups": {"type": "int", "default": 5},
+            "remove_empty": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
