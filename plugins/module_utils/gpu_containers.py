@@ -176,7 +176,12 @@ def stale_spec(gpu):
             return "driver %s" % (spec["driver_version"] or "unknown")
     # The numbers of some devices are given out anew at every boot.
     numbers = {node["path"]: node["number"] for node in gpu["nodes"]}
-    moved = {path for spec in specs for path, number in spec["nodes"].items() if numbers.get(path, number) != number}
+    moved = {
+        path
+        for spec in specs
+        for path, number in spec["nodes"].items()
+        if number not in (None, numbers.get(path, number))
+    }
     if moved:
         return "other numbers of %s" % " ".join(sorted(moved))
     devices = {name for spec in specs for name in spec["devices"]}

@@ -123,7 +123,7 @@ def test_a_mode_that_is_asked_for_is_set_and_otherwise_left(mode: str) -> None:
         ([spec(driver_version="570.2")], "driver 570.2"),
         ([spec(driver_version=None)], "driver unknown"),
         ([spec(kind="", error="it has no kind")], "/var/run/cdi/nvidia.yaml is invalid: it has no kind"),
-        ([spec(nodes={"/dev/nvidia0": "508:0"})], "other numbers of /dev/nvidia0"),
+        ([spec(nodes={"/dev/nvidia0": "508:0", "/dev/nvidia1": None})], "other numbers of /dev/nvidia0"),
         ([spec(devices=["GPU-other", "all"])], f"without {UUID}"),
         ([spec(devices=[UUID, "GPU-gone", "all"])], "with GPU-gone, which is not here"),
         ([spec(devices=["0", UUID])], "without the device all"),
@@ -134,6 +134,10 @@ def test_a_mode_that_is_asked_for_is_set_and_otherwise_left(mode: str) -> None:
 def test_a_specification_that_is_missing_stale_or_invalid_is_generated(specs: list[Any], before: str | None) -> None:
     assert decided(found(cdi=specs), cdi=True) == [("CDI specification", before, "driver 580.1")]
     assert decided(found(cdi=specs)) == []
+
+
+def test_device_nodes_without_numbers_of_their_own_are_not_of_another_boot() -> None:
+    assert decided(found(cdi=[spec(nodes={"/dev/nvidia0": None, "/dev/nvidia9": "195:9"})]), cdi=True) == []
 
 
 def test_a_fresh_specification_in_etc_will_do() -> None:
