@@ -40,10 +40,11 @@ def plan(wanted, found, problems, full=False, notes=()):
     """
     problems = list(problems)
     changes = []
+    coming = _with_coming_cgroup_driver(wanted, found)
     for role in ROLES:
         if role in wanted:
             try:
-                changes += _DECISIONS[role](wanted[role], found)
+                changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else found)
             except (
                 daemon_json.DaemonJsonError,
                 dockerrun_files.DockerrunError,
@@ -76,6 +77,20 @@ def plan(wanted, found, problems, full=False, notes=()):
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
         "running": sorted(container["name"] for container in found["docker"]["running"]),
     }
+
+
+def _with_coming_cgroup_driver(wanted, found):
+    """What was found, with the cgroup driver of a running dockerd that wanted settings give it."""
+    info = found["docker"]["info"]
+    options = wanted.get("docker_daemon", {}).get("options") or {}
+    drivers = [
+        option.partition("=")[2]
+        for option in options.get("exec-opts") or []
+        if str(option).startswith("native.cgroupdriver=")
+    ]
+    if not info or not drivers:
+        return found
+    return dict(found, docker=dict(found["docker"], info=dict(info, CgroupDriver=drivers[-1])))
 
 
 def _to_prove(changes):

@@ -346,3 +346,14 @@ def test_the_mask_that_a_removed_package_leaves_is_not_planned() -> None:
     assert [line.split(":")[0] for line in host_plan.lines(gone)] == ["docker-ce"]
     there = plan(drifted(docker__service=masked))
     assert host_plan.lines(there)[0] == "docker.service: masked -> unmasked"
+
+
+def test_what_keeps_gpus_in_containers_is_planned_for_the_cgroup_driver_that_dockerd_is_to_have() -> None:
+    node = {"path": "/dev/nvidia0", "number": "195:0", "linked": True}
+    info = {**right()["docker"]["info"], "CgroupDriver": "cgroupfs", "RuncCommit": {"ID": "v1.1.5-0-gf19387a"}}
+    host = drifted(gpu__nodes=[node], docker__info=info)
+    systemd = {"options": {**CONFIG, "exec-opts": ["native.cgroupdriver=systemd"]}}
+    planned = plan(host, wanted(docker_daemon={**wanted()["docker_daemon"], **systemd}))
+    assert [change["subject"] for change in planned["changes"]] == ["links in /dev/char", "daemon.json"]
+    assert planned["steps"][-1] == {"role": "nvidia_docker", "tasks_from": "setup"}
+    assert plan(host)["changes"] == []
