@@ -107,7 +107,9 @@ class Scene:
         self.host.run("cat > /tmp/proxy.py", input=text)
         serve = f"python3 /tmp/proxy.py {PROXY_PORT} {self.fill('REPOSITORY')} {wrong}"
         self.host.run(
-            "apt-get clean; systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
+            # Lists of a fault before this one would be taken for right.
+            "apt-get clean; rm -f /var/lib/apt/lists/127.0.0.1*; "
+            "systemctl stop fault-proxy 2>/dev/null; systemctl reset-failed fault-proxy 2>/dev/null; "
             f"systemd-run -q --collect --unit fault-proxy {serve}"
         )
         self.until(f"ss -Hltn | grep -q ':{PROXY_PORT} '")
