@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,14 +22,14 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     host_pipe,
     host_probe,
     image_archive,
+    image_load,
     layer_fetch,
+    layer_frames,
     layer_spool,
     packing,
     transfer_progress,
 )
 
-# Engines from this one unpack zstd themselves.
-_ZSTD_ENGINE = 23
 _PYTHON = (
     'for python in python3 python2.7 python2 python; do if command -v "$python" >/dev/null 2>&1; then '
     'exec "$python" -c "$@"; fi; done; echo "there is no Python" >&2; exit 3'
@@ -42,6 +42,9 @@ class Failure(Exception):
     def __init__(self, message: str, early: bool = False) -> None:
         super().__init__(message)
         self.early = early
+
+
+_ERRORS = (image_load.LoadError, image_archive.ArchiveError, packing.PackingError, OSError)
 
 
 class ActionModule(ActionBase):
@@ -63,7 +66,7 @@ class ActionModule(ActionBase):
             if advice is None and "source" not in self._failure(""):
                 raise
             return {**result, **self._failure(advice or str(error)), "source_unreachable": advice is None}
-        except (Failure, AnsibleError, image_archive.ArchiveError, packing.PackingError, OSError) as error:
+        except (Failure, AnsibleError, *_ERRORS) as error:
             message = host_probe.why_not_root(str(error)) or str(error)
             early = isinstance(error, Failure) and error.early
             return {**result, **self._failure(message, early)}
@@ -85,7 +88,8 @@ class ActionModule(ActionBase):
         kind, source = self._source()
         name = self._name()
         spool = layer_spool.spool()
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"zstd": packing.has_zstd()}
+        described = None
         if kind == "file":
             image, names = self._read_file(Path(source), spool, name)
         else:
@@ -104,7 +108,7 @@ class ActionModule(ActionBase):
             raise Failure(f"the image in {source} has no name: save it by its name, not by its ID")
         told = {**_as_json(image), "names": names, "found": {fact: found.get(fact) for fact in _SOURCE_FACTS}}
         # Whoever loads fetches as well, unless that takes a password, or all of it is in the spool.
-        again = self._export("@WHAT@", "@FORM@", "@FROM@", "@WHICH@") if found and described else None
+        again = self._export("@WHAT@", "@FORM@", "@FROM@", "@WHICH@") if described else None
         told["again"] = host_pipe.repeatable(again) if again else {}
         told["about"] = {one["digest"]: one["size"] for one in (found.get("layers") or [])}
         return {"image": told}
@@ -121,48 +125,31 @@ class ActionModule(ActionBase):
                 form = packing.form_of(file.read(6))
                 file.seek(0)
                 blocks = packing.unpacked(form, _until_stopped(layer_spool.blocks_of(file, progress.add)))
-                stream: Any = layer_spool.Stream(blocks)
+                stream = layer_frames.Stream(blocks)
                 try:
                     return layer_spool.read_archive(stream, spool, _forms(), name)
                 except (image_archive.ArchiveError, packing.PackingError) as error:
                     raise Failure(f"{path}: {error}") from None
 
-    def _fetching(self, spool: layer_spool.Spool, name: str, zstd: bool, export: Any) -> layer_fetch.Fetch:
-        here = self._source()[0] == "local"
-        wire = "raw" if here else "zstd" if zstd and packing.has_zstd() else "gzip"
-        return layer_fetch.Fetch(spool, name, self._label(), wire, export, _stopped)
+    def _fetching(
+        self, spool: layer_spool.Spool, name: str, zstd: bool, export: Any, patient: bool = False
+    ) -> layer_fetch.Fetch:
+        return layer_fetch.Fetch(spool, name, self._label(), zstd and packing.has_zstd(), export, _stopped, patient)
 
     # ---- read
 
     def _read(self) -> dict[str, Any]:
         """What of the image this host lacks, and in which form it takes it."""
         image, names = _image(self._task.args["image"])
-        script = self._script("read_images.sh")
-        answer = self._low_level_execute_command(shlex.join(["sh", "-c", script, "gpuprov-images"]), sudoable=True)
-        text = f"{answer['stdout']}\n{answer['stderr']}"
-        host = parse_reading(str(answer["stdout"]))
-        if "problem" in host:
-            raise Failure(host["problem"])
-        if "end" not in host:
-            raise Failure(host_probe.why_not_root(text) or f"the host cannot be read: {host_pipe.last_line(text)}")
-        if not re.match(r"\d+\.", host.get("engine", "")):
-            denied = re.search("permission denied[^\n]*", text)
-            raise Failure(denied[0] if denied else "docker does not answer")
-        held = held_of(host)
-        missing = image_archive.lacking(image, held)
-        zstd = packing.has_zstd() and int(host["engine"].partition(".")[0]) >= _ZSTD_ENGINE
-        return {
-            "host": {
-                "containerd": held.containerd,
-                "missing": [layer.digest for layer in missing],
-                "form": "zstd" if zstd else "gzip",
-                "partial": held.partial_tags(names[0]),
-                "before": next((one for one, (tags, _) in held.images.items() if names[0] in tags), None),
-                "names": [name for name in names if any(name in tags for tags, _ in held.images.values())],
-                "free": int(host.get("free") or 0) * 1024,
-                "place": host.get("place", ""),
-            }
-        }
+        listener = image_load.Listener()
+        answer = host_pipe.run(self._load_image(names[0]), take=listener.hear, stopped=_stopped)
+        listener.check(answer)
+        reading = listener.reading
+        assert reading is not None
+        missing = [layer.digest for layer in image_archive.lacking(image, reading.held)]
+        zstd = self._task.args["image"]["found"]["zstd"] and packing.has_zstd()
+        form = image_load.form_for(reading, zstd)
+        return {"host": {"missing": missing, "form": form, "containerd": reading.held.containerd}}
 
     # ---- fetch
 
@@ -195,70 +182,33 @@ class ActionModule(ActionBase):
         begun = time.monotonic()
         given = self._task.args["image"]
         image, names = _image(given)
-        host = self._task.args["host"]
-        by_digest = {layer.digest: layer for layer in image.layers}
-        missing = [by_digest[digest] for digest in host["missing"]]
-        told = {"id": image.id, "names": names, "layers": len(image.layers), "sent_layers": len(missing)}
-        if self._task.check_mode:
-            there = not missing and set(names) <= set(host["names"])
-            return {"changed": not there, "docker_image": {**told, "shown_as": None, "sent_bytes": None}}
         again = functools.partial(_again, given["again"]) if given["again"] else None
         fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again)
-        if host["containerd"]:
-            fetch.measure(layer for layer in image.layers if layer.size is None and layer.digest not in host["missing"])
-        there = not missing and set(names) <= set(host["names"]) and not host["partial"]
-        if there and host["before"] == image_archive.id_on(image, host["containerd"], fetch.sizes(image.layers)):
-            told |= {"shown_as": host["before"], "sent_bytes": 0, "seconds": 0.0}
+        load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
+        try:
+            self._talk(load, names[0])
+        except layer_fetch.LayerLost:
+            # What came last was read too early, and nothing of it is there.
+            fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again, patient=True)
+            load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
+            self._talk(load, names[0])
+        told = {"id": image.id, "names": names, "layers": len(image.layers), "sent_layers": len(load.missing)}
+        if self._task.check_mode:
+            return {"changed": load.changed, "docker_image": {**told, "shown_as": None, "sent_bytes": None}}
+        if not load.changed:
+            told |= {"shown_as": load.before, "sent_bytes": 0, "seconds": 0.0}
             return {"changed": False, "docker_image": told}
-        about = fetch.sizes(image.layers)
-        about = {digest: size or given["about"].get(digest) or 0 for digest, size in about.items()}
-        need = sum(about[layer.digest] for layer in missing)
-        if host["free"] and need > host["free"]:
-            raise Failure(
-                f"the disk is too full: {host['place']} has {_megabytes(host['free'])} free, "
-                f"the layers that are missing need {_megabytes(need)}"
-            )
-        with fetch.ahead(missing, host["form"]):
-            sent = self._send(image, names, host, missing, fetch, about)
-        wanted = image_archive.id_on(image, host["containerd"], fetch.sizes(image.layers))
-        shown = sent.pop("shown")
-        if shown != wanted:
-            raise Failure(f"{names[0]} has the ID {shown} there, and should have {wanted}")
-        told |= {"shown_as": shown, **sent, "seconds": round(time.monotonic() - begun, 2)}
-        change = {"role": "docker_image_transfer", "subject": f"image {names[0]}", "from": host["before"], "to": shown}
-        return {"changed": True, "changes": [{**change, "disruption": "none"}], "docker_image": told}
+        told |= {"shown_as": load.wanted, "sent_bytes": load.sent, "seconds": round(time.monotonic() - begun, 2)}
+        change = {"role": "docker_image_transfer", "subject": f"image {names[0]}", "disruption": "none"}
+        return {
+            "changed": True,
+            "changes": [{**change, "from": load.before, "to": load.wanted}],
+            "docker_image": told,
+        }
 
-    def _send(
-        self, image: image_archive.Image, names: list[str], host: dict[str, Any], missing: list[image_archive.Layer],
-        fetch: layer_fetch.Fetch, about: dict[str, int],
-    ) -> dict[str, Any]:  # fmt: skip
-        left = list(host["partial"])
-        script, shown = self._script("load_image.sh"), ""
-        with transfer_progress.Progress("sending", self._vars["inventory_hostname"]) as progress:
-
-            def count(number: int) -> None:
-                progress.total = sum(fetch.on_way(layer, host["form"], about) for layer in missing)
-                progress.add(number)
-
-            for reached, new in image_archive.parts(image, missing, about):
-                whole = reached == len(image.layers)
-                names_now = names if whole else [image_archive.partial_tag(names[0], image.id, reached)]
-                feed = _pieces(image, reached, new, names_now, host, fetch)
-                words = [names[0], *dict.fromkeys(left)] if whole else ["-"]
-                start = self._there(["sh", "-c", script, "gpuprov-load", *words])
-                left += [] if whole else names_now
-                answer = host_pipe.run(start, feed, None, count, _stopped)
-                if answer.status:
-                    self._forget(left)
-                    said = host_pipe.last_line(answer.stderr or answer.stdout)
-                    raise Failure(_not_loaded(said, host, sum(about[layer.digest] for layer in missing)))
-                shown = host_pipe.last_line(answer.stdout)
-        return {"sent_bytes": progress.done, "shown": shown}
-
-    def _forget(self, tags: list[str]) -> None:
-        """Take away what a host that failed has of an image."""
-        if tags:
-            host_pipe.run(self._there(["docker", "image", "rm", *tags]))
+    def _talk(self, load: image_load.Load, name: str) -> None:
+        with contextlib.closing(load.frames(self._task.check_mode)) as frames:
+            load.check(host_pipe.run(self._load_image(name), frames, load.hear, load.count, _stopped))
 
     def _tidy(self) -> dict[str, Any]:
         """Empty the spool of an image that every host has."""
@@ -292,10 +242,10 @@ class ActionModule(ActionBase):
         found = json.loads(answer.stdout)
         if self._task.check_mode:
             return {"changed": True}
-        wire = "raw" if kind == "local" else "zstd" if found["zstd"] and packing.has_zstd() else "gzip"
+        wire = "zstd" if found["zstd"] and packing.has_zstd() else "zlib"
         with transfer_progress.Progress("saving", path.name, found["size"]) as progress:
             blocks = host_pipe.output(self._export("save", wire, name), _stopped)
-            digest, size = write_archive(path, form, _counted(packing.unpacked(wire, blocks), progress.add))
+            digest, size = write_archive(path, form, _counted(layer_frames.unpacked(blocks), progress.add))
         saved = {"id": found["id"], "names": [name], "file": str(path), "bytes": size, "sha256": digest}
         return {"changed": True, "docker_image": saved, "source": source or "localhost"}
 
@@ -321,6 +271,10 @@ class ActionModule(ActionBase):
         if self._source()[0] == "local":
             return host_pipe.here([sys.executable, "-c", script, *words])
         return self._there(["sh", "-c", _PYTHON, "gpuprov-export", script, *words])
+
+    def _load_image(self, name: str) -> host_pipe.Start:
+        word = image_archive.repository_digest(name)
+        return self._there(["sh", "-c", _PYTHON, "gpuprov-load", self._script("load_image.py"), word])
 
     def _there(self, words: list[str]) -> host_pipe.Start:
         return host_pipe.there(self, words)
@@ -362,11 +316,7 @@ def _counted(blocks: Iterable[bytes], seen: Callable[[int], Any]) -> Iterator[by
 
 
 def _forms() -> list[str]:
-    return ["zstd" if packing.has_zstd() else "gzip"]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"
+    return ["zstd" if packing.has_zstd() else "zlib"]
 
 
 def _no_image(name: str, said: str, kind: str, source: str) -> str:
@@ -374,12 +324,6 @@ def _no_image(name: str, said: str, kind: str, source: str) -> str:
     if re.search("no such image", said, re.IGNORECASE):
         return f"there is no image {name} {where}"
     return f"docker {where} cannot be asked for {name}: {said}"
-
-
-def _not_loaded(said: str, host: dict[str, Any], need: int) -> str:
-    if "no space left on device" in said:
-        return f"the disk is full: {host['place']} has no room for the {_megabytes(need)} that are missing"
-    return f"docker load failed: {said}"
 
 
 def _check_sum(path: Path) -> None:
@@ -412,7 +356,7 @@ def write_archive(path: Path, form: str, data: Iterable[bytes]) -> tuple[str, in
     found, size = hashlib.sha256(), 0
     try:
         with new.open("xb") as file:
-            for block in packing.packed(form, data, level={"zstd": 3, "gzip": 6}.get(form, 1)):
+            for block in packing.packed(form, data, level={"zstd": 3}.get(form, 6)):
                 file.write(block)
                 found.update(block)
                 size += len(block)
@@ -425,58 +369,10 @@ def write_archive(path: Path, form: str, data: Iterable[bytes]) -> tuple[str, in
     return found.hexdigest(), size
 
 
-def _pieces(
-    image: image_archive.Image, count: int, new: list[image_archive.Layer], names: list[str],
-    host: dict[str, Any], fetch: layer_fetch.Fetch,
-) -> Iterator[bytes]:  # fmt: skip
-    """An archive as a host takes it, with the layers as they lie in the spool.
-
-    dockerd unpacks each layer that it finds packed in an archive; containerd wants blobs as they are, so there the
-    whole archive is packed, the little that is around the layers being only stored.
-    """
-    form, containerd = host["form"], host["containerd"]
-    files = {layer.digest: fetch.wait(layer, form) for layer in new} if containerd else {}
-    for path, content in image_archive.members(image, count, new, names, containerd, fetch.sizes(image.layers)):
-        if isinstance(content, bytes):
-            whole = image_archive.header(path, len(content)) + content + image_archive.padding(len(content))
-            yield packing.stored(form, whole) if containerd else whole
-            continue
-        lies = files.get(content.digest) or fetch.wait(content, form)
-        length = fetch.sizes([content])[content.digest] if containerd else lies.stat().st_size
-        head, tail = image_archive.header(path, length), image_archive.padding(length)
-        yield packing.stored(form, head) if containerd else head
-        with lies.open("rb") as file:
-            yield from layer_spool.blocks_of(file, lambda _: None)
-        if tail:
-            yield packing.stored(form, tail) if containerd else tail
-    yield packing.stored(form, image_archive.END) if containerd else image_archive.END
-
-
 def _again(given: dict[str, Any], *words: str) -> host_pipe.Start:
     """export_image.py at the source, as describe began it."""
     what, form, place, which = (*words, "-", "-")[:4]
     return host_pipe.repeated(given, {"@WHAT@": what, "@FORM@": form, "@FROM@": place, "@WHICH@": which})
-
-
-def parse_reading(text: str) -> dict[str, Any]:
-    """Return what read_images.sh printed: {word: rest}, with images as a list of [ID, tags, layers]."""
-    found: dict[str, Any] = {"images": []}
-    for line in text.replace("\r", "").splitlines():
-        word, _tab, rest = line.partition("\t")
-        if word == "image":
-            found["images"].append([json.loads(part) if part[:1] in "[n" else part for part in rest.split("\t")])
-        elif _tab:
-            found[word] = rest
-    return found
-
-
-def held_of(host: dict[str, Any]) -> image_archive.Held:
-    """Return what a host has, from parse_reading's answer."""
-    return image_archive.Held(
-        containerd="io.containerd.snapshotter" in host.get("store", ""),
-        images={one: (tags or [], layers or []) for one, tags, layers in host["images"]},
-        blobs=frozenset(host["blobs"].split()) if "blobs" in host else None,
-    )
 
 
 def _described(found: dict[str, Any]) -> image_archive.Image | None:

@@ -12,7 +12,7 @@ description:
     layers that some host lacks to the controller, C(load) from there to a host, C(tidy) removes them there.
     The role docker_image_transfer runs them in this order.
   - C(save) writes an archive of an image, and its checksum beside it.
-  - C(read) and C(load) need no Python on the host, the others need one at the host that has the image.
+  - The hosts need a Python; that may be 2.7 or 3.5.
 author: gpuprov contributors
 options:
   step:
@@ -38,9 +38,6 @@ options:
   hosts:
     description: Name of the variable in which each host has what C(read) returned; for C(fetch).
     type: str
-  host:
-    description: What C(read) returned; for C(load).
-    type: dict
   file:
     description: The archive that C(save) writes; its name says how it is packed.
     type: path

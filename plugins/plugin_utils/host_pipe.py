@@ -8,6 +8,7 @@ started as Ansible's connection would start it, with all that the inventory says
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import selectors
@@ -22,8 +23,9 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 _BLOCK = 1 << 20
-# Seconds between two looks at whether the run is to end.
+# Seconds between two looks at whether the run is to end, and at whether there is more to feed.
 _TICK = 0.2
+_SOON = 0.02
 
 
 class Stopped(Exception):
@@ -122,7 +124,8 @@ def run(
 ) -> Ended:
     """Run a command to its end: feed goes into it, take gets what it prints, seen the number of bytes fed at a time.
 
-    Raises Stopped, and AnsibleConnectionFailure where the connection broke.
+    feed yields nothing (b"") where what is to come depends on what the command has still to print.
+    Raises Stopped, AnsibleConnectionFailure where the connection broke, and AnsibleError for a wrong password.
     """
     with _started(start) as process:
         return _converse(start, process, iter(feed or ()), take, seen, stopped)
@@ -214,34 +217,46 @@ def _converse(
     # Until the account has changed, what comes is not the command's, and nothing is for it.
     ready = not start.success
     told = False
-    pending = memoryview(b"")
+    pending: memoryview | None = memoryview(b"")
     looked = time.monotonic()
     for pipe in (process.stdin, process.stdout, process.stderr):
         os.set_blocking(pipe.fileno(), False)
+        # Fewer turns for as many bytes; an account has only so much of it.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _BLOCK)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         selector.register(process.stderr, selectors.EVENT_READ)
-        writing = False
+        writing = waiting = False
         while selector.get_map():
-            if ready and not writing and not process.stdin.closed:
+            if ready and not writing and not waiting and not process.stdin.closed:
                 selector.register(process.stdin, selectors.EVENT_WRITE)
                 writing = True
-            for key, _events in selector.select(_TICK):
+            events = selector.select(_SOON if waiting else _TICK)
+            waiting = False
+            for key, _events in events:
                 if key.fileobj is process.stdin:
                     if not pending:
-                        pending = memoryview(next(feed, b""))
+                        block = next(feed, None)
+                        waiting = block == b""
+                        pending = None if block is None else memoryview(block)
+                        if waiting:
+                            selector.unregister(process.stdin)
+                            writing = False
+                            continue
                     try:
                         count = os.write(process.stdin.fileno(), pending[:_BLOCK]) if pending else 0
                     except BlockingIOError:
                         continue
                     except BrokenPipeError:
-                        count, pending = 0, memoryview(b"")
+                        count, pending = 0, None
                     if seen and count:
                         seen(count)
-                    pending = pending[count:]
-                    if not count:
+                    if pending is None:
                         selector.unregister(process.stdin)
                         process.stdin.close()
+                    else:
+                        pending = pending[count:]
                     continue
                 block = os.read(key.fd, _BLOCK)
                 if not block:
@@ -253,7 +268,10 @@ def _converse(
                 else:
                     printed += block
                 if not ready:
-                    if start.prompt and not told and start.prompt in bytes(printed + complaints):
+                    prompts = bytes(printed + complaints).count(start.prompt) if start.prompt else 0
+                    if prompts > 1:
+                        raise AnsibleError("Incorrect become password")
+                    if prompts and not told:
                         told = True
                         os.write(process.stdin.fileno(), start.password + b"\n")
                     _before, found, rest = bytes(printed).partition(start.success)

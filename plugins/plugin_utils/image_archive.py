@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,12 @@ def digest_of(data: bytes) -> str:
 
 def partial_tag(name: str, image_id: str, count: int) -> str:
     """Return the name under which the first count layers of an image wait for the others."""
-    repository = hashlib.sha256(repository_of(name).encode()).hexdigest()[:8]
-    return f"{PARTIAL}:{repository}-{image_id.removeprefix('sha256:')[:12]}-{count}"
+    return f"{PARTIAL}:{repository_digest(name)}-{image_id.removeprefix('sha256:')[:12]}-{count}"
+
+
+def repository_digest(name: str) -> str:
+    """Return a short word for all names that differ in their tags only."""
+    return hashlib.sha256(repository_of(name).encode()).hexdigest()[:8]
 
 
 def repository_of(name: str) -> str:
@@ -138,12 +142,13 @@ def parts(image: Image, missing: Sequence[Layer], size: dict[str, int]) -> list[
 
 
 def members(
-    image: Image, count: int, new: Sequence[Layer], names: Sequence[str], containerd: bool, size: dict[str, int]
-) -> Iterator[tuple[str, bytes | Layer]]:
+    image: Image, count: int, new: Sequence[Layer], names: Sequence[str], containerd: bool,
+    sizes: Callable[[Iterable[Layer]], dict[str, int]],
+) -> Iterator[tuple[str, bytes | Layer]]:  # fmt: skip
     """Yield the files of an archive with the first count layers of an image, of which it has only new ones.
 
-    The file that docker load begins with comes last: an archive that was cut off is none. size: bytes of each
-    layer's blob, all of those up to count where containerd keeps them.
+    The file that docker load begins with comes last: an archive that was cut off is none. sizes returns bytes of
+    layers' blobs; it is asked after the layers, of all up to count, where containerd keeps them.
     """
     part = image if count == len(image.layers) else _beginning(image, count)
     sent = set()
@@ -157,7 +162,7 @@ def members(
         entry = {"Config": config, "RepoTags": list(names), "Layers": [_layer_path(layer) for layer in part.layers]}
         yield "manifest.json", _json([entry])
         return
-    manifest = manifest_of(part, size)
+    manifest = manifest_of(part, sizes(part.layers))
     descriptors = [
         {
             "mediaType": json.loads(manifest).get("mediaType") or f"{OCI}.manifest.v1+json",

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, layer_frames, packing
 
 KEEP = 7 * 24 * 3600
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
-_ENDINGS = {"gzip": "gz", "zstd": "zst"}
+# How layers travel, as layer_frames says: zstd where all who take part have it.
+FORMS = ("zlib", "zstd")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ class Spool:
 
     def path(self, digest: str, form: str) -> Path:
         """Where a layer lies in a form."""
-        return self.directory / f"{digest.partition(':')[2]}.{_ENDINGS[form]}"
+        return self.directory / f"{digest.partition(':')[2]}.{form}"
+
+    def part(self, digest: str, form: str) -> Path:
+        """Where a layer grows while it comes in a form."""
+        return self.directory / f".{digest.partition(':')[2]}.{form}.part"
 
     def size(self, digest: str) -> int | None:
         """The size in bytes of a layer's blob, None where it was never here."""
@@ -54,8 +59,9 @@ class Spool:
     def drop(self, digests: Iterable[str]) -> None:
         """Remove layers; their sizes stay, as they are small and save a look at the source."""
         for digest in digests:
-            for form in _ENDINGS:
+            for form in FORMS:
                 self.path(digest, form).unlink(missing_ok=True)
+                self.part(digest, form).unlink(missing_ok=True)
                 (self.directory / f".{digest.partition(':')[2]}-{form}.lock").unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -89,23 +95,43 @@ def spool() -> Spool:
     return Spool(directory)
 
 
+def take(
+    where: Spool, data: Iterable[bytes], form: str, digest: str, known: int | None, hurried: Callable[[], bool]
+) -> None:
+    """Put a layer that comes from export_image.py into the spool, where others can read it while it grows.
+
+    known: its size, where somebody knows it. hurried: whether somebody waits for it now, so that there is no time
+    to pack. The source has seen what it gave, and whoever loads it looks again. Raises ArchiveError, PackingError.
+    """
+    part = where.part(digest, form)
+    # Another one than whoever was cut off left: somebody may still read that.
+    part.unlink(missing_ok=True)
+    try:
+        with part.open("xb", buffering=0) as file:
+            said = layer_frames.passed_on(data, file.write, lambda size: where.remember(digest, known or size), hurried)
+        if said != digest:
+            raise image_archive.ArchiveError(f"what came as {digest[:19]} is something else: {said[:19] or 'nothing'}")
+        part.rename(where.path(digest, form))
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def keep(
-    where: Spool, data: Iterable[bytes], form: str, forms: Sequence[str], expected: str | None = None
+    where: Spool, data: Iterable[bytes], forms: Sequence[str], expected: str | None = None
 ) -> tuple[str, str, int]:
     """Put a layer's blob into the spool; return its digest, its diff ID and its size.
 
-    data comes in form; forms are those to keep. A blob that is packed itself is looked into only where nobody
-    expects a digest. Raises PackingError and ArchiveError.
+    forms are those to keep. A blob that is packed itself is looked into only where nobody expects a digest.
+    Raises PackingError and ArchiveError.
     """
     mark = secrets.token_hex(8)
     made = {one: where.directory / f".{mark}.{one}" for one in forms}
+    blob = iter(data)
     whole, inner = hashlib.sha256(), None
     size = 0
     try:
         with contextlib.ExitStack() as stack:
             files = {one: stack.enter_context(path.open("wb")) for one, path in made.items()}
-            blob = packing.unpacked(form, _copied(data, files[form]) if form in files else data)
-            others = [one for one in forms if one != form]
             first = next(blob, b"")
             kind = packing.form_of(first) if expected is None else "raw"
             inner = hashlib.sha256() if kind != "raw" else None
@@ -120,7 +146,7 @@ def keep(
                     block = next(blob, None)
 
             stream: Iterator[bytes] = seen()
-            for one in others:
+            for one in forms:
                 stream = _also_packed(one, stream, files[one])
             if inner is None:
                 for _block in stream:
@@ -140,12 +166,6 @@ def keep(
     return digest, f"sha256:{inner.hexdigest()}" if inner else digest, size
 
 
-def _copied(data: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    for block in data:
-        file.write(block)
-        yield block
-
-
 def _also_packed(form: str, data: Iterator[bytes], file: IO[bytes]) -> Iterator[bytes]:
     """The same data, which meanwhile goes into a file in another form."""
     import queue
@@ -156,7 +176,7 @@ def _also_packed(form: str, data: Iterator[bytes], file: IO[bytes]) -> Iterator[
 
     def write() -> None:
         try:
-            for block in packing.packed(form, iter(waiting.get, None)):
+            for block in layer_frames.packed(form, iter(waiting.get, None)):
                 file.write(block)
         except BaseException as error:
             failed.append(error)
@@ -182,28 +202,8 @@ def _write(path: Path, data: bytes) -> None:
     new.rename(path)
 
 
-class Stream:
-    """Blocks as a file that is read from front to back."""
-
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = iter(blocks)
-        self._left = b""
-
-    def read(self, size: int = -1) -> bytes:
-        """Return size bytes, or as many as there are."""
-        while size < 0 or len(self._left) < size:
-            block = next(self._blocks, None)
-            if block is None:
-                break
-            self._left = self._left + block if self._left else block
-        if size < 0:
-            size = len(self._left)
-        found, self._left = self._left[:size], self._left[size:]
-        return found
-
-
 def read_archive(
-    stream: Stream, where: Spool, forms: Sequence[str], name: str | None
+    stream: layer_frames.Stream, where: Spool, forms: Sequence[str], name: str | None
 ) -> tuple[image_archive.Image, list[str]]:
     """Read an archive of docker save, or a layout of OCI, into the spool; return its image and that one's names.
 
@@ -218,7 +218,11 @@ def read_archive(
 
 
 def _read_archive(
-    stream: Stream, where: Spool, forms: Sequence[str], name: str | None, digests: dict[str, tuple[str, str, int]]
+    stream: layer_frames.Stream,
+    where: Spool,
+    forms: Sequence[str],
+    name: str | None,
+    digests: dict[str, tuple[str, str, int]],
 ) -> tuple[image_archive.Image, list[str]]:
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -241,7 +245,7 @@ def _read_archive(
                     if len(files[path]) < entry.size:
                         raise image_archive.ArchiveError("the archive is damaged: it ends too early")
                 else:
-                    digests[path] = keep(where, blocks_of(content, lambda _: None), "raw", forms)
+                    digests[path] = keep(where, blocks_of(content, lambda _: None), forms)
     except tarfile.TarError:
         raise image_archive.ArchiveError("it is no archive of an image, or a damaged one") from None
     for path, data in files.items():
@@ -253,7 +257,7 @@ def _read_archive(
     wanted = {layer.digest for layer in image.layers}
     for path, data in files.items():
         if digests[path][0] in wanted:
-            keep(where, [data], "raw", forms, digests[path][0])
+            keep(where, [data], forms, digests[path][0])
     where.drop({digest for digest, _, size in digests.values() if size > _SMALL} - wanted)
     return image, names
 

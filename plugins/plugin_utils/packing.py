@@ -41,12 +41,12 @@ def form_by_name(path: Path) -> str | None:
 
 
 def packed(form: str, data: Iterable[bytes], level: int = 1) -> Iterator[bytes]:
-    """Yield data in a form. level: of gzip and zstd; 1 also leaves out what would hardly shrink."""
+    """Yield data in a form. level: of gzip and zstd."""
     if form == "raw":
         yield from data
     elif form == "gzip":
         for block in _blocks(data):
-            yield _member(block) if level == 1 else _gzipped(block, level)
+            yield _member(block, level)
     elif form == "zstd":
         yield from _through(["zstd", f"-{level}", "-T0", "-q", "-c"], data)
     elif form == "bzip2":
@@ -68,25 +68,6 @@ def unpacked(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
         yield from _members(form, data)
 
 
-def stored(form: str, data: bytes) -> bytes:
-    """Return a little data in a form, without packing it: such pieces can be put before and after packed ones."""
-    if form == "gzip":
-        return _gzipped(data, 0)
-    if form == "zstd":
-        return b"".join(_frame(data[start : start + BLOCK]) for start in range(0, len(data), BLOCK))
-    return data
-
-
-def _frame(data: bytes) -> bytes:
-    """A frame of zstd whose blocks are raw: RFC 8878, 3.1.1. Its window is its content, of four bytes' length."""
-    limit = 128 << 10
-    blocks = [data[start : start + limit] for start in range(0, len(data), limit)]
-    text = b"\x28\xb5\x2f\xfd\xa0" + len(data).to_bytes(4, "little")
-    for number, block in enumerate(blocks, 1):
-        text += (len(block) << 3 | (number == len(blocks))).to_bytes(3, "little") + block
-    return text
-
-
 def _blocks(data: Iterable[bytes]) -> Iterator[bytes]:
     """The same in pieces of at least BLOCK bytes, but for the last."""
     kept: list[bytes] = []
@@ -101,15 +82,7 @@ def _blocks(data: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(kept)
 
 
-def _member(data: bytes) -> bytes:
-    """One member of gzip. As export_image.py does it: what hardly shrinks is only stored."""
-    middle = len(data) // 2
-    sample = data[:8192] + data[middle : middle + 8192] + data[-8192:]
-    level = 1 if len(zlib.compress(sample, 1)) < 0.9 * len(sample) else 0
-    return _gzipped(data, level)
-
-
-def _gzipped(data: bytes, level: int) -> bytes:
+def _member(data: bytes, level: int) -> bytes:
     packer = zlib.compressobj(level, zlib.DEFLATED, 31)
     return packer.compress(data) + packer.flush()
 

@@ -134,7 +134,7 @@ def test_every_host_gets_the_same_image_and_of_the_next_version_only_what_is_new
     again = ship("2", *EVERY)
     assert again.status == 0
     assert again.stdout.count("0 of 6") == 3
-    assert not list(cache.rglob("*.gz")) + list(cache.rglob("*.zst"))
+    assert [path.name for path in cache.rglob("*") if path.suffix in (".zlib", ".zstd", ".part")] == []
 
 
 @pytest.mark.parametrize("name", ["debian11", "debian13"])
@@ -145,7 +145,7 @@ def test_a_ship_that_is_cut_off_goes_on_and_moves_each_finished_layer_once(
     for cut in (interrupt, hang_up, reboot) if name == "debian11" else (reboot,):
         forget(host)
         before = came(host)
-        with under_way(lab, tmp_path, name) as (process, ended):
+        with slow_line(hosts["debian12"]), under_way(lab, tmp_path, name) as (process, ended):
             host.run(f"for i in $(seq 3000); do if {PARTIAL} >/dev/null; then exit 0; fi; sleep 0.01; done; exit 1")
             cut(process, host)
             first = ended()
@@ -165,6 +165,16 @@ def test_a_ship_that_is_cut_off_goes_on_and_moves_each_finished_layer_once(
         assert done < 3 * BIG, f"{cut.__name__}: {done}"
         assert host.run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
         assert host.run("docker image ls -a | grep -E 'gpuprov-partial|<none>'", check=False).stdout == ""
+
+
+@contextlib.contextmanager
+def slow_line(host: Host) -> Iterator[None]:
+    """Let no more than 12.5 MB a second leave a host."""
+    host.run("tc qdisc add dev eth0 root tbf rate 100mbit burst 64kb latency 50ms")
+    try:
+        yield
+    finally:
+        host.run("tc qdisc del dev eth0 root")
 
 
 def interrupt(process: subprocess.Popen[str], _host: Host) -> None:
@@ -213,6 +223,50 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_zstd_packs_where_both_ends_have_it(both: bool, hosts: dict[str, Host], ship: Gpuprov) -> None:
+    source, target = hosts["debian12"], hosts["debian13"]
+    some = [source, target] if both else [source]
+    forget(target)
+    for host in some:
+        podman("cp", "/usr/bin/zstd", f"{host.container}:/usr/local/bin/zstd")
+        # Whether it is what packs shows at whom it is asked for.
+        host.run(
+            "cd /usr/local/bin && mv zstd zstd.real && "
+            "printf '#!/bin/sh\\necho used >> /tmp/zstd.used\\nexec zstd.real \"$@\"\\n' > zstd && chmod +x zstd"
+        )
+    try:
+        answer = ship("1", "-l", "debian13")
+        assert answer.status == 0, answer.text
+        assert target.run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
+        for host in (source, target):
+            assert (host.run("cat /tmp/zstd.used", check=False).stdout != "") == both, host.name
+    finally:
+        for host in some:
+            host.run("rm -f /usr/local/bin/zstd /usr/local/bin/zstd.real /tmp/zstd.used")
+
+
+def test_a_layer_that_is_damaged_at_the_source_reaches_no_host(hosts: dict[str, Host], ship: Gpuprov) -> None:
+    source, target = hosts["debian12"], hosts["debian11"]
+    forget(target)
+    source.run(
+        "cd /tmp/context && head -c 50000000 /dev/urandom > d && "
+        f"printf 'FROM {IMAGE}:1\\nCOPY d /d\\n' | docker build -q -t {IMAGE}:damaged -f - . && rm d"
+    )
+    layer = source.run(f"docker image inspect -f '{{{{.GraphDriver.Data.UpperDir}}}}' {IMAGE}:damaged").stdout.strip()
+    for damage in ("printf x | dd of=d bs=1 seek=49000000 conv=notrunc", "truncate -s 40000000 d"):
+        source.run(f"cd {layer} && {damage}")
+        answer = ship("damaged", "-l", "debian11")
+        assert answer.status == 2, answer.text
+        assert answer.stdout.count("\n") == 1, answer.text
+        assert "debian12" in answer.stdout
+        assert image_id(target, f"{IMAGE}:damaged") == ""
+    source.run(f"docker image rm {IMAGE}:damaged")
+    # What is whole of it is there, and is of use to the next one.
+    assert ship("1", "-l", "debian11").status == 0
+    assert target.run(PARTIAL, check=False).stdout == ""
 
 
 def test_a_full_disk_fails_that_host_alone_and_leaves_nothing_there(hosts: dict[str, Host], ship: Gpuprov) -> None:
@@ -365,7 +419,8 @@ def test_a_terminal_shows_bars(hosts: dict[str, Host], lab: Lab, tmp_path: Path)
     os.environ.update(PATH=f"{Path(sys.executable).parent}:{before['PATH']}", TERM="xterm", COLUMNS="120", LINES="30",
                       XDG_STATE_HOME=str(tmp_path))  # fmt: skip
     try:
-        status = pty.spawn(words, read)
+        with slow_line(hosts["debian12"]):
+            status = pty.spawn(words, read)
     finally:
         os.environ.clear()
         os.environ.update(before)

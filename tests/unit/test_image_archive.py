@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -24,6 +25,11 @@ def image(*contents: bytes, **more: Any) -> Image:
     layers = tuple(Layer(digest(content), digest(content), len(content)) for content in contents)
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": [one.diff_id for one in layers]}, **more}
     return Image(json.dumps(config).encode(), layers)
+
+
+def sizes(layers: Iterable[Layer]) -> dict[str, int]:
+    """Each layer has one byte."""
+    return {layer.digest: 1 for layer in layers}
 
 
 ABC = image(b"a", b"b", b"c")
@@ -70,12 +76,12 @@ def test_the_last_part_completes_the_image_even_where_nothing_is_missing() -> No
 def test_a_layer_that_an_image_has_twice_travels_once() -> None:
     twice = image(b"a", b"b", b"a")
     assert image_archive.lacking(twice, held(blobs=set(), containerd=True)) == twice.layers[:2]
-    files = dict(image_archive.members(twice, 3, twice.layers, ["x:1"], False, {}))
+    files = dict(image_archive.members(twice, 3, twice.layers, ["x:1"], False, sizes))
     assert sum(isinstance(content, Layer) for content in files.values()) == 2
 
 
 def test_an_archive_for_dockerd_names_layers_that_are_not_in_it_and_its_list_comes_last() -> None:
-    files = list(image_archive.members(ABC, 3, ABC.layers[2:], ["x:1", "y:2"], False, {}))
+    files = list(image_archive.members(ABC, 3, ABC.layers[2:], ["x:1", "y:2"], False, sizes))
     assert [path for path, _ in files][-1] == "manifest.json"
     entry = json.loads(files[-1][1])[0]  # type: ignore[arg-type]
     assert entry["RepoTags"] == ["x:1", "y:2"]
@@ -87,15 +93,14 @@ def test_an_archive_for_dockerd_names_layers_that_are_not_in_it_and_its_list_com
 def test_a_beginning_is_the_same_image_whoever_makes_it_and_none_of_the_whole_one_s() -> None:
     other = image(b"a", b"b", b"z", config={"Cmd": ["x"]})
     beginnings = [
-        json.loads(dict(image_archive.members(one, 2, one.layers[:2], ["p:1"], False, {}))["manifest.json"])  # type: ignore[arg-type]
+        json.loads(dict(image_archive.members(one, 2, one.layers[:2], ["p:1"], False, sizes))["manifest.json"])  # type: ignore[arg-type]
         for one in (ABC, other)
     ]
     assert beginnings[0] == beginnings[1]
 
 
 def test_an_archive_for_containerd_is_a_layout_whose_digests_fit() -> None:
-    size = {layer.digest: 1 for layer in ABC.layers}
-    files = dict(image_archive.members(ABC, 3, ABC.layers[:1], ["registry:5000/x:1"], True, size))
+    files = dict(image_archive.members(ABC, 3, ABC.layers[:1], ["registry:5000/x:1"], True, sizes))
     index = json.loads(files["index.json"])  # type: ignore[arg-type]
     (entry,) = index["manifests"]
     assert entry["annotations"]["io.containerd.image.name"] == "registry:5000/x:1"
@@ -103,8 +108,8 @@ def test_an_archive_for_containerd_is_a_layout_whose_digests_fit() -> None:
     assert isinstance(manifest, bytes)
     assert (digest(manifest), len(manifest)) == (entry["digest"], entry["size"])
     assert [one["digest"] for one in json.loads(manifest)["layers"]] == IDS
-    assert image_archive.id_on(ABC, True, size) == entry["digest"]
-    assert image_archive.id_on(ABC, False, size) == digest(ABC.config)
+    assert image_archive.id_on(ABC, True, sizes(ABC.layers)) == entry["digest"]
+    assert image_archive.id_on(ABC, False, {}) == digest(ABC.config)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def test_what_is_left_of_an_interrupted_transfer_is_known_by_the_repository_what
 
 def files_of(one: Image, names: list[str]) -> tuple[dict[str, bytes], dict[str, tuple[str, str, int]]]:
     files, digests = {}, {}
-    for path, content in image_archive.members(one, len(one.layers), one.layers, names, False, {}):
+    for path, content in image_archive.members(one, len(one.layers), one.layers, names, False, sizes):
         if isinstance(content, Layer):
             digests[path] = (content.digest, content.diff_id, content.size or 0)
         else:
@@ -190,9 +195,8 @@ def test_what_is_no_image_is_refused_with_a_reason(files: dict[str, bytes]) -> N
 
 
 def test_a_layout_without_a_list_for_docker_is_an_image_too_and_what_a_build_attests_is_none() -> None:
-    size = {layer.digest: 1 for layer in ABC.layers}
     files, digests = {}, {}
-    for path, content in image_archive.members(ABC, 3, ABC.layers, ["team/x:1"], True, size):
+    for path, content in image_archive.members(ABC, 3, ABC.layers, ["team/x:1"], True, sizes):
         if isinstance(content, Layer):
             digests[path] = (content.digest, content.diff_id, 1)
         else:

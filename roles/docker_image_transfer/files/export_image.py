@@ -10,9 +10,14 @@ is only a hyphen stands for none.
 
 export_image.py describe NAME        one JSON object on stdout: see describe()
 export_image.py sizes ROOT CHAIN...  the size in bytes of each layer's archive, a line each
-export_image.py layer FORM ROOT CHAIN     a layer's archive; FORM is raw, gzip or zstd
+export_image.py layer FORM ROOT CHAIN     a layer's archive
 export_image.py blob FORM ADDRESS DIGEST  a blob of containerd
 export_image.py save FORM NAME       what docker save writes
+
+The last three come as frames: a letter, the length of what follows in four bytes, that. H is the size of it all in
+decimal, 0 where nobody has looked, D data as it is, P data as raw deflate (RFC 1951), Y a piece of what zstd packed
+and an empty one its end, T the digest of it all. FORM is zlib or zstd. With zlib, data is packed only where it shrinks,
+and only while the line is slow: on a fast one, packing would be what one waits for.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -24,11 +29,22 @@ import io
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
+# Bytes a second: on a line that is faster, packing with deflate gains little, and costs both ends much.
+FAST = 40e6
+# To which share of its size data has to shrink for packing it, on a slow line and on a fast one. What shrinks that much
+# is packed in no time.
+MUCH, LITTLE = 0.9, 0.2
+# Bytes: for how long it is seen how fast one way is (buffers on the way take some of it at once), and for how long the
+# better one is gone then.
+LOOK, NEXT = 8 << 20, 96 << 20
 SOCKETS = ("/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock")
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 
@@ -41,14 +57,9 @@ def main(words):
             print(json.dumps(describe(words[1])))
         elif words[0] == "sizes":
             for chain in (word for word in words[2:] if word != "-"):
-                print(sum(len(part) if kind == "bytes" else size for kind, part, size in entries(words[1], chain)))
+                print(size_of(words[1], chain))
         else:
-            write = writer(out, words[1])
-            source = {"layer": layer, "blob": blob, "save": save}[words[0]]
-            for part in source(*[word for word in words[2:] if word != "-"]):
-                write(part)
-            write(None)
-            out.flush()
+            export(out, words[0], words[1], [word for word in words[2:] if word != "-"])
     except Refused as error:
         sys.stderr.write("%s\n" % error)
         return 3
@@ -217,38 +228,122 @@ def layer(root, chain):
                 yield read
 
 
-def writer(out, form):
-    """Return a function that writes parts, and at None their end, in this form: raw, gzip or zstd."""
-    kept, sizes = [], [0]
-    packer = None
+def size_of(root, chain):
+    """Return the size in bytes of a layer's archive."""
+    return sum(len(part) if kind == "bytes" else size for kind, part, size in entries(root, chain))
+
+
+def export(out, what, form, words):
+    """Write a layer, a blob or an image to out, as frames."""
+    frame(out, b"H", b"%d" % (size_of(*words) if what == "layer" else 0))
+    seen = hashlib.sha256()
+    blocks = joined({"layer": layer, "blob": blob, "save": save}[what](*words), seen)
     if form == "zstd":
-        packer = subprocess.Popen(["zstd", "-1", "-T0", "-q", "-c"], stdin=subprocess.PIPE)
-        out = packer.stdin
+        zstd(out, blocks)
+    else:
+        pace = Pace()
+        for block in blocks:
+            letter, content = shrunk(block, pace.most)
+            frame(out, letter, content)
+            pace.went(len(block))
+    frame(out, b"T", ("sha256:" + seen.hexdigest()).encode("ascii"))
 
-    def write(part):
-        if part:
-            kept.append(part)
-            sizes[0] += len(part)
-        if (part is None and kept) or sizes[0] >= BLOCK:
+
+class Pace(object):
+    """Finds out whether packing gets more through a line. most: to which share of its size data has to shrink for it.
+
+    It sees how fast data goes as it is, and where that is not fast, how fast it goes packed. How fast the line itself
+    is would not say it: a machine that is busy packs slowly too.
+    """
+
+    def __init__(self, clock=time.time):
+        self.clock = clock
+        self.plain = None
+        self.begin(LITTLE, LOOK)
+
+    def begin(self, most, until):
+        """Go on in one way for so many bytes."""
+        self.most, self.until = most, until
+        self.begun, self.taken = self.clock(), 0
+
+    def went(self, taken):
+        """Take down that so many bytes were taken, packed or not."""
+        self.taken += taken
+        if self.taken < self.until:
+            return
+        speed = self.taken / max(self.clock() - self.begun, 1e-6)
+        if self.plain is not None and self.until == LOOK:
+            better, self.plain = MUCH if speed > self.plain else LITTLE, None
+            self.begin(better, NEXT)
+        elif self.most == LITTLE and speed < FAST:
+            self.plain = speed
+            self.begin(MUCH, LOOK)
+        else:
+            self.begin(LITTLE, LOOK)
+
+
+def frame(out, letter, content):
+    """Write a frame."""
+    out.write(struct.pack(">cI", letter, len(content)))
+    out.write(content)
+    out.flush()
+
+
+def joined(parts, seen):
+    """Yield the same in blocks of at most BLOCK bytes, which seen gets too."""
+    kept, size = [], 0
+    for part in parts:
+        kept.append(part)
+        size += len(part)
+        if size >= BLOCK:
             whole = b"".join(kept)
-            del kept[:]
-            sizes[0] = 0
-            out.write(member(whole) if form == "gzip" else whole)
-        if part is None and packer:
-            packer.stdin.close()
-            if packer.wait():
-                raise Refused("zstd ended with %d" % packer.returncode)
+            seen.update(whole)
+            for start in range(0, size, BLOCK):
+                yield whole[start : start + BLOCK] if size > BLOCK else whole
+            kept, size = [], 0
+    if kept:
+        whole = b"".join(kept)
+        seen.update(whole)
+        yield whole
 
-    return write
 
-
-def member(data):
-    """Return data as one member of gzip; what hardly shrinks is only stored, for that costs a fortieth."""
+def shrunk(data, most):
+    """Return letter and content of a frame with data, packed if it shrinks at least to this share of its size."""
     middle = len(data) // 2
-    sample = data[:8192] + data[middle : middle + 8192] + data[-8192:]
-    level = 1 if len(zlib.compress(sample, 1)) < 0.9 * len(sample) else 0
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31)
-    return packer.compress(data) + packer.flush()
+    sample = data[:2048] + data[middle : middle + 2048] + data[-2048:]
+    if len(zlib.compress(sample, 1)) < most * len(sample):
+        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return b"P", packer.compress(data) + packer.flush()
+    return b"D", data
+
+
+def zstd(out, blocks):
+    """Write blocks as frames of what zstd makes of them. Raises Refused."""
+    packer = subprocess.Popen(["zstd", "-1", "-T0", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    failed = []
+
+    def feed():
+        try:
+            for block in blocks:
+                packer.stdin.write(block)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            packer.stdin.close()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    while True:
+        piece = packer.stdout.read(BLOCK)
+        if not piece:
+            break
+        frame(out, b"Y", piece)
+    feeder.join()
+    if failed:
+        raise failed[0]
+    if packer.wait():
+        raise Refused("zstd ended with %d" % packer.returncode)
+    frame(out, b"Y", b"")
 
 
 if __name__ == "__main__":

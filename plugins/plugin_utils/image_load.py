@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""One image on its way into one host: what load_image.py there says, and what it is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_pipe,
+    host_probe,
+    image_archive,
+    layer_fetch,
+    layer_frames,
+    transfer_progress,
+)
+
+
+class LoadError(Exception):
+    """The host did not take the image; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a host has of images.
+
+    place: where layers lie, free: bytes there, None where nobody can tell; zstd: whether that program is there.
+    """
+
+    held: image_archive.Held
+    place: str
+    free: int | None
+    zstd: bool
+
+
+class Listener:
+    """Takes what load_image.py prints, among what a login may print too."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, Any] = {}
+        self._left = b""
+
+    def hear(self, block: bytes) -> None:
+        """Take a piece of it."""
+        *lines, self._left = (self._left + block).split(b"\n")
+        for line in lines:
+            if line.startswith(b"gpuprov {"):
+                self.said |= json.loads(line.partition(b" ")[2])
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the host has, once it said so. Raises LoadError."""
+        said = self.said.get("reading")
+        if said is None:
+            return None
+        if not re.match(r"\d+\.", said["engine"]):
+            raise LoadError("docker does not answer")
+        images = {one: (names, layers) for one, names, layers in said["images"]}
+        blobs = frozenset(said["blobs"]) if said["blobs"] is not None else None
+        held = image_archive.Held(said["containerd"], images, blobs)
+        return Reading(held, said["place"], said["free"], said["zstd"])
+
+    def check(self, answer: host_pipe.Ended) -> None:
+        """Raise LoadError where load_image.py failed, or could not be run."""
+        if "failed" in self.said:
+            raise LoadError(self.said["failed"])
+        if answer.status or "reading" not in self.said:
+            text = f"{answer.stdout}\n{answer.stderr}"
+            reason = host_pipe.last_line(text) or f"it ended with {answer.status}, without a word"
+            raise LoadError(host_probe.why_not_root(text) or f"the host cannot be read: {reason}")
+
+
+class Load(Listener):
+    """What a host lacks of an image, sent to it.
+
+    about: {digest: bytes} as far as the source told; label: the host's name. After frames() has ended, before is
+    the ID of the image of that name that was there, changed whether something is to be done.
+    """
+
+    def __init__(
+        self, image: image_archive.Image, names: Sequence[str], about: dict[str, int], fetch: layer_fetch.Fetch,
+        label: str,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._image, self._names, self._fetch, self._label = image, list(names), fetch, label
+        self._told = about
+        self._about: dict[str, int] = {}
+        self._host: Reading | None = None
+        self._form = "zlib"
+        self._progress: transfer_progress.Progress | None = None
+        self.missing: tuple[image_archive.Layer, ...] = ()
+        self.before: str | None = None
+        self.changed = True
+
+    def frames(self, check_mode: bool = False) -> Generator[bytes]:
+        """Yield what load_image.py is to get, and nothing while it has not said what is there. Raises LoadError."""
+        while (host := self.reading) is None:
+            yield b""
+        self._host, self._form = host, form_for(host, self._fetch.zstd)
+        held, image, fetch = host.held, self._image, self._fetch
+        name = self._names[0]
+        self.missing = image_archive.lacking(image, held)
+        self.before = next((one for one, (tags, _) in held.images.items() if name in tags), None)
+        named = all(any(wanted in tags for tags, _ in held.images.values()) for wanted in self._names)
+        if check_mode:
+            self.changed = bool(self.missing) or not named
+            return
+        if held.containerd:
+            digests = {layer.digest for layer in self.missing}
+            fetch.measure(layer for layer in image.layers if layer.size is None and layer.digest not in digests)
+        left = held.partial_tags(name)
+        if not self.missing and named and not left and self.before == self.wanted:
+            self.changed = False
+            return
+        self._about = {
+            digest: size or self._told.get(digest) or 0 for digest, size in fetch.sizes(image.layers).items()
+        }
+        need = sum(self._about[layer.digest] for layer in self.missing)
+        if host.free is not None and need > host.free:
+            raise LoadError(
+                f"the disk is too full: {host.place} has {_megabytes(host.free)} free, "
+                f"the layers that are missing need {_megabytes(need)}"
+            )
+        parts = image_archive.parts(image, self.missing, self._about)
+        left += [image_archive.partial_tag(name, image.id, reached) for reached, _new in parts[:-1]]
+        with contextlib.ExitStack() as stack:
+            total = sum(fetch.on_way(layer, self._form, self._about) for layer in self.missing)
+            self._progress = stack.enter_context(transfer_progress.Progress("sending", self._label, total))
+            stack.enter_context(fetch.ahead(self.missing, self._form))
+            yield layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(left))}).encode())
+            for reached, new in parts:
+                whole = reached == len(image.layers)
+                partial = [image_archive.partial_tag(name, image.id, reached)]
+                yield from self._archive(host, reached, new, self._names if whole else partial)
+            yield layer_frames.frame(b"Z")
+
+    def count(self, number: int) -> None:
+        """Take down that so many bytes went their way."""
+        if self._progress is not None:
+            self._progress.add(number)
+
+    @property
+    def sent(self) -> int:
+        """How many bytes the host got."""
+        return self._progress.done if self._progress else 0
+
+    @property
+    def wanted(self) -> str:
+        """The ID by which the host is to show the image."""
+        assert self._host is not None
+        return image_archive.id_on(self._image, self._host.held.containerd, self._fetch.sizes(self._image.layers))
+
+    def check(self, answer: host_pipe.Ended) -> None:
+        """Raise LoadError where the image is not there as it should be."""
+        if "no space left on device" in str(self.said.get("failed")) and self._host is not None:
+            need = _megabytes(sum(self._about[layer.digest] for layer in self.missing))
+            raise LoadError(f"the disk is full: {self._host.place} has no room for the {need} that are missing")
+        super().check(answer)
+        if self._progress is not None and self.said.get("id") != self.wanted:
+            shown = self.said.get("id") or "no ID"
+            raise LoadError(f"{self._names[0]} has {shown} there, and should have {self.wanted}")
+
+    def _archive(
+        self, host: Reading, count: int, new: Sequence[image_archive.Layer], names: Sequence[str]
+    ) -> Iterator[bytes]:
+        """An archive as load_image.py takes it, with the layers as they lie in the spool."""
+        fetch, form, progress = self._fetch, self._form, self._progress
+        layers = True
+        for path, content in image_archive.members(self._image, count, new, names, host.held.containerd, fetch.sizes):
+            if isinstance(content, bytes):
+                if layers:
+                    layers = False
+                    yield layer_frames.frame(b"W")
+                whole = image_archive.header(path, len(content)) + content + image_archive.padding(len(content))
+                yield layer_frames.frame(b"D", whole)
+                continue
+            size = None
+            for block in fetch.stream(content, form):
+                if block and size is None:
+                    size = fetch.sizes([content])[content.digest]
+                    yield layer_frames.frame(b"D", image_archive.header(path, size))
+                if block and progress is not None:
+                    progress.total = sum(fetch.on_way(layer, form, self._about) for layer in self.missing)
+                yield block
+            if size is None:
+                raise LoadError(f"layer {content.digest[:19]} is empty")
+            if tail := image_archive.padding(size):
+                yield layer_frames.frame(b"D", tail)
+        yield layer_frames.frame(b"D", image_archive.END)
+        yield layer_frames.frame(b"E")
+
+
+def form_for(host: Reading, zstd: bool) -> str:
+    """Return how a host takes layers. zstd: whether the source and this machine have it."""
+    return "zstd" if zstd and host.zstd else "zlib"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"

@@ -1,0 +1,69 @@
+"""Streams into and out of a command. Commands of this machine stand in for those of a host."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_pipe import Start
+
+# What sudo does: asks on the terminal's behalf, says when the account has changed, and asks again.
+SUDO = "printf 'key: ' >&2; read -r p; if [ \"$p\" = right ]; then echo BECOME; exec cat; fi; printf 'key: ' >&2; cat"
+
+
+def sudo(password: bytes) -> Start:
+    return Start([b"sh", b"-c", SUDO.encode()], prompt=b"key:", password=password, success=b"BECOME")
+
+
+def test_what_is_fed_can_depend_on_what_was_printed() -> None:
+    heard: list[bytes] = []
+
+    def feed() -> Iterator[bytes]:
+        while not heard:
+            yield b""
+        yield b"ask" + heard[0]
+        yield b"end"
+
+    seen: list[int] = []
+    start = host_pipe.here(["sh", "-c", "sleep 0.1; echo 7; cat"])
+    answer = host_pipe.run(start, feed(), heard.append, seen.append)
+    assert (answer.status, b"".join(heard), sum(seen)) == (0, b"7\nask7\nend", 8)
+
+
+def test_waiting_for_something_to_feed_costs_no_processor_time() -> None:
+    start = host_pipe.here(["sleep", "0.6"])
+    begun, used = time.monotonic(), time.process_time()
+    host_pipe.run(start, itertools.repeat(b""))
+    assert time.process_time() - used < 0.3 * (time.monotonic() - begun)
+
+
+def test_a_command_that_ends_early_takes_no_more_and_what_it_printed_is_there() -> None:
+    endless = itertools.repeat(bytes(1 << 20))
+    answer = host_pipe.run(host_pipe.here(["sh", "-c", "echo full >&2; exit 3"]), endless)
+    assert (answer.status, answer.stderr) == (3, "full\n")
+
+
+def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
+    answer = host_pipe.run(sudo(b"right"), [b"data"])
+    assert (answer.status, answer.stdout) == (0, "data")
+    with pytest.raises(AnsibleError, match="Incorrect become password"):
+        host_pipe.run(sudo(b"wrong"), [b"data"])
+
+
+def test_a_run_that_is_to_end_leaves_no_command_behind(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(host_pipe.Stopped):
+        host_pipe.run(host_pipe.here(["sh", "-c", "exec sleep 60"]), stopped=lambda: time.monotonic() - begun > 0.3)
+    assert time.monotonic() - begun < 10
+
+
+def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_such() -> None:
+    with pytest.raises(AnsibleError, match=r"^no such layer$"):
+        list(host_pipe.output(host_pipe.here(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
+    with pytest.raises(AnsibleConnectionFailure):
+        host_pipe.run(Start([b"sh", b"-c", b"exit 255"], remote=True))
