@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,18 +17,26 @@ from tests.lab.lab import Host, Lab, podman
 
 # Programs for the pipes, where the hosts have none: not on PATH, so that gpuprov meets hosts as they are.
 PROGRAMS = "/opt/bench"
-IMAGE = "acme/train"
-# About 333 MB, of which 213 MB pack to nothing: a small base, two layers like weights, one like zeros, a small one.
+# Two images of about 333 MB. One has 120 MB that do not shrink and 213 MB that pack to nothing, the other programs,
+# libraries and documents of a Debian, and 60 MB that do not shrink, like weights.
+IMAGES = {"ship": "acme/made", "ship real": "acme/real"}
 CONTEXT = r"""set -e
 mkdir -p /tmp/context && cd /tmp/context
 if [ ! -e c ]; then
   mkdir a b c
   for i in 1 2 3 4 5 6; do head -c 10000000 /dev/urandom > a/$i; head -c 10000000 /dev/urandom > b/$i; done
   for i in $(seq 71); do head -c 3000000 /dev/zero | tr '\0' "\\$(printf %03o $((i + 32)))" > c/$i; done
+  tar -C / -cf files.tar usr/lib usr/share usr/bin/containerd
 fi
-echo "$2" > version
-printf 'FROM busybox\nCOPY a /a\nCOPY b /b\nCOPY c /c\nCOPY version /version\nCMD ["cat", "/version"]\n' > Dockerfile
-docker build -q -t "$1:$2" .
+echo "$1" > version
+build() {
+  printf 'FROM busybox\n%s\nCOPY version /version\nCMD ["cat", "/version"]\n' "$2" | docker build -q -t "$1" -f - .
+}
+build "acme/made:$1" 'COPY a /a
+COPY b /b
+COPY c /c'
+build "acme/real:$1" 'ADD files.tar /files
+COPY a /a'
 """
 PIPES = {
     "save | bzip2": ("| {programs}/bzip2", "{programs}/bunzip2 |"),
@@ -43,31 +52,34 @@ def measure(lab: Lab, many: int, turns: int, keep: Keep) -> None:
     source, *targets = lab.up(f"debian12:{many + 1}", pristine=True)
     _run(["gpuprov", "provision", str(lab.inventory), "-e", "nvidia_docker_stack=none"])
     for version in ("1", "2"):
-        source.run(f"bash -s {IMAGE} {version}", input=CONTEXT)
-    for host in targets:
+        source.run(f"bash -s {version}", input=CONTEXT)
+    for host in (source, *targets):
         _copy_programs(host)
-    _copy_programs(source)
-    size = int(source.run(f"docker image inspect -f '{{{{.Size}}}}' {IMAGE}:1").stdout)
     every: dict[str, Run] = {"gpuprov": functools.partial(_ship, lab, source)}
     every |= {who: functools.partial(_pipe, source, *ends) for who, ends in PIPES.items()}
-    for _turn in range(turns):
-        for who, run in every.items():
-            first = targets[:1]
-            _clear(first)
-            keep(work="ship", who=who, hosts=1, image=size, **_taken(run, f"{IMAGE}:1", source, first))
-            keep(work="ship next", who=who, hosts=1, image=size, **_taken(run, f"{IMAGE}:2", source, first))
-        _clear(targets)
-        keep(
-            work="ship",
-            who="gpuprov",
-            hosts=many,
-            image=size,
-            **_taken(every["gpuprov"], f"{IMAGE}:1", source, targets),
-        )
-        keep(
-            work="ship next", who="gpuprov", hosts=many, image=size,
-            **_taken(every["gpuprov"], f"{IMAGE}:2", source, targets),
-        )  # fmt: skip
+    for work, image in IMAGES.items():
+        size = int(source.run(f"docker image inspect -f '{{{{.Size}}}}' {image}:1").stdout)
+
+        def take(
+            who: str, run: Run, hosts: Sequence[Host], version: str, work: str = work, image: str = image,
+            size: int = size,
+        ) -> None:  # fmt: skip
+            name = work if version == "1" else f"{work} next"
+            taken = _taken(run, f"{image}:{version}", source, hosts)
+            keep(work=name, who=who, hosts=len(hosts), image=size, **taken)
+
+        for _turn in range(turns):
+            for who, run in every.items():
+                _clear(targets[:1])
+                take(who, run, targets[:1], "1")
+                take(who, run, targets[:1], "2")
+            _clear(targets)
+            take("gpuprov", every["gpuprov"], targets, "1")
+            take("gpuprov", every["gpuprov"], targets, "2")
+            for hosts in (targets[:1], targets):
+                _clear(targets)
+                _copy_archives(source, image, hosts)
+                take("docker load alone", _load, hosts, "1")
 
 
 def _taken(run: Run, name: str, source: Host, hosts: Sequence[Host]) -> dict[str, Any]:
@@ -92,7 +104,9 @@ def _counter(host: Host, way: str) -> int:
 
 def _clear(hosts: Sequence[Host]) -> None:
     for host in hosts:
-        host.run(f"docker image ls -q {IMAGE} | sort -u | xargs -r docker image rm -f; sync", check=False)
+        for image in IMAGES.values():
+            host.run(f"docker image ls -q {image} | sort -u | xargs -r docker image rm -f", check=False)
+        host.run("rm -f /root/image.tar; sync")
 
 
 def _ship(lab: Lab, source: Host, name: str, hosts: Sequence[Host]) -> None:
@@ -113,6 +127,28 @@ def _pipe(source: Host, pack: str, unpack: str, name: str, hosts: Sequence[Host]
         )
         if one.wait() or other.returncode:
             raise RuntimeError(f"the pipe to {host.name} failed: {other.stderr.decode()[-1000:]}")
+
+
+def _copy_archives(source: Host, image: str, hosts: Sequence[Host]) -> None:
+    """Put what docker save writes onto hosts."""
+    with tempfile.TemporaryDirectory() as directory:
+        archive = Path(directory) / "image.tar"
+        with archive.open("wb") as file:
+            words = ["ssh", *source.ssh_options(), f"root@{source.address}", f"docker save {image}:1"]
+            subprocess.run(words, stdout=file, check=True)
+        for host in hosts:
+            podman("cp", str(archive), f"{host.container}:/root/image.tar")
+
+
+def _load(_name: str, hosts: Sequence[Host]) -> None:
+    """What dockerd does with an image whose archive is on each host already, all hosts at once."""
+    running = [
+        subprocess.Popen(["ssh", *host.ssh_options(), f"root@{host.address}", "docker load -q -i /root/image.tar"])
+        for host in hosts
+    ]
+    statuses = [one.wait() for one in running]
+    if any(statuses):
+        raise RuntimeError("docker load failed on a host")
 
 
 def _copy_programs(host: Host) -> None:
