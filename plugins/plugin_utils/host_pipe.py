@@ -25,7 +25,7 @@ from ansible.plugins.action import ActionBase
 _BLOCK = 1 << 20
 # Seconds between two looks at whether the run is to end, and at whether there is more to feed.
 _TICK = 0.2
-_SOON = 0.02
+_SOON = 0.004
 
 
 class Stopped(Exception):
