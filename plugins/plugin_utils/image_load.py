@@ -128,8 +128,7 @@ class Load(Listener):
         parts = image_archive.parts(image, self.missing, self._about)
         left += [image_archive.partial_tag(name, image.id, reached) for reached, _new in parts[:-1]]
         with contextlib.ExitStack() as stack:
-            total = sum(fetch.on_way(layer, self._form, self._about) for layer in self.missing)
-            self._progress = stack.enter_context(transfer_progress.Progress("sending", self._label, total))
+            self._progress = stack.enter_context(transfer_progress.Progress("sending", self._label, self._total()))
             stack.enter_context(fetch.ahead(self.missing, self._form))
             yield layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(left))}).encode())
             for reached, new in parts:
@@ -137,6 +136,10 @@ class Load(Listener):
                 partial = [image_archive.partial_tag(name, image.id, reached)]
                 yield from self._archive(host, reached, new, self._names if whole else partial)
             yield layer_frames.frame(b"Z")
+
+    def _total(self) -> int:
+        """How many bytes the host gets, as far as that is known now."""
+        return sum(self._fetch.on_way(layer, self._form, self._about) for layer in self.missing)
 
     def count(self, number: int) -> None:
         """Take down that so many bytes went their way."""
@@ -184,7 +187,7 @@ class Load(Listener):
                     size = fetch.sizes([content])[content.digest]
                     yield layer_frames.frame(b"D", image_archive.header(path, size))
                 if block and progress is not None:
-                    progress.total = sum(fetch.on_way(layer, form, self._about) for layer in self.missing)
+                    progress.total = self._total()
                 yield block
             if size is None:
                 raise LoadError(f"layer {content.digest[:19]} is empty")

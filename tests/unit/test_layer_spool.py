@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -96,7 +97,7 @@ def test_a_layer_is_packed_where_nobody_is_in_a_hurry(spool: Spool) -> None:
     pieces = [layer_frames.frame(b"D", data), layer_frames.frame(b"T", digest(data).encode())]
     sizes = []
     for hurry in ([True], []):
-        layer_spool.take(spool, pieces, "zlib", digest(data), len(data), lambda hurry=hurry: bool(hurry))  # type: ignore[misc]
+        layer_spool.take(spool, pieces, "zlib", digest(data), len(data), functools.partial(bool, hurry))
         assert content(spool, digest(data), "zlib") == data
         sizes.append(spool.path(digest(data), "zlib").stat().st_size)
         spool.drop([digest(data)])

@@ -253,11 +253,10 @@ def test_two_loads_of_one_repository_come_one_after_the_other(dockerd: Dockerd) 
     text = SCRIPT.read_text().replace('"/var/run/docker.sock"', repr(str(dockerd.server_address)))
     words = [sys.executable, "-c", text, dockerd.word]
     first, second = (subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2))
-    assert first.stdout is not None
-    assert second.stdout is not None
     waiting = selectors.DefaultSelector()
     for one in (first, second):
-        waiting.register(one.stdout, selectors.EVENT_READ, one)  # type: ignore[arg-type]
+        assert one.stdout is not None
+        waiting.register(one.stdout, selectors.EVENT_READ, one)
     ((key, _),) = waiting.select(10)
     other = second if key.data is first else first
     assert other.stdout is not None
