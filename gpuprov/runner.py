@@ -159,6 +159,9 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
     return words
 
 
+_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.loaded_once")
+
+
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     """Return what is set for ansible-playbook beside the person's environment, which wins."""
     ours = {
@@ -179,7 +182,7 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     if "ANSIBLE_CONFIG" not in base:
         ours["ANSIBLE_CONFIG"] = str(next((path for path in own if path.is_file()), root / "ansible.cfg"))
     enabled = _enabled_callbacks(base, ours.get("ANSIBLE_CONFIG") or base["ANSIBLE_CONFIG"])
-    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*enabled, "gpuprov.gpuprov.stop_between_tasks"])
+    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*enabled, *_CALLBACKS])
     # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     return ours
@@ -266,6 +269,13 @@ _REFUSALS = {
 }
 
 
+def _hurry_pexpect() -> None:
+    """Have pexpect not wait 0.1 s after the end of what it ran: that is for what is still to get its hangup."""
+    import ptyprocess
+
+    ptyprocess.PtyProcess.delayafterclose = property(lambda _: 0.0, lambda _, _value: None)
+
+
 @contextlib.contextmanager
 def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM; the first one makes stop, the file at which the run ends between two tasks."""
@@ -332,6 +342,7 @@ def run(
     import ansible_runner
     import pexpect
 
+    _hurry_pexpect()
     outcome = "failed"
     with passing_directory() as directory, _interruptible(directory / "stop", say) as asked:
         files = _value_files(directory, words, values)

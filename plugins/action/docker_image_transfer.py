@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The steps of a transfer of one image: describe it, see what hosts have, fetch what they lack, load it."""
+"""The steps of a transfer of one image: reach hosts, describe it, fetch what they lack, load it."""
 
 from __future__ import annotations
 
@@ -81,6 +81,33 @@ class ActionModule(ActionBase):
             return {**failed, "msg": f"{source}: {message}", "source": source, "reason": message}
         return failed
 
+    # ---- reach
+
+    def _reach(self) -> dict[str, Any]:
+        """Have ssh log in to this host while the image is described; see what is there if that is to be fetched for."""
+        kind, source = self._source()
+        try:
+            name = self._name()
+        except Failure:
+            name = None
+        # What shows here shows before a host is asked: a local image that is not there, a name that is none.
+        if kind != "host" or name is None:
+            return {}
+        if not self._asks_password(source):
+            place = self._vars["ansible_play_hosts"].index(self._vars["inventory_hostname"])
+            if place < self._vars["ansible_forks"]:  # the others' turn comes later
+                host_pipe.log_in(self)
+            return {}
+        listener = image_load.Listener()
+        listener.check(host_pipe.run(self._load_image(name), take=listener.hear, stopped=_stopped))
+        return {"reading": listener.said["reading"]}
+
+    def _asks_password(self, host: str) -> bool:
+        """Whether a password may be needed there."""
+        names = self._vars["hostvars"][host]
+        prompted = self._play_context.password or self._play_context.become_pass
+        return bool(prompted) or any(_PASSWORD.fullmatch(name) for name in names)
+
     # ---- describe
 
     def _describe(self) -> dict[str, Any]:
@@ -136,21 +163,6 @@ class ActionModule(ActionBase):
     ) -> layer_fetch.Fetch:
         return layer_fetch.Fetch(spool, name, self._label(), zstd and packing.has_zstd(), export, _stopped, patient)
 
-    # ---- read
-
-    def _read(self) -> dict[str, Any]:
-        """What of the image this host lacks, and in which form it takes it."""
-        image, names = _image(self._task.args["image"])
-        listener = image_load.Listener()
-        answer = host_pipe.run(self._load_image(names[0]), take=listener.hear, stopped=_stopped)
-        listener.check(answer)
-        reading = listener.reading
-        assert reading is not None
-        missing = [layer.digest for layer in image_archive.lacking(image, reading.held)]
-        zstd = self._task.args["image"]["found"]["zstd"] and packing.has_zstd()
-        form = image_load.form_for(reading, zstd)
-        return {"host": {"missing": missing, "form": form, "containerd": reading.held.containerd}}
-
     # ---- fetch
 
     def _fetch(self) -> dict[str, Any]:
@@ -160,18 +172,25 @@ class ActionModule(ActionBase):
         """
         given = self._task.args["image"]
         image, _names = _image(given)
-        hosts = [
+        reached = [
             self._vars["hostvars"][name].get(self._task.args["hosts"]) for name in self._vars["ansible_play_hosts"]
         ]
-        hosts = [one["host"] for one in hosts if one and "host" in one]
-        wanted = {digest for host in hosts for digest in host["missing"]}
-        forms = sorted({host["form"] for host in hosts if host["missing"]})
+        readings = [image_load.as_reading(one["reading"]) if one and "reading" in one else None for one in reached]
+        wanted: set[str] = set()
+        forms: set[str] = set()
+        for host in readings:
+            # A host of which nothing is known gets all.
+            lacking = image.layers if host is None else image_archive.lacking(image, host.held)
+            wanted |= {layer.digest for layer in lacking}
+            if lacking:
+                zstd = given["found"]["zstd"] and packing.has_zstd()
+                forms.add("zlib" if host is None else image_load.form_for(host, zstd))
         layers = [layer for layer in dict.fromkeys(image.layers) if layer.digest in wanted]
         if self._task.check_mode:
             return {"fetched": 0}
         fetch = self._fetching(layer_spool.spool(), given["names"][0], given["found"]["zstd"], self._export)
-        fetch.bring(layers, forms)
-        if any(host["containerd"] for host in hosts):
+        fetch.bring(layers, sorted(forms))
+        if any(host is None or host.held.containerd for host in readings):
             fetch.measure(layer for layer in image.layers if layer.size is None)
         return {"fetched": len(layers)}
 
@@ -296,6 +315,8 @@ class ActionModule(ActionBase):
 
 
 _SOURCE_FACTS = ("zstd",)
+# Variables of an inventory that hold passwords of a login, or of becoming root.
+_PASSWORD = re.compile(r"ansible_(\w+_)?pass(word)?")
 
 
 def _stopped() -> bool:

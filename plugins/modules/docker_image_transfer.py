@@ -8,8 +8,9 @@ DOCUMENTATION = r"""
 module: docker_image_transfer
 short_description: One step of bringing an image to hosts
 description:
-  - C(describe) finds out what an image consists of, C(read) which of that a host lacks, C(fetch) brings the
-    layers that some host lacks to the controller, C(load) from there to a host, C(tidy) removes them there.
+  - C(reach) logs in to a host, and reads what it has where that is to be known before C(fetch);
+    C(describe) finds out what an image consists of, C(fetch) brings the layers that some host lacks to the
+    controller, C(load) from there to a host, C(tidy) removes them there.
     The role docker_image_transfer runs them in this order.
   - C(save) writes an archive of an image, and its checksum beside it.
   - The hosts need a Python; that may be 2.7 or 3.5.
@@ -18,14 +19,14 @@ options:
   step:
     description: The step.
     type: str
-    choices: [describe, read, fetch, load, tidy, save]
+    choices: [reach, describe, fetch, load, tidy, save]
     required: true
   name:
-    description: The image, NAME:TAG; for C(describe) and C(save).
+    description: The image, NAME:TAG; for C(reach), C(describe) and C(save).
     type: str
     default: ""
   from:
-    description: C(local), a host of the inventory, or an archive; for C(describe), C(fetch) and C(save).
+    description: C(local), a host of the inventory, or an archive; for all steps but C(load) and C(tidy).
     type: str
     default: local
   archive:
@@ -33,10 +34,10 @@ options:
     type: path
     default: ""
   image:
-    description: What C(describe) returned; for all other steps but C(save).
+    description: What C(describe) returned; for C(fetch), C(load) and C(tidy).
     type: dict
   hosts:
-    description: Name of the variable in which each host has what C(read) returned; for C(fetch).
+    description: Name of the variable in which each host has what C(reach) returned; for C(fetch).
     type: str
   file:
     description: The archive that C(save) writes; its name says how it is packed.
@@ -58,9 +59,9 @@ EXAMPLES = r"""
   register: described
   run_once: true
 
-- name: See what the host has
+- name: Load the image
   gpuprov.gpuprov.docker_image_transfer:
-    step: read
+    step: load
     image: "{{ described.image }}"
 """
 
@@ -69,9 +70,9 @@ image:
   description: What an image consists of.
   returned: describe
   type: dict
-host:
-  description: What a host lacks of it, and in which form it takes that.
-  returned: read
+reading:
+  description: What a host has of images, where the source may ask for a password.
+  returned: reach, at times
   type: dict
 fetched:
   description: How many layers came to the controller.

@@ -21,6 +21,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ssh_ciphers
 
 _BLOCK = 1 << 20
 # Seconds between two looks at whether the run is to end, and at whether there is more to feed.
@@ -81,6 +82,7 @@ def there(action: ActionBase, words: list[str]) -> Start:
     # What exec_command does too, less the terminal.
     shell = f"/bin/sh -c {shlex.quote(command)}"
     built = connection._build_command(connection.get_option("ssh_executable"), "ssh", connection.host, shell)
+    built = ssh_ciphers.preferring_aes(built)
     options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
     if hasattr(connection, "_sshpass_cmd"):
         built = [*connection._sshpass_cmd(), *built]
@@ -90,6 +92,26 @@ def there(action: ActionBase, words: list[str]) -> Start:
     return Start(
         built, options, str(secret).encode() if pipe else None, pipe, prompt, password, success, remote=True
     )  # fmt: skip
+
+
+def log_in(action: ActionBase) -> None:
+    """Have ssh log in to the action's host, for what connects to it later, and do not wait for that.
+
+    Where it takes a password, or ssh keeps no connection, nothing is done. Whoever needs it logs in, and says what
+    fails.
+    """
+    start = there(action, ["true"])
+    if not start.remote or start.password_pipe or start.options:
+        if start.password_pipe:
+            for end in start.password_pipe:
+                os.close(end)
+        return
+    kept, _path = action._connection._persistence_controls(start.words)
+    if kept:
+        # As the login user: nobody has to become another one for it.
+        words = [start.words[0], b"-o", b"BatchMode=yes", *start.words[1:-1], b"true"]
+        quiet = subprocess.DEVNULL
+        subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def repeatable(start: Start) -> dict[str, Any] | None:

@@ -37,6 +37,16 @@ class Reading:
     zstd: bool
 
 
+def as_reading(said: dict[str, Any]) -> Reading:
+    """Return load_image.py's reading as one. Raises LoadError."""
+    if not re.match(r"\d+\.", said["engine"]):
+        raise LoadError("docker does not answer")
+    images = {one: (names, layers) for one, names, layers in said["images"]}
+    blobs = frozenset(said["blobs"]) if said["blobs"] is not None else None
+    held = image_archive.Held(said["containerd"], images, blobs)
+    return Reading(held, said["place"], said["free"], said["zstd"])
+
+
 class Listener:
     """Takes what load_image.py prints, among what a login may print too."""
 
@@ -55,14 +65,7 @@ class Listener:
     def reading(self) -> Reading | None:
         """What the host has, once it said so. Raises LoadError."""
         said = self.said.get("reading")
-        if said is None:
-            return None
-        if not re.match(r"\d+\.", said["engine"]):
-            raise LoadError("docker does not answer")
-        images = {one: (names, layers) for one, names, layers in said["images"]}
-        blobs = frozenset(said["blobs"]) if said["blobs"] is not None else None
-        held = image_archive.Held(said["containerd"], images, blobs)
-        return Reading(held, said["place"], said["free"], said["zstd"])
+        return None if said is None else as_reading(said)
 
     def check(self, answer: host_pipe.Ended) -> None:
         """Raise LoadError where load_image.py failed, or could not be run."""

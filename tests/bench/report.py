@@ -67,6 +67,7 @@ def tables(results: list[dict[str, Any]]) -> str:
 IMAGE_CONTENDERS = ("gpuprov", "save | bzip2", "save | zstd", "plain save", "docker load alone")
 IMAGE_WORKS = {
     "ship": "Ship an image that packs to a third, first time",
+    "ship held": "Ship it to hosts with processors of their own: a tenth of a core for each",
     "ship next": "Ship its next version, one tiny layer changed",
     "ship real": "Ship an image of real files, first time",
     "ship real next": "Ship its next version",
@@ -101,11 +102,14 @@ def _image_ratios(results: list[dict[str, Any]], work: str) -> list[str]:
         return statistics.median(_seconds(results, work, who, hosts))
 
     ours = median("gpuprov")
-    best = min(median("save | zstd"), median("plain save"))
     many = max(one["hosts"] for one in results if one["work"] == work)
+    to_many = f"{many} hosts take {median('gpuprov', many) / ours:.1f} times one host's"
+    if not _seconds(results, work, "plain save", 1):
+        return [f"{to_many}.", ""]
+    best = min(median("save | zstd"), median("plain save"))
     text = (
         f"gpuprov is {median('save | bzip2') / ours:.1f} times as fast as the bzip2 pipe and takes {ours / best:.2f} "
-        f"of the best other pipe's time; {many} hosts take {median('gpuprov', many) / ours:.1f} times one host's"
+        f"of the best other pipe's time; {to_many}"
     )
     if alone := _seconds(results, work, "docker load alone", many):
         share = statistics.median(alone) / ours

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,19 @@ PIPES = {
     "save | zstd": ("| {programs}/zstd -T0 -q -c", "{programs}/zstd -d -q -c |"),
     "plain save": ("", ""),
 }
+# What each host gets of one processor where hosts are to have processors of their own, as they do outside of a lab; and
+# the period, in microseconds, in which they get it.
+SHARE = 0.1
+_PERIOD = 20000
 Keep = Callable[..., None]
 Run = Callable[[str, Sequence[Host]], None]
 
 
 def measure(lab: Lab, many: int, turns: int, keep: Keep) -> None:
-    """Measure first ships, next versions, and ships to many hosts at once; keep gets each result."""
+    """Measure first ships, next versions, and ships to many hosts at once; keep gets each result.
+
+    Hosts share the processors; last, each has its own part of them.
+    """
     source, *targets = lab.up(f"debian12:{many + 1}", pristine=True)
     _run(["gpuprov", "provision", str(lab.inventory), "-e", "nvidia_docker_stack=none"])
     for version in ("1", "2"):
@@ -80,6 +88,11 @@ def measure(lab: Lab, many: int, turns: int, keep: Keep) -> None:
                 _clear(targets)
                 _copy_archives(source, image, hosts)
                 take("docker load alone", _load, hosts, "1")
+            if work == "ship":
+                for hosts in (targets[:1], targets):
+                    _clear(targets)
+                    with _processors((source, *targets), SHARE):
+                        take("gpuprov", every["gpuprov"], hosts, "1", f"{work} held")
 
 
 def _taken(run: Run, name: str, source: Host, hosts: Sequence[Host]) -> dict[str, Any]:
@@ -96,6 +109,22 @@ def _taken(run: Run, name: str, source: Host, hosts: Sequence[Host]) -> dict[str
             raise RuntimeError(f"{host.name} has not {name}: {found or 'nothing'}")
     left, *came = [end - start for start, end in zip(before, after, strict=True)]
     return {"seconds": round(seconds, 3), "left": left, "came": max(came)}
+
+
+@contextmanager
+def _processors(hosts: Sequence[Host], share: float) -> Iterator[None]:
+    """Hold each host to a share of one processor."""
+
+    def hold(most: float) -> None:
+        for host in hosts:
+            quota = str(int(_PERIOD * most))
+            podman("update", "--cpu-period", str(_PERIOD), "--cpu-quota", quota, host.container)
+
+    hold(share)
+    try:
+        yield
+    finally:
+        hold(os.cpu_count() or 1)
 
 
 def _counter(host: Host, way: str) -> int:

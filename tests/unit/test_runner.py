@@ -17,6 +17,8 @@ import pytest
 from gpuprov import runner
 from gpuprov.runner import Options, UsageError
 
+OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.loaded_once"
+
 BECOME = r"BECOME password.*:\s*?$"
 # Stands where ansible-playbook stands: beside the interpreter.
 PLAYBOOK = """#!/bin/sh
@@ -242,14 +244,14 @@ def test_a_value_that_is_none_is_said_before_anything_starts(text: str, said: st
 @pytest.mark.parametrize(
     ("base", "config", "enabled"),
     [
-        ({}, "", "gpuprov.gpuprov.stop_between_tasks"),
+        ({}, "", OURS),
         (
             {},
             "[defaults]\ncallbacks_enabled = timer, profile_tasks\n",
-            "timer,profile_tasks,gpuprov.gpuprov.stop_between_tasks",
+            f"timer,profile_tasks,{OURS}",
         ),
-        ({"ANSIBLE_CALLBACKS_ENABLED": "timer"}, "[defaults]\n", "timer,gpuprov.gpuprov.stop_between_tasks"),
-        ({}, "no configuration", "gpuprov.gpuprov.stop_between_tasks"),
+        ({"ANSIBLE_CALLBACKS_ENABLED": "timer"}, "[defaults]\n", f"timer,{OURS}"),
+        ({}, "no configuration", OURS),
     ],
 )
 def test_callbacks_that_the_person_enabled_stay_enabled(

@@ -71,16 +71,20 @@ class Refused(Exception):
 
 
 def docker(*words):
-    """Return what docker prints. Raises Refused."""
+    """Begin to run docker; return what gives what it prints, and raises Refused. Raises Refused."""
     try:
         process = subprocess.Popen(("docker",) + words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except (IOError, OSError):
         raise Refused("there is no docker")
-    out, said = process.communicate()
-    if process.returncode:
-        lines = said.decode("utf-8", "replace").strip().splitlines() or ["docker failed without a word"]
-        raise Refused(lines[-1])
-    return out.decode("utf-8")
+
+    def printed():
+        out, said = process.communicate()
+        if process.returncode:
+            lines = said.decode("utf-8", "replace").strip().splitlines() or ["docker failed without a word"]
+            raise Refused(lines[-1])
+        return out.decode("utf-8")
+
+    return printed
 
 
 def describe(name):
@@ -90,8 +94,9 @@ def describe(name):
     program is there; config and manifest in base64 and layers as {digest, size, type, chain}, all three None
     where only docker save can tell. size is a guess where layers are files.
     """
-    image = json.loads(docker("image", "inspect", name))[0]
-    info = json.loads(docker("info", "--format", "{{json .}}"))
+    # Side by side: the client takes longer to start than dockerd to answer.
+    inspection, information = docker("image", "inspect", name), docker("info", "--format", "{{json .}}")
+    image, info = json.loads(inspection())[0], json.loads(information())
     found = {
         "id": image["Id"],
         "diff_ids": (image.get("RootFS") or {}).get("Layers") or [],
