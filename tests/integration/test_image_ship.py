@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -372,6 +373,23 @@ def test_passwords_of_login_and_sudo_are_given_and_plain_ansible_does_it_too(
     )  # fmt: skip
     assert answer.status == 0, answer.text
     assert image_id(hosts["debian11"], f"{IMAGE}:1") == image_id(hosts["debian12"], f"{IMAGE}:1")
+
+
+def test_source_and_host_are_logged_in_to_once_each(hosts: dict[str, Host], lab: Lab, tmp_path: Path) -> None:
+    def logins() -> list[int]:
+        listing = "journalctl -o cat -u ssh | grep -c '^Accepted ' || true"
+        return [int(hosts[name].run(listing).stdout) for name in ("debian12", "debian11")]
+
+    forget(hosts["debian11"])
+    before = logins()
+    words = ["gpuprov", "image", "ship", f"{IMAGE}:1", str(lab.inventory), "--from", "debian12", "-l", "debian11"]
+    # No connection of another run is there; a socket's path is to be short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
+        answer = run(words, tmp_path, ANSIBLE_SSH_CONTROL_PATH_DIR=sockets)
+        for socket in Path(sockets).iterdir():
+            subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "host"], check=False)
+    assert answer.status == 0, answer.text
+    assert [after - one for one, after in zip(before, logins(), strict=True)] == [1, 1]
 
 
 def test_the_docker_here_is_a_source_even_where_its_files_cannot_be_read(

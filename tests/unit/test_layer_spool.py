@@ -162,3 +162,12 @@ def test_an_archive_that_is_cut_off_leaves_nothing(cut: int, spool: Spool) -> No
     with pytest.raises(image_archive.ArchiveError):
         layer_spool.read_archive(Stream([data[:cut]]), spool, ["zlib"], None)
     assert list(spool.directory.glob("*.zlib")) == []
+
+
+def test_an_archive_with_a_damaged_header_is_called_damaged(spool: Spool) -> None:
+    data = bytearray(archive(saved([os.urandom(5_000_000), b"small"])))
+    # Of the second file: reading ends there as if the archive did.
+    second = data.index(b"1/layer.tar")
+    data[second] ^= 1
+    with pytest.raises(image_archive.ArchiveError, match="damaged"):
+        layer_spool.read_archive(Stream([bytes(data)]), spool, ["zlib"], None)
