@@ -278,7 +278,9 @@ def image_in(
         config = _file(files, blob_path(str(document["config"]["digest"])))
         paths = [blob_path(str(layer["digest"])) for layer in document["layers"]]
     else:
-        raise ArchiveError("it is no archive of an image, or a damaged one: neither manifest.json nor index.json is in it")
+        raise ArchiveError(
+            "it is no archive of an image, or a damaged one: neither manifest.json nor index.json is in it"
+        )
     try:
         diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     except (ValueError, KeyError, TypeError):

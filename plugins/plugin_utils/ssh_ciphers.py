@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Has ssh encrypt images with what the processor does by itself, of what the person's ssh may take.
 
-OpenSSH's first choice is ChaCha20, for processors that know no AES. Where they do, AES-GCM costs both ends about a
-third of that (docs/performance.md), and nothing else in a transfer costs as much on a fast line.
+OpenSSH's first choice is ChaCha20-Poly1305, which serves processors that know no AES. Where they do, AES-GCM costs
+both ends less: a first ship of real files took about a tenth less processor time of all that took part
+(docs/performance.md).
 """
 
 from __future__ import annotations
