@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,9 @@ class ActionModule(ActionBase):
             with path.open("rb") as file:
                 form = packing.form_of(file.read(6))
                 file.seek(0)
-                blocks = packing.unpacked(form, _until_stopped(layer_spool.blocks_of(file, progress.add)))
+                blocks = packing.unpacked(
+                    form, host_pipe.until_stopped(progress.counted(layer_spool.blocks_of(file)), _stopped)
+                )
                 stream = layer_frames.Stream(blocks)
                 try:
                     return layer_spool.read_archive(stream, spool, _forms(), name)
@@ -175,6 +177,7 @@ class ActionModule(ActionBase):
         reached = [
             self._vars["hostvars"][name].get(self._task.args["hosts"]) for name in self._vars["ansible_play_hosts"]
         ]
+        fetch = self._fetching(layer_spool.spool(), given["names"][0], given["found"]["zstd"], self._export)
         readings = [image_load.as_reading(one["reading"]) if one and "reading" in one else None for one in reached]
         wanted: set[str] = set()
         forms: set[str] = set()
@@ -183,12 +186,10 @@ class ActionModule(ActionBase):
             lacking = image.layers if host is None else image_archive.lacking(image, host.held)
             wanted |= {layer.digest for layer in lacking}
             if lacking:
-                zstd = given["found"]["zstd"] and packing.has_zstd()
-                forms.add("zlib" if host is None else image_load.form_for(host, zstd))
+                forms.add("zlib" if host is None else image_load.form_for(host, fetch.zstd))
         layers = [layer for layer in dict.fromkeys(image.layers) if layer.digest in wanted]
         if self._task.check_mode:
             return {"fetched": 0}
-        fetch = self._fetching(layer_spool.spool(), given["names"][0], given["found"]["zstd"], self._export)
         fetch.bring(layers, sorted(forms))
         if any(host is None or host.held.containerd for host in readings):
             fetch.measure(layer for layer in image.layers if layer.size is None)
@@ -202,15 +203,16 @@ class ActionModule(ActionBase):
         given = self._task.args["image"]
         image, names = _image(given)
         again = functools.partial(_again, given["again"]) if given["again"] else None
-        fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again)
-        load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
-        try:
-            self._talk(load, names[0])
-        except layer_fetch.LayerLost:
-            # What came last was read too early, and nothing of it is there.
-            fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again, patient=True)
+        # What came last may have been read too early, and nothing of it is there: then once more, and patiently.
+        for patient in (False, True):
+            fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again, patient)
             load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
-            self._talk(load, names[0])
+            try:
+                self._talk(load, names[0])
+                break
+            except layer_fetch.LayerLost:
+                if patient:
+                    raise
         told = {"id": image.id, "names": names, "layers": len(image.layers), "sent_layers": len(load.missing)}
         if self._task.check_mode:
             return {"changed": load.changed, "docker_image": {**told, "shown_as": None, "sent_bytes": None}}
@@ -264,7 +266,7 @@ class ActionModule(ActionBase):
         wire = "zstd" if found["zstd"] and packing.has_zstd() else "zlib"
         with transfer_progress.Progress("saving", path.name, found["size"]) as progress:
             blocks = host_pipe.output(self._export("save", wire, name), _stopped)
-            digest, size = write_archive(path, form, _counted(layer_frames.unpacked(blocks), progress.add))
+            digest, size = write_archive(path, form, progress.counted(layer_frames.unpacked(blocks)))
         saved = {"id": found["id"], "names": [name], "file": str(path), "bytes": size, "sha256": digest}
         return {"changed": True, "docker_image": saved, "source": source or "localhost"}
 
@@ -323,19 +325,6 @@ def _stopped() -> bool:
     return bool(os.environ.get("GPUPROV_STOP")) and os.path.exists(os.environ["GPUPROV_STOP"])
 
 
-def _until_stopped(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    for block in blocks:
-        if _stopped():
-            raise host_pipe.Stopped
-        yield block
-
-
-def _counted(blocks: Iterable[bytes], seen: Callable[[int], Any]) -> Iterator[bytes]:
-    for block in blocks:
-        seen(len(block))
-        yield block
-
-
 def _forms() -> list[str]:
     return ["zstd" if packing.has_zstd() else "zlib"]
 
@@ -359,7 +348,7 @@ def _check_sum(path: Path) -> None:
         raise Failure(f"{beside} holds no checksum")
     found = hashlib.sha256()
     with path.open("rb") as file:
-        for block in _until_stopped(layer_spool.blocks_of(file, lambda _: None)):
+        for block in host_pipe.until_stopped(layer_spool.blocks_of(file), _stopped):
             found.update(block)
     if found.hexdigest() != match[1].lower():
         raise Failure(f"{path} is damaged: its checksum is not that of {beside.name}")

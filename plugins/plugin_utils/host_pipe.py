@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -76,8 +76,18 @@ def there(action: ActionBase, words: list[str]) -> Start:
             password = str(become.get_option("become_pass")).encode()
     if connection.transport == "local":
         return Start([b"/bin/sh", b"-c", command.encode()], {}, None, None, prompt, password, success)
-    if not connection.transport.rpartition(".")[2] == "ssh":
+    if not _is_ssh(connection):
         raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
+    return replace(_over_ssh(action, command), prompt=prompt, password=password, success=success)
+
+
+def _is_ssh(connection: Any) -> bool:
+    return bool(connection.transport.rpartition(".")[2] == "ssh")
+
+
+def _over_ssh(action: ActionBase, command: str) -> Start:
+    """A command on the action's host, as its login user."""
+    connection = action._connection
     connection.host = connection.get_option("host") or action._play_context.remote_addr
     # What exec_command does too, less the terminal.
     shell = f"/bin/sh -c {shlex.quote(command)}"
@@ -89,9 +99,7 @@ def there(action: ActionBase, words: list[str]) -> Start:
     pipe = getattr(connection, "sshpass_pipe", None)
     connection.sshpass_pipe = None
     secret = connection.get_option("password") or action._play_context.password
-    return Start(
-        built, options, str(secret).encode() if pipe else None, pipe, prompt, password, success, remote=True
-    )  # fmt: skip
+    return Start(built, options, str(secret).encode() if pipe else None, pipe, remote=True)
 
 
 def log_in(action: ActionBase) -> None:
@@ -100,16 +108,16 @@ def log_in(action: ActionBase) -> None:
     Where it takes a password, or ssh keeps no connection, nothing is done. Whoever needs it logs in, and says what
     fails.
     """
-    start = there(action, ["true"])
-    if not start.remote or start.password_pipe or start.options:
-        if start.password_pipe:
-            for end in start.password_pipe:
-                os.close(end)
+    if not _is_ssh(action._connection):
+        return
+    start = _over_ssh(action, "true")
+    for end in start.password_pipe or ():
+        os.close(end)
+    if start.password_pipe or start.options:
         return
     kept, _path = action._connection._persistence_controls(start.words)
     if kept:
-        # As the login user: nobody has to become another one for it.
-        words = [start.words[0], b"-o", b"BatchMode=yes", *start.words[1:-1], b"true"]
+        words = [start.words[0], b"-o", b"BatchMode=yes", *start.words[1:]]
         quiet = subprocess.DEVNULL
         subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
@@ -192,6 +200,14 @@ def output(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterato
     finally:
         abandoned.set()
         thread.join()
+
+
+def until_stopped(blocks: Iterable[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:
+    """The same blocks. Raises Stopped where the run is to end."""
+    for block in blocks:
+        if stopped():
+            raise Stopped
+        yield block
 
 
 def last_line(text: str) -> str:

@@ -191,7 +191,7 @@ class Fetch:
         for other in layer_spool.FORMS:
             if self.spool.has(layer.digest, [other]):
                 with self.spool.path(layer.digest, other).open("rb") as file:
-                    blocks = self._until_stopped(layer_spool.blocks_of(file, lambda _: None))
+                    blocks = host_pipe.until_stopped(layer_spool.blocks_of(file), self._stopped)
                     layer_spool.keep(self.spool, layer_frames.unpacked(blocks), [form], layer.digest)
                 return
         if self.export is None or not layer.place:
@@ -199,7 +199,7 @@ class Fetch:
         what, place, which = layer.place.split(" ")
         wire = form if form != "zstd" or self.zstd else "zlib"
         with self._turn(), transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
-            blocks = self._counted(host_pipe.output(self.export(what, wire, place, which), self._stopped), progress)
+            blocks = progress.counted(host_pipe.output(self.export(what, wire, place, which), self._stopped))
             with contextlib.suppress(AnsibleError, image_archive.ArchiveError, packing.PackingError):
                 if wire == form:
                     layer_spool.take(self.spool, blocks, form, layer.digest, layer.size, self.hurried)
@@ -226,7 +226,7 @@ class Fetch:
         assert self.export is not None
         with transfer_progress.Progress("fetching", self.label) as progress:
             start = self.export("save", "zstd" if self.zstd else "zlib", self.name)
-            blocks = self._counted(host_pipe.output(start, self._stopped), progress)
+            blocks = progress.counted(host_pipe.output(start, self._stopped))
             stream = layer_frames.Stream(layer_frames.unpacked(blocks))
             try:
                 return layer_spool.read_archive(stream, self.spool, forms, self.name)[0]
@@ -245,17 +245,6 @@ class Fetch:
                         return
             time.sleep(_PAUSE)
         raise host_pipe.Stopped
-
-    def _counted(self, blocks: Iterable[bytes], progress: transfer_progress.Progress) -> Iterator[bytes]:
-        for block in blocks:
-            progress.add(len(block))
-            yield block
-
-    def _until_stopped(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            if self._stopped():
-                raise host_pipe.Stopped
-            yield block
 
 
 def _same(file: IO[bytes], path: Path) -> bool:

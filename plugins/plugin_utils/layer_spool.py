@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, layer_frames, packing
 
@@ -245,7 +245,7 @@ def _read_archive(
                     if len(files[path]) < entry.size:
                         raise image_archive.ArchiveError("the archive is damaged: it ends too early")
                 else:
-                    digests[path] = keep(where, blocks_of(content, lambda _: None), forms)
+                    digests[path] = keep(where, blocks_of(content), forms)
     except tarfile.TarError:
         raise image_archive.ArchiveError("it is no archive of an image, or a damaged one") from None
     for path, data in files.items():
@@ -276,8 +276,7 @@ def _digests(data: bytes) -> tuple[str, str, int]:
     return digest, f"sha256:{inner.hexdigest()}", len(data)
 
 
-def blocks_of(file: IO[bytes], seen: Callable[[int], Any]) -> Iterator[bytes]:
-    """Yield a file's content; seen gets the number of bytes of each block."""
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file's content."""
     while block := file.read(packing.BLOCK):
-        seen(len(block))
         yield block

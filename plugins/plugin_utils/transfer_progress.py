@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Seconds between two words.
@@ -39,6 +40,12 @@ class Progress:
             if time.monotonic() - self._told >= _EVERY:
                 self._told = time.monotonic()
                 self._tell(ended=False)
+
+    def counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same blocks, each added when it is taken."""
+        for block in blocks:
+            self.add(len(block))
+            yield block
 
     def _tell(self, ended: bool) -> None:
         if self._path is not None:
