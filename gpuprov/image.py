@@ -163,7 +163,7 @@ def tag(
         raise UsageError(f"tag takes a name with a version, such as train:1.9.1: not {name}")
     versions: Any = plugin_utils("image_versions")
     try:
-        versions.parse(image.tag)
+        versions.read(image.tag)
     except versions.VersionError as error:
         raise UsageError(str(error)) from None
     options.check = check
@@ -205,7 +205,10 @@ def prune(
         str, typer.Option("--older-than", metavar="AGE", help="Only what ended or came longer ago: 7d, 12h.")
     ] = "",
     keep: Annotated[
-        int, typer.Option("--keep", metavar="N", min=1, help="How many of the newest versions of an image stay.")
+        int,
+        typer.Option(
+            "--keep", metavar="N", min=1, help="How many of the newest versions of an image, and of each variant, stay."
+        ),
     ] = 3,
     check: Check = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -214,7 +217,7 @@ def prune(
 ) -> None:
     """Remove containers and images that nobody needs, after showing them and asking.
 
-    What runs, its image, the newest versions, what latest, 1 and 1.9 point at, and what has the label
+    What runs, its image, the newest versions of each variant, what latest, 1 and 1.9 point at, and what has the label
     org.gpuprov.keep=true stay, whatever is asked.
     """
     decisions: Any = module_utils("image_prune")

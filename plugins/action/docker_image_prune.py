@@ -66,8 +66,8 @@ class ActionModule(ActionBase):
             for name in image["tags"]:
                 repository, _colon, tag = name.rpartition(":")
                 tags.setdefault(repository, []).append(tag)
-        ordered = semver_versions().ordered
-        versions = {repository: ordered(of) for repository, of in tags.items()}
+        lines = semver_versions().lines
+        versions = {repository: lines(of) for repository, of in tags.items()}
         decision = image_prune.decide(found["docker_image"], rules, versions, time.time())
         if only is not None:
             for kind in ("containers", "images"):

@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
         versions = semver_versions()
         try:
             image = image_name.parse(self._task.args.get("name"))
-            versions.parse(image.tag or "")
+            versions.read(image.tag or "")
         except (image_name.ImageNameError, versions.VersionError) as error:
             raise AnsibleActionFail(str(error)) from None
         found = self._execute_module("gpuprov.gpuprov.docker_images", {}, task_vars=task_vars)
@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
             return {**result, **found}
         present = _tags(found["docker_image"]["images"], image)
         if image.tag not in present:
-            there = versions.ordered(present)["releases"]
+            there = _releases(present, versions)
             raise AnsibleActionFail(
                 f"{image} is not on this host, which has {', '.join(there[-3:]) or 'no version of it'}: "
                 "ship it or build it there first"
@@ -66,7 +66,7 @@ def _tags(images: list[dict[str, Any]], image: image_name.ImageName) -> dict[str
 def _change(image: image_name.ImageName, move: Any, present: dict[str, str], versions: Any) -> dict[str, Any]:
     """A move in the shape of a plan's changes: versions where there are some, else the image's ID."""
     before = move.before and next(
-        (tag for tag in versions.ordered(present)["releases"] if present[tag] == move.before),
+        (tag for tag in _releases(present, versions) if present[tag] == move.before),
         move.before.rpartition(":")[2][:12],
     )
     return {
@@ -76,3 +76,8 @@ def _change(image: image_name.ImageName, move: Any, present: dict[str, str], ver
         "to": move.version,
         "disruption": "none",
     }
+
+
+def _releases(present: dict[str, str], versions: Any) -> list[str]:
+    """The releases among the tags, oldest first."""
+    return [tag for tag, one in versions.known(present).items() if one.kind == "release"]

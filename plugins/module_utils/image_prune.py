@@ -10,8 +10,6 @@ __metaclass__ = type
 
 import re
 
-# Tags that the version scheme moves: see plugins/plugin_utils/image_versions.py.
-_MOVING = re.compile(r"^(?:latest|(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))?)\Z")
 # A container that was made a moment ago is about to be started; an image without a tag that is younger
 # may be a step of a build that goes on.
 CREATED_GRACE = 600
@@ -54,7 +52,7 @@ def decide(found, rules, versions, now, seen=None):
     """Return {containers, images, stay}: what goes, and what stays of the kinds that rules name.
 
     found: of host_images.read with containers and layers; versions: {repository: as of
-    image_versions.ordered}; now: seconds since 1970; seen: {image's ID: its tags} as of an earlier
+    image_versions.lines}; now: seconds since 1970; seen: {image's ID: its tags} as of an earlier
     decision: an image that is not as it was then stays.
     What goes is {id, name or names, bytes, why}; what stays {id, name, why}.
     """
@@ -122,12 +120,12 @@ def _whole(name):
 
 
 def _newest(images, versions, keep):
-    """Return the tags, whole, that are among the newest versions of their name, of those present."""
+    """Return the names that are among the newest versions of their line, of those present."""
     present = {tag for image in images for tag in image["tags"]}
     result = set()
-    for repository, tags in versions.items():
-        for kind in ("releases", "prereleases"):
-            there = [tag for tag in tags[kind] if repository + ":" + tag in present]
+    for repository, known in versions.items():
+        for line in known["lines"]:
+            there = [tag for tag in line if repository + ":" + tag in present]
             result.update(repository + ":" + tag for tag in there[-keep:])
     return result
 
@@ -144,12 +142,12 @@ def _image_goes(one, rules, versions, newest, users, now, seen):
     kinds = set()
     for tag in one["tags"]:
         repository, _colon, name = tag.rpartition(":")
-        if _MOVING.match(name):
+        known = versions.get(repository) or {"lines": [], "superseded": [], "moving": []}
+        if name in known["moving"]:
             return "tag " + name, True
         if tag in newest:
             return "a newest version", True
-        known = (versions.get(repository) or {}).values()
-        kinds.add("old version" if any(name in tags for tags in known) else "other")
+        kinds.add("old version" if any(name in tags for tags in known["lines"] + [known["superseded"]]) else "other")
     if seen is not None and seen.get(one["id"]) != one["tags"]:
         return "new or tagged meanwhile", True
     if not one["tags"]:

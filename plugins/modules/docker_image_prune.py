@@ -9,8 +9,8 @@ module: docker_image_prune
 short_description: Remove containers and images that nobody needs
 description:
   - Removes stopped containers, images without a tag, and versions of images that newer ones replaced.
-  - What runs, its image, what the tags latest, 1 and 1.9 point at, the newest versions and what has the
-    label C(org.gpuprov.keep=true) stay, whatever is asked.
+  - What runs, its image, what the tags latest, 1 and 1.9 point at, the newest versions of each variant
+    and what has the label C(org.gpuprov.keep=true) stay, whatever is asked.
   - Decided on the controller, where versions are compared by the Python package semver, and again on the
     host right before anything is removed; what came up in between stays. Nothing is forced, so dockerd
     has the last word.
@@ -33,7 +33,7 @@ options:
     type: str
     default: ""
   keep:
-    description: How many of the newest versions of each image stay; 1 at least.
+    description: How many of the newest versions of each image, and of each of its variants, stay; 1 at least.
     type: int
     default: 3
   only:

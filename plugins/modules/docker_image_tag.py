@@ -9,9 +9,10 @@ module: docker_image_tag
 short_description: Keep the tags of an image at its newest versions
 description:
   - For the version 1.9.1 of an image the tags 1.9, 1 and latest are put at the newest version that each
-    covers, among those on the host. A pre-release moves none.
-  - Versions are those of U(https://semver.org), and compared on the controller by the Python package
-    semver. What is decided there is done on the host only where the tags still are as they were.
+    covers, among those on the host. For 1.9.1-alpine these are 1.9-alpine, 1-alpine and latest-alpine.
+    A pre-release and a build (1.9.1-3) move none.
+  - Versions are compared on the controller by the Python package semver. What is decided there is done
+    on the host only where the tags still are as they were.
 author: gpuprov contributors
 options:
   name:

@@ -100,7 +100,7 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("image tag a;reboot:1.0.0 a,", "'a;reboot:1.0.0' is no image name: "),
         ("image tag train a,", "tag takes a name with a version, such as train:1.9.1: not train"),
         ("image tag r.test:5000/train a,", "tag takes a name with a version, such as train:1.9.1: not r.test:5000/"),
-        ("image tag train:1.9 a,", "1.9 is no version such as 1.9.1"),
+        ("image tag train:1.9 a,", "1.9 is not a version such as 1.9.1"),
         ("image tag train:1.9.1 gone.ini", "the inventory gone.ini does not exist"),
         ("image prune a,", "prune asks before it removes anything: without a terminal give --yes, or --check to look"),
         ("image prune a, --yes --older-than 7", "an age is a number of s, m, h, d or w, such as 7d: not '7'"),

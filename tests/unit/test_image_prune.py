@@ -30,12 +30,12 @@ def container(name: str, image: str, state: str = "exited", **more: Any) -> dict
     } | more  # fmt: skip
 
 
-def versions_of(images: list[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
+def versions_of(images: list[dict[str, Any]]) -> dict[str, Any]:
     tags: dict[str, list[str]] = {}
     for one in images:
         for tag in one["tags"]:
             tags.setdefault(tag.rpartition(":")[0], []).append(tag.rpartition(":")[2])
-    return {name: image_versions.ordered(found) for name, found in tags.items()}
+    return {name: image_versions.lines(found) for name, found in tags.items()}
 
 
 def decided(images: list[dict[str, Any]], containers: Sequence[Any] = (), /, **asked: Any) -> dict[str, Any]:
@@ -104,6 +104,30 @@ def test_the_newest_versions_of_each_name_stay_as_many_as_are_asked_for() -> Non
 def test_of_pre_releases_the_newest_stay_until_a_release_replaces_them() -> None:
     images = [image(tag, f"a:{tag}") for tag in ("1.0.0-rc.1", "1.0.0", "1.1.0-rc.1", "1.1.0-rc.2")]
     assert going(images, keep=1) == ["1.0.0-rc.1", "1.1.0-rc.1"]
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        ["", "-alpine", "-slim"],
+        ["", "-cuda12.1-cudnn8-runtime", "-cuda12.1-cudnn8-devel", "-cuda11.8-cudnn8-runtime"],
+        ["-alpine", "-alpine3.19", "-slim-bookworm", "-py3.10_cu118"],
+        ["", "-a100", "-dev", "-rc.1-slim", "-7"],
+    ],
+)
+def test_a_variant_is_a_line_of_its_own_and_keep_counts_within_it(variants: list[str]) -> None:
+    one_each = [image(f"20.11.1{variant}", f"node:20.11.1{variant}") for variant in variants]
+    assert going(one_each, **EVERYTHING) == []
+    several = [image(f"{n}{variant}", f"node:20.{n}.0{variant}") for n in (9, 10, 11) for variant in variants]
+    assert sorted(going(several, keep=2)) == sorted(f"9{variant}" for variant in variants)
+    assert {one["names"][0].count("20.11") for one in decided(several, keep=1)["images"]} == {0}
+
+
+@pytest.mark.parametrize("tag", ["20.11-alpine", "20-alpine", "latest-alpine", "alpine"])
+def test_what_a_tag_of_a_variant_points_at_stays_where_the_variant_has_versions(tag: str) -> None:
+    images = [image("old", "node:20.11.1-alpine", f"node:{tag}"), image("new", "node:22.1.0-alpine")]
+    assert going(images, **EVERYTHING) == []
+    assert going([image("alone", f"node:{tag}")], **EVERYTHING) == ["alone"]
 
 
 def test_an_old_version_that_has_another_name_too_is_not_taken_for_less_than_all() -> None:
@@ -204,7 +228,7 @@ def test_no_version_at_all_cannot_be_asked_for() -> None:
 
 # ---- whatever is asked
 
-TAGS = ["latest", "1", "1.9", "1.9.1", "1.9.2", "1.8.5", "2.0.0-rc.1", "dev", "1.10.0"]
+TAGS = ["latest", "1", "1.9", "1.9.1", "1.9.2", "1.8.5", "2.0.0-rc.1", "dev", "1.10.0", "1.9.1-slim", "1.8.0-slim"]
 STATES = ["running", "exited", "created", "paused", "dead", "restarting"]
 
 
@@ -263,3 +287,5 @@ def test_whatever_is_asked_what_runs_its_image_and_the_newest_versions_stay(
         }
         for newest in sorted(numbers)[-asked["keep"] :]:
             assert numbers[newest] not in gone
+        slim = [one["id"] for number in ("1.9.1", "1.8.0") for one in images if f"{name}:{number}-slim" in one["tags"]]
+        assert not {*slim[: asked["keep"]]} & gone

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_versions import (
     VersionError,
+    lines,
     moves,
-    ordered,
-    parse,
+    read,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,11 +44,10 @@ def test_numbers_are_compared_as_numbers() -> None:
     }  # fmt: skip
 
 
-def test_a_pre_release_moves_nothing_and_no_tag_points_at_one() -> None:
+def test_a_pre_release_or_a_build_moves_nothing_and_no_tag_points_at_one() -> None:
     before = tagged(["1.9.1"])
-    assert tagged(["2.0.0-rc.1", "1.9.2-dev"], before) == before | {
-        "2.0.0-rc.1": "id-2.0.0-rc.1", "1.9.2-dev": "id-1.9.2-dev"
-    }  # fmt: skip
+    new = ["2.0.0-rc.1", "1.9.2-alpha", "1.9.2-dev.4", "2.0.0-beta2-slim", "1.9.2-1", "1.9.2-14-gdeadbee"]
+    assert tagged(new, before) == before | {tag: f"id-{tag}" for tag in new}
 
 
 def test_tags_go_by_the_versions_that_are_there_not_by_those_that_were() -> None:
@@ -74,16 +73,89 @@ def test_tags_that_are_no_versions_are_in_nobody_s_way() -> None:
     assert tagged(["1.0.0"], {"dev": "d", "v3.0.0": "v", "9": "n", "01.2.3": "z"})["latest"] == "id-1.0.0"
 
 
-@pytest.mark.parametrize("tag", ["1.9", "1", "latest", "v1.9.1", "1.9.1.2", "01.2.3", "", "1.9.x", "1.9.1-", "1.9.1\n"])
-def test_what_is_no_version_is_refused(tag: str) -> None:
-    with pytest.raises(VersionError, match="is no version such as"):
-        parse(tag)
+@pytest.mark.parametrize(
+    "tag",
+    ["1.9", "1", "latest", "v1.9.1", "1.9.1.2", "01.2.3", "", "1.9.x", "1.9.1-", "1.9.1\n", "1.9-alpine", "1.9.1-a\n"],
+)
+def test_what_is_not_a_version_is_refused(tag: str) -> None:
+    with pytest.raises(VersionError, match="is not a version such as"):
+        read(tag)
+
+
+VARIANTS = [
+    "alpine", "slim", "bookworm", "slim-bookworm", "alpine3.19", "cuda12.1-cudnn8-runtime", "cudnn-devel-ubuntu22.04",
+    "py3.10_cuda12", "dev", "nightly", "debug", "a100", "b200", "debian-12-r5", "8-jre", "pregenerated", "rocm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_a_line_of_its_own_with_tags_of_its_own(variant: str) -> None:
+    after = tagged(["1.9.1", f"1.9.1-{variant}", f"1.10.0-{variant}", f"1.9.2-{variant}"])
+    plain = dict.fromkeys(["1.9", "1", "latest"], "id-1.9.1")
+    own = {
+        f"1.9-{variant}": "1.9.2",
+        f"1.10-{variant}": "1.10.0",
+        f"1-{variant}": "1.10.0",
+        f"latest-{variant}": "1.10.0",
+    }
+    for tag, version in own.items():
+        assert after[tag] == f"id-{version}-{variant}"
+    assert {tag: after[tag] for tag in plain} == plain
+    found = lines(after)
+    assert found["lines"] == [["1.9.1"], [f"{version}-{variant}" for version in ("1.9.1", "1.9.2", "1.10.0")]]
+    assert (found["superseded"], set(found["moving"])) == ([], {*plain, *own})
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "variant"),
+    [
+        ("1.9.1", "release", ""),
+        ("20.11.1-alpine", "release", "alpine"),
+        ("2.3.0-cuda12.1-cudnn8-runtime", "release", "cuda12.1-cudnn8-runtime"),
+        ("2.0.0-rc.1", "prerelease", ""),
+        ("2.0.0-RC1", "prerelease", ""),
+        ("2.0.0-rc-1", "prerelease", ""),
+        ("2.0.0-alpha.beta", "prerelease", ""),
+        ("2.0.0-beta.2.abc123", "prerelease", ""),
+        ("2.0.0-preview7", "prerelease", ""),
+        ("2.0.0-nightly.20261128", "prerelease", ""),
+        ("2.0.0-dev20261128", "prerelease", ""),
+        ("2.0.0-rc.1-alpine", "prerelease", "alpine"),
+        ("2.0.0-rc-1-slim-bookworm", "prerelease", "slim-bookworm"),
+        ("1.9.1-3", "build", ""),
+        ("1.9.1-20261128", "build", ""),
+        ("1.9.1-3-gdeadbee", "build", ""),
+    ],
+)
+def test_what_follows_the_first_hyphen_tells_the_line(tag: str, kind: str, variant: str) -> None:
+    assert read(tag)[:2] == (kind, variant)
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        (["1.0.0", "latest", "1.0.0-rc.2", "1.0.0-rc.10", "0.9.0", "2.0.0-beta", "2.0.0-alpha.1", "dev"],
+         ([["0.9.0", "1.0.0"], ["2.0.0-alpha.1", "2.0.0-beta"]], ["1.0.0-rc.2", "1.0.0-rc.10"], ["latest"])),
+        # A release of one line says nothing of another one.
+        (["1.0.0", "1.0.0-rc.1-slim"], ([["1.0.0-rc.1-slim"], ["1.0.0"]], [], [])),
+        (["1.0.0-slim", "1.0.0-rc.1-slim"], ([["1.0.0-slim"]], ["1.0.0-rc.1-slim"], [])),
+        # Numbers are numbers, also where nothing parts them from a word. A build is newer than what it was built of.
+        (["1.0.0-rc10", "1.0.0-rc9"], ([["1.0.0-rc9", "1.0.0-rc10"]], [], [])),
+        (["1.0.0-10", "1.0.0-9", "1.0.0"], ([["1.0.0-9", "1.0.0-10"], ["1.0.0"]], [], [])),
+        # Tags of a variant that has no versions are those of somebody else.
+        (["alpine", "23.10-py3", "1-slim", "latest-gpu", "1.9"], ([], [], ["1.9"])),
+        (["20.1.0-alpine", "alpine", "20-alpine", "20-slim"], ([["20.1.0-alpine"]], [], ["alpine", "20-alpine"])),
+    ],
+)  # fmt: skip
+def test_versions_are_compared_within_their_line(tags: list[str], found: tuple[list[object], ...]) -> None:
+    said = lines(tags)
+    assert (said["lines"], said["superseded"], said["moving"]) == found
 
 
 VERSION = st.builds(
     lambda numbers, pre: ".".join(map(str, numbers)) + pre,
     st.tuples(*[st.integers(0, 11)] * 3),
-    st.sampled_from(["", "", "", "-rc.1", "-rc.2", "-alpha"]),
+    st.sampled_from(["", "", "", "-rc.1", "-alpha", "-slim", "-cuda12.1"]),
 )
 
 
@@ -95,17 +167,14 @@ def test_after_any_order_of_versions_each_tag_is_at_the_newest_that_it_covers(
     chance.shuffle(versions)
     after = tagged(versions)
     # An oracle that knows nothing of semver: releases are three numbers.
-    releases = [tuple(int(part) for part in one.split(".")) for one in versions if "-" not in one]
     expected = {version: f"id-{version}" for version in versions}
-    for covered in {release[:length] for release in releases for length in (0, 1, 2)}:
-        newest = max(release for release in releases if release[: len(covered)] == covered)
-        expected[".".join(map(str, covered)) or "latest"] = "id-" + ".".join(map(str, newest))
+    for variant in ("", "-slim", "-cuda12.1"):
+        parted = [one.partition("-") for one in versions]
+        releases = [
+            tuple(int(part) for part in number.split(".")) for number, *rest in parted if "".join(rest) == variant
+        ]
+        for covered in {release[:length] for release in releases for length in (0, 1, 2)}:
+            newest = max(release for release in releases if release[: len(covered)] == covered)
+            short = ".".join(map(str, covered)) or "latest"
+            expected[short + variant] = "id-" + ".".join(map(str, newest)) + variant
     assert after == expected
-
-
-def test_versions_are_ordered_and_pre_releases_known_by_whether_a_release_replaced_them() -> None:
-    assert ordered(["1.0.0", "latest", "1.0.0-rc.2", "1.0.0-rc.10", "0.9.0", "2.0.0-b", "2.0.0-a.1", "dev"]) == {
-        "releases": ["0.9.0", "1.0.0"],
-        "prereleases": ["2.0.0-a.1", "2.0.0-b"],
-        "superseded": ["1.0.0-rc.2", "1.0.0-rc.10"],
-    }
