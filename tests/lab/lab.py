@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import images, registry, repositories
+from tests.lab import cgroups, images, registry, repositories
 from tests.lab.images import run, step
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,10 +32,17 @@ PATIENCE = 120
 # Measured (README.md): what a systemd host with a dockerd of its own takes in podman.
 LIMITS = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
 HOST_OPTIONS = (
-    *["--systemd=always", "--privileged", "--cgroupns=private"],
+    *["--privileged", "--cgroupns=private"],
     *["-v", "/var/lib/docker", "-v", "/var/lib/containerd"],
     *LIMITS,
 )
+# What podman does under --systemd=always, less the mounts of cgroup v1.
+CGROUP2_OPTIONS = (
+    *["--systemd=false", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],
+    *["--stop-signal", "SIGRTMIN+3", "-e", "container=podman"],
+)
+# The hosts on cgroup v1, as releases before Ubuntu 21.10 and Debian 11 are.
+CGROUP1 = ("xenial",)
 # What a host without systemd starts: the stand-in GPU, as its unit plugs it in, and sshd.
 NO_SYSTEMD_START = """\
 sed -n 's/^ExecStart=-\\?//p' /etc/systemd/system/gpuprov-lab-gpu.service | sh
@@ -261,7 +268,7 @@ class Lab:
     def _remove(self, containers: Iterable[str], found: dict[str, dict[str, Any]]) -> None:
         there = [name for name in containers if name in found]
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda name: podman("rm", "-f", "-v", "-t", "0", name, check=False), there))
+            list(pool.map(_remove_container, there))
         for name in there:
             _hang_up(self._address(found[name]))
 
@@ -282,10 +289,13 @@ class Lab:
             "--label", f"{LABEL}={self.network}", "--network", self.network, "--ip", host.address,
             "--mac-address", _mac(host.address), *HOST_OPTIONS,
         )  # fmt: skip
-        if host.distro == images.NO_SYSTEMD:
-            podman(*words, "--systemd=false", images.image(host.distro), *NO_SYSTEMD_INIT)
-            return
-        podman(*words, images.image(host.distro), "/sbin/init")
+        image = images.image(host.distro)
+        init = NO_SYSTEMD_INIT if host.distro == images.NO_SYSTEMD else ("/sbin/init",)
+        if host.distro in CGROUP1:
+            start = ["--systemd=always", image, *init]
+        else:
+            start = [*CGROUP2_OPTIONS, image, "sh", "-c", f'{cgroups.START}"$0" "$@"', *init]
+        cgroups.run_in(cgroups.create(host.container), _command(*words, *start))
 
     def _wait(self, host: Host) -> None:
         """Wait for a host's systemd, and give the host its distribution's source."""
@@ -386,6 +396,11 @@ def parse(spec: str) -> list[tuple[str, str, str]]:
     if len({row[0] for row in rows}) < len(rows):
         raise ValueError(f"a host is named twice in {spec!r}; two of a kind are debian12:2")
     return rows
+
+
+def _remove_container(name: str) -> None:
+    podman("rm", "-f", "-v", "-t", "0", name, check=False)
+    cgroups.remove(name)
 
 
 def _state(host: Host) -> str:
