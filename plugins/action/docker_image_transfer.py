@@ -128,7 +128,7 @@ class ActionModule(ActionBase):
             found = json.loads(answer.stdout)
             names = [name]
             described = _described(found)
-            image = described or self._fetching(spool, name, found["zstd"], self._export).saved(_forms())
+            image = described or self._fetching(spool, name, found["zstd"], self._export).saved(self._form())
         if name is not None:
             names = [name]
         if not names:
@@ -156,14 +156,21 @@ class ActionModule(ActionBase):
                 )
                 stream = layer_frames.Stream(blocks)
                 try:
-                    return layer_spool.read_archive(stream, spool, _forms(), name)
+                    return layer_spool.read_archive(stream, spool, self._form(), name)
                 except (image_archive.ArchiveError, packing.PackingError) as error:
                     raise Failure(f"{path}: {error}") from None
 
-    def _fetching(
-        self, spool: layer_spool.Spool, name: str, zstd: bool, export: Any, patient: bool = False
-    ) -> layer_fetch.Fetch:
-        return layer_fetch.Fetch(spool, name, self._label(), zstd and packing.has_zstd(), export, _stopped, patient)
+    def _fetching(self, spool: layer_spool.Spool, name: str, zstd: bool, export: Any) -> layer_fetch.Fetch:
+        return layer_fetch.Fetch(
+            spool, name, self._label(), self._compression(), zstd and packing.has_zstd(), export, _stopped
+        )
+
+    def _compression(self) -> str:
+        return str(self._task.args.get("compression") or "auto")
+
+    def _form(self) -> str:
+        """The form in which the spool keeps what is read here."""
+        return layer_frames.form_for(self._compression(), packing.has_zstd())
 
     # ---- fetch
 
@@ -186,7 +193,7 @@ class ActionModule(ActionBase):
             lacking = image.layers if host is None else image_archive.lacking(image, host.held)
             wanted |= {layer.digest for layer in lacking}
             if lacking:
-                forms.add("zlib" if host is None else image_load.form_for(host, fetch.zstd))
+                forms.add(fetch.form(host is not None and host.zstd))
         layers = [layer for layer in dict.fromkeys(image.layers) if layer.digest in wanted]
         if self._task.check_mode:
             return {"fetched": 0}
@@ -203,16 +210,10 @@ class ActionModule(ActionBase):
         given = self._task.args["image"]
         image, names = _image(given)
         again = functools.partial(_again, given["again"]) if given["again"] else None
-        # What came last may have been read too early, and nothing of it is there: then once more, and patiently.
-        for patient in (False, True):
-            fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again, patient)
-            load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
-            try:
-                self._talk(load, names[0])
-                break
-            except layer_fetch.LayerLost:
-                if patient:
-                    raise
+        fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again)
+        load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
+        with contextlib.closing(load.frames(self._task.check_mode)) as frames:
+            load.check(host_pipe.run(self._load_image(names[0]), frames, load.hear, load.count, _stopped))
         told = {"id": image.id, "names": names, "layers": len(image.layers), "sent_layers": len(load.missing)}
         if self._task.check_mode:
             return {"changed": load.changed, "docker_image": {**told, "shown_as": None, "sent_bytes": None}}
@@ -226,10 +227,6 @@ class ActionModule(ActionBase):
             "changes": [{**change, "from": load.before, "to": load.wanted}],
             "docker_image": told,
         }
-
-    def _talk(self, load: image_load.Load, name: str) -> None:
-        with contextlib.closing(load.frames(self._task.check_mode)) as frames:
-            load.check(host_pipe.run(self._load_image(name), frames, load.hear, load.count, _stopped))
 
     def _tidy(self) -> dict[str, Any]:
         """Empty the spool of an image that every host has."""
@@ -263,7 +260,7 @@ class ActionModule(ActionBase):
         found = json.loads(answer.stdout)
         if self._task.check_mode:
             return {"changed": True}
-        wire = "zstd" if found["zstd"] and packing.has_zstd() else "zlib"
+        wire = layer_frames.form_for(self._compression(), found["zstd"], packing.has_zstd())
         with transfer_progress.Progress("saving", path.name, found["size"]) as progress:
             blocks = host_pipe.output(self._export("save", wire, name), _stopped)
             digest, size = write_archive(path, form, progress.counted(layer_frames.unpacked(blocks)))
@@ -323,10 +320,6 @@ _PASSWORD = re.compile(r"ansible_(\w+_)?pass(word)?")
 
 def _stopped() -> bool:
     return bool(os.environ.get("GPUPROV_STOP")) and os.path.exists(os.environ["GPUPROV_STOP"])
-
-
-def _forms() -> list[str]:
-    return ["zstd" if packing.has_zstd() else "zlib"]
 
 
 def _no_image(name: str, said: str, kind: str, source: str) -> str:

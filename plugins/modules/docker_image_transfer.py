@@ -33,6 +33,13 @@ options:
     description: An archive in place of C(from).
     type: path
     default: ""
+  compression:
+    description: >-
+      How layers travel; C(auto) is zstd where the source, the controller and the host have it, else C(none). For
+      C(describe), C(fetch), C(load) and C(save).
+    type: str
+    choices: [auto, gzip, none]
+    default: auto
   image:
     description: What C(describe) returned; for C(fetch), C(load) and C(tidy).
     type: dict

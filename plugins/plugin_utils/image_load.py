@@ -93,7 +93,7 @@ class Load(Listener):
         self._told = about
         self._about: dict[str, int] = {}
         self._host: Reading | None = None
-        self._form = "zlib"
+        self._form = "none"
         self._progress: transfer_progress.Progress | None = None
         self.missing: tuple[image_archive.Layer, ...] = ()
         self.before: str | None = None
@@ -103,7 +103,7 @@ class Load(Listener):
         """Yield what load_image.py is to get, and nothing while it has not said what is there. Raises LoadError."""
         while (host := self.reading) is None:
             yield b""
-        self._host, self._form = host, form_for(host, self._fetch.zstd)
+        self._host, self._form = host, self._fetch.form(host.zstd)
         held, image, fetch = host.held, self._image, self._fetch
         name = self._names[0]
         self.missing = image_archive.lacking(image, held)
@@ -198,11 +198,6 @@ class Load(Listener):
                 yield layer_frames.frame(b"D", tail)
         yield layer_frames.frame(b"D", image_archive.END)
         yield layer_frames.frame(b"E")
-
-
-def form_for(host: Reading, zstd: bool) -> str:
-    """Return how a host takes layers. zstd: whether the source and this machine have it."""
-    return "zstd" if zstd and host.zstd else "zlib"
 
 
 def _megabytes(size: int) -> str:

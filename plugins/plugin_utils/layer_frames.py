@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""How layers travel: as frames, each a letter, the length of what follows in four bytes, that.
+"""The format in which layers travel: frames of a letter, the length of the content in four bytes, the content.
 
-H says the size in bytes of what follows when it is unpacked, in decimal, 0 where that is not known. D is data as
-it is, P data as raw deflate (RFC 1951), Y a piece of what zstd packed, an empty one its end. T is the digest of it all.
-export_image.py gives layers so, they lie so in the spool (without H and T), and load_image.py takes them so.
+D is data as it is, P data as raw deflate (RFC 1951), Y a piece of what zstd packed, and an empty Y its end. T comes
+last: the size in decimal and the digest of all data, unpacked. export_image.py writes layers in this format, the
+spool keeps them in it (without T), and load_image.py reads it.
+
+A form is how data is packed: none, gzip (deflate, without gzip's header) or zstd.
 """
 
 from __future__ import annotations
@@ -16,6 +18,16 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
 
 _BLOCK = 1 << 18
 _HEAD = struct.Struct(">cI")
+
+
+def form_for(compression: str, *zstd: bool) -> str:
+    """Return the form in which data travels.
+
+    compression: none, gzip, or auto, which is zstd where every end has it, else none. zstd: whether each end has it.
+    """
+    if compression == "auto":
+        return "zstd" if all(zstd) else "none"
+    return compression
 
 
 class Stream:
@@ -61,19 +73,20 @@ def frames(data: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def packed(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield data as frames. form: zlib or zstd."""
+    """Yield data as frames, packed in a form."""
     if form == "zstd":
         for piece in packing.packed("zstd", data):
             yield frame(b"Y", piece)
         yield frame(b"Y")
-    else:
-        for block in data:
-            for start in range(0, len(block), _BLOCK):
-                yield frame(*shrunk(block[start : start + _BLOCK]))
+        return
+    for block in data:
+        for start in range(0, len(block), _BLOCK):
+            part = block[start : start + _BLOCK]
+            yield frame(*(_deflated(part) if form == "gzip" else (b"D", part)))
 
 
-def shrunk(data: bytes) -> tuple[bytes, bytes]:
-    """Return letter and content of a frame with data, packed where it shrinks, as export_image.py does it."""
+def _deflated(data: bytes) -> tuple[bytes, bytes]:
+    """Return letter and content of a frame, packed unless a sample of the data hardly shrinks."""
     middle = len(data) // 2
     sample = data[:2048] + data[middle : middle + 2048] + data[-2048:]
     if len(zlib.compress(sample, 1)) < 0.9 * len(sample):
@@ -106,24 +119,19 @@ def _pieces(first: bytes, coming: Iterator[tuple[bytes, bytes]]) -> Iterator[byt
         yield content
 
 
-def passed_on(
-    data: Iterable[bytes], write: Callable[[bytes], object], sized: Callable[[int], object], hurried: Callable[[], bool]
-) -> str:
-    """Write layer frames on as they come, without H and T; return the digest that the source saw.
+def passed_on(data: Iterable[bytes], write: Callable[[bytes], object]) -> tuple[int, str]:
+    """Write frames on as they come, without T; return the size and the digest that T names.
 
-    sized gets the size as soon as it is there. While nobody is in a hurry, data that came as it is gets packed.
-    Raises PackingError.
+    Raises PackingError where there is no T.
     """
-    digest = ""
-    for came, given in frames(data):
-        letter, content = came, given
-        if letter == b"H":
-            sized(int(content))
-        elif letter == b"T":
-            digest = content.decode("ascii", "replace")
+    last = b""
+    for letter, content in frames(data):
+        if letter == b"T":
+            last = content
         else:
-            if letter == b"D" and not hurried():
-                letter, content = shrunk(content)
             write(_HEAD.pack(letter, len(content)))
             write(content)
-    return digest
+    size, _, digest = last.decode("ascii", "replace").partition(" ")
+    if not size.isdigit():
+        raise packing.PackingError("it is damaged: it ends too early")
+    return int(size), digest

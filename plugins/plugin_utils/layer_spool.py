@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,8 +25,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archi
 KEEP = 7 * 24 * 3600
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
-# How layers travel, as layer_frames says: zstd where all who take part have it.
-FORMS = ("zlib", "zstd")
+# See layer_frames.
+FORMS = ("none", "gzip", "zstd")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,6 @@ class Spool:
     def path(self, digest: str, form: str) -> Path:
         """Where a layer lies in a form."""
         return self.directory / f"{digest.partition(':')[2]}.{form}"
-
-    def part(self, digest: str, form: str) -> Path:
-        """Where a layer grows while it comes in a form."""
-        return self.directory / f".{digest.partition(':')[2]}.{form}.part"
 
     def size(self, digest: str) -> int | None:
         """The size in bytes of a layer's blob, None where it was never here."""
@@ -61,7 +58,6 @@ class Spool:
         for digest in digests:
             for form in FORMS:
                 self.path(digest, form).unlink(missing_ok=True)
-                self.part(digest, form).unlink(missing_ok=True)
                 (self.directory / f".{digest.partition(':')[2]}-{form}.lock").unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -95,105 +91,65 @@ def spool() -> Spool:
     return Spool(directory)
 
 
-def take(
-    where: Spool, data: Iterable[bytes], form: str, digest: str, known: int | None, hurried: Callable[[], bool]
-) -> None:
-    """Put a layer that comes from export_image.py into the spool, where others can read it while it grows.
+def take(where: Spool, data: Iterable[bytes], form: str, digest: str) -> None:
+    """Put a layer into the spool as export_image.py writes it.
 
-    known: its size, where somebody knows it. hurried: whether somebody waits for it now, so that there is no time
-    to pack. The source has seen what it gave, and whoever loads it looks again. Raises ArchiveError, PackingError.
+    The digest is the one that the source computed; dockerd checks the content again when it is loaded.
+    Raises ArchiveError, PackingError.
     """
-    part = where.part(digest, form)
-    # Another one than whoever was cut off left: somebody may still read that.
-    part.unlink(missing_ok=True)
+    part = where.directory / f".{secrets.token_hex(8)}.{form}"
     try:
-        with part.open("xb", buffering=0) as file:
-            said = layer_frames.passed_on(data, file.write, lambda size: where.remember(digest, known or size), hurried)
-        if said != digest:
-            raise image_archive.ArchiveError(f"what came as {digest[:19]} is something else: {said[:19] or 'nothing'}")
+        with part.open("xb") as file:
+            size, found = layer_frames.passed_on(data, file.write)
+        if found != digest:
+            raise image_archive.ArchiveError(f"expected layer {digest[:19]}, got {found[:19]}")
+        where.remember(digest, size)
         part.rename(where.path(digest, form))
     finally:
         part.unlink(missing_ok=True)
 
 
-def keep(
-    where: Spool, data: Iterable[bytes], forms: Sequence[str], expected: str | None = None
-) -> tuple[str, str, int]:
+def keep(where: Spool, data: Iterable[bytes], form: str, expected: str | None = None) -> tuple[str, str, int]:
     """Put a layer's blob into the spool; return its digest, its diff ID and its size.
 
-    forms are those to keep. A blob that is packed itself is looked into only where nobody expects a digest.
-    Raises PackingError and ArchiveError.
+    Where no digest is expected, a compressed blob is decompressed as well, for its diff ID. It is kept as it is:
+    it would not shrink any more. Raises PackingError and ArchiveError.
     """
-    mark = secrets.token_hex(8)
-    made = {one: where.directory / f".{mark}.{one}" for one in forms}
-    blob = iter(data)
-    whole, inner = hashlib.sha256(), None
+    part = where.directory / f".{secrets.token_hex(8)}.{form}"
+    whole, inner = hashlib.sha256(), hashlib.sha256()
     size = 0
     try:
-        with contextlib.ExitStack() as stack:
-            files = {one: stack.enter_context(path.open("wb")) for one, path in made.items()}
+        with part.open("xb") as file:
+            blob = iter(data)
             first = next(blob, b"")
             kind = packing.form_of(first) if expected is None else "raw"
-            inner = hashlib.sha256() if kind != "raw" else None
 
             def seen() -> Iterator[bytes]:
                 nonlocal size
-                block: bytes | None = first
-                while block is not None:
+                for block in itertools.chain([first], blob):
                     whole.update(block)
                     size += len(block)
                     yield block
-                    block = next(blob, None)
 
-            stream: Iterator[bytes] = seen()
-            for one in forms:
-                stream = _also_packed(one, stream, files[one])
-            if inner is None:
-                for _block in stream:
-                    pass
+            def kept() -> Iterator[bytes]:
+                for block in seen():
+                    file.write(layer_frames.frame(b"D", block))
+                    yield block
+
+            if kind == "raw":
+                for frame in layer_frames.packed(form, seen()):
+                    file.write(frame)
             else:
-                for block in packing.unpacked(kind, stream):
+                for block in packing.unpacked(kind, kept()):
                     inner.update(block)
         digest = f"sha256:{whole.hexdigest()}"
         if expected is not None and digest != expected:
-            raise image_archive.ArchiveError(f"what came as {expected[:19]} is something else: {digest[:19]}")
-        for one, path in made.items():
-            path.rename(where.path(digest, one))
+            raise image_archive.ArchiveError(f"expected layer {expected[:19]}, got {digest[:19]}")
         where.remember(digest, size)
+        part.rename(where.path(digest, form))
     finally:
-        for path in made.values():
-            path.unlink(missing_ok=True)
-    return digest, f"sha256:{inner.hexdigest()}" if inner else digest, size
-
-
-def _also_packed(form: str, data: Iterator[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    """The same data, which meanwhile goes into a file in another form."""
-    import queue
-    import threading
-
-    waiting: queue.Queue[bytes | None] = queue.Queue(8)
-    failed: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            for block in layer_frames.packed(form, iter(waiting.get, None)):
-                file.write(block)
-        except BaseException as error:
-            failed.append(error)
-            while waiting.get() is not None:
-                pass
-
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    try:
-        for block in data:
-            waiting.put(block)
-            yield block
-    finally:
-        waiting.put(None)
-        thread.join()
-    if failed:
-        raise failed[0]
+        part.unlink(missing_ok=True)
+    return digest, f"sha256:{inner.hexdigest()}" if kind != "raw" else digest, size
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -203,7 +159,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_archive(
-    stream: layer_frames.Stream, where: Spool, forms: Sequence[str], name: str | None
+    stream: layer_frames.Stream, where: Spool, form: str, name: str | None
 ) -> tuple[image_archive.Image, list[str]]:
     """Read an archive of docker save, or a layout of OCI, into the spool; return its image and that one's names.
 
@@ -211,7 +167,7 @@ def read_archive(
     """
     digests: dict[str, tuple[str, str, int]] = {}
     try:
-        return _read_archive(stream, where, forms, name, digests)
+        return _read_archive(stream, where, form, name, digests)
     except (image_archive.ArchiveError, packing.PackingError):
         where.drop(digest for digest, _, _ in digests.values())
         raise
@@ -220,7 +176,7 @@ def read_archive(
 def _read_archive(
     stream: layer_frames.Stream,
     where: Spool,
-    forms: Sequence[str],
+    form: str,
     name: str | None,
     digests: dict[str, tuple[str, str, int]],
 ) -> tuple[image_archive.Image, list[str]]:
@@ -245,7 +201,7 @@ def _read_archive(
                     if len(files[path]) < entry.size:
                         raise image_archive.ArchiveError("the archive is damaged: it ends too early")
                 else:
-                    digests[path] = keep(where, blocks_of(content), forms)
+                    digests[path] = keep(where, blocks_of(content), form)
     except tarfile.TarError:
         raise image_archive.ArchiveError("it is no archive of an image, or a damaged one") from None
     for path, data in files.items():
@@ -257,7 +213,7 @@ def _read_archive(
     wanted = {layer.digest for layer in image.layers}
     for path, data in files.items():
         if digests[path][0] in wanted:
-            keep(where, [data], forms, digests[path][0])
+            keep(where, [data], form, digests[path][0])
     where.drop({digest for digest, _, size in digests.values() if size > _SMALL} - wanted)
     return image, names
 

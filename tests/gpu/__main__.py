@@ -30,6 +30,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.text import replaced
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 SITE = Path("/tmp/gpuprov-trial-site")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
@@ -293,7 +295,7 @@ def try_setup(trial: Trial, workspace: Path) -> None:
     for name, staged, changed in (
         ("missing", lambda: SPEC.unlink(missing_ok=True), True),
         ("right", lambda: None, False),
-        ("stale", lambda: SPEC.write_text(SPEC.read_text().replace(driver_of(trial), "1.2.3")), True),
+        ("stale", lambda: SPEC.write_text(replaced(SPEC.read_text(), driver_of(trial), "1.2.3")), True),
     ):
         staged()
         said = output(
@@ -316,7 +318,7 @@ def try_broken(trial: Trial, inventory: Path) -> None:
     """A toolkit whose mode needs a library that was not brought: verify has to fail, and say why."""
     text = TOOLKIT_CONFIG.read_text()
     try:
-        TOOLKIT_CONFIG.write_text(text.replace('mode = "auto"', 'mode = "legacy"'))
+        TOOLKIT_CONFIG.write_text(replaced(text, 'mode = "auto"', 'mode = "legacy"'))
         document = gpuprov(trial, "verify broken", "verify", inventory)
     finally:
         TOOLKIT_CONFIG.write_text(text)

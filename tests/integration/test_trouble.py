@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.conftest import Answer, Hosts, document, run
 from tests.lab.lab import Lab
+from tests.text import replaced
 
 Gpuprov = Callable[..., Answer]
 
@@ -133,8 +134,8 @@ def test_an_unreachable_and_a_failing_host_do_not_keep_two_good_ones_from_finish
     failing.run("mkdir -p /etc/docker; echo '[' > /etc/docker/daemon.json")
     inventory = tmp_path / "hosts.ini"
     known = lab.directory / "known_hosts"
-    text = lab.inventory.read_text().replace(
-        "[all:vars]", f"gone ansible_host={lab.server} ansible_port=2\n\n[all:vars]"
+    text = replaced(
+        lab.inventory.read_text(), "[all:vars]", f"gone ansible_host={lab.server} ansible_port=2\n\n[all:vars]"
     )
     inventory.write_text(text)
     scanned = known.read_text()

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources
 
+from tests.text import replaced
+
 URI = "https://download.docker.com/linux/debian"
 KEYRING = "/etc/apt/keyrings/docker.gpg"
 LIST = "/etc/apt/sources.list.d/docker.list"
@@ -106,12 +108,12 @@ def test_the_entries_that_apt_uses_are_found(path: str, text: str, uris_and_span
     ("text", "kind"),
     [
         (STANZA, "deb822"),
-        (STANZA.replace("\n", "\r\n"), "deb822"),
+        (replaced(STANZA, "\n", "\r\n"), "deb822"),
         (
             f"# by hand\n\n{STANZA.lower().replace(KEYRING.lower(), KEYRING)}Enabled: yes\nX-Repolib-Name: Docker\n",
             "deb822",
         ),
-        (STANZA.replace(URI, f"\n {URI}/"), "deb822"),
+        (replaced(STANZA, URI, f"\n {URI}/"), "deb822"),
         (f"#\n{ROW}", "list"),
         (f"deb  [signed-by={KEYRING}  Arch=amd64]  {URI}/  bookworm  stable  # Docker", "list"),
     ],
@@ -136,13 +138,13 @@ def test_what_means_the_same_to_apt_is_right(text: str, kind: str) -> None:
     ],
 )
 def test_any_other_meaning_is_not(before: str, after: str) -> None:
-    assert not is_right(STANZA.replace(before, after))
+    assert not is_right(replaced(STANZA, before, after))
 
 
 def test_the_order_of_architectures_and_uris_is_no_difference() -> None:
     more: dict[str, Any] = {"uris": ["https://a", "https://b"], "architectures": ["amd64", "arm64"]}
     text = apt_sources.render(source(**more)).replace("https://a https://b", "https://b https://a")
-    assert is_right(text.replace("amd64 arm64", "arm64 amd64"), **more)
+    assert is_right(replaced(text, "amd64 arm64", "arm64 amd64"), **more)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_the_order_of_architectures_and_uris_is_no_difference() -> None:
         (OTHER, f"{STANZA}\n{FOREIGN}", FOREIGN),
         (OTHER, f"{FOREIGN}\n{STANZA}", FOREIGN),
         (OTHER, f"{FOREIGN}\n{STANZA}\n{FOREIGN}", f"{FOREIGN}\n{FOREIGN}"),
-        (OTHER, STANZA.replace(URI, f"https://a {URI} https://b"), STANZA.replace(URI, "https://a https://b")),
+        (OTHER, replaced(STANZA, URI, f"https://a {URI} https://b"), replaced(STANZA, URI, "https://a https://b")),
         (OTHER, f"URIs:\n https://a\n# c\n {URI}\nSuites: x\n", "URIs: https://a\n# c\nSuites: x\n"),
         (OTHER, f"URIs : {URI} https://a\nSuites: x\n", "URIs: https://a\nSuites: x\n"),
         (OTHER, f"URIs: {URI} https://a\r\nSuites: x\r\n", "URIs: https://a\r\nSuites: x\r\n"),

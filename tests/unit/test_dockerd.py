@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
         (HEAD + b"[]", []),
         (HEAD + b"[", None),
         (b"HTTP/1.0 500 Internal Server Error\r\n\r\n{}", None),
-        (b"HTTP/1.0 404 page 200 not found\r\n\r\n{}".replace(b" 200", b""), None),
+        (b"HTTP/1.0 404 page not found\r\n\r\n{}", None),
         (b"", None),
         (b"nonsense", None),
     ],

@@ -1,13 +1,11 @@
-"""Layers go on while they come. A small program stands in for export_image.py at a source."""
+"""Layers from a source into the spool. A small program stands in for export_image.py at the source."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,22 +17,22 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     layer_spool,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_fetch import Fetch, LayerLost
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_fetch import Fetch
 
-DATA = os.urandom(3_000_000)
+DATA = random.Random(1).randbytes(3_000_000)
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 LAYER = Layer(DIGEST, DIGEST, None, "", "layer root chain")
-# Gives the first half at once, and the rest when there is a file "go"; half of it where there is a file "fail".
+# Writes its arguments to a file, the first half of the layer, and the rest after a line in the fifo "go" that says so.
 SOURCE = """
-import os, sys, time
+import sys
+with open("calls", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
 data = open("frames", "rb").read()
 out = sys.stdout.buffer
 out.write(data[: len(data) // 2])
 out.flush()
-while not os.path.exists("go"):
-    time.sleep(0.01)
-    if os.path.exists("fail"):
-        sys.exit("it is gone")
+if open("go").readline() != "go\\n":
+    sys.exit("it is gone")
 out.write(data[len(data) // 2 :])
 """
 
@@ -43,83 +41,75 @@ out.write(data[len(data) // 2 :])
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    whole = [layer_frames.frame(b"H", b"%d" % len(DATA)), *layer_frames.packed("zlib", [DATA])]
-    Path("frames").write_bytes(b"".join([*whole, layer_frames.frame(b"T", DIGEST.encode())]))
-    start = host_pipe.here([sys.executable, "-c", SOURCE])
-    return Fetch(layer_spool.spool(), "x:1", "source", False, lambda *_: start, lambda: False)
+    end = layer_frames.frame(b"T", f"{len(DATA)} {DIGEST}".encode())
+    Path("frames").write_bytes(b"".join([*layer_frames.packed("none", [DATA]), end]))
+    Path("go").write_text("go\n")
+    return fetching()
 
 
-def until(stream: Iterator[bytes], enough: Callable[[bytes], bool]) -> bytes:
-    """What a stream yields until that is enough."""
-    data = b""
-    for block in stream:
-        data += block
-        if enough(data):
-            break
-        if not block:
-            time.sleep(0.005)
-    return data
+def fetching() -> Fetch:
+    """A process that takes part in a run."""
+
+    def export(*words: str) -> host_pipe.Start:
+        return host_pipe.here([sys.executable, "-c", SOURCE, *words])
+
+    return Fetch(layer_spool.spool(), "x:1", "source", "auto", False, export, lambda: False)
 
 
-def test_a_layer_goes_on_while_it_comes(fetch: Fetch) -> None:
-    with fetch.ahead([LAYER], "zlib"):
-        stream = fetch.stream(LAYER, "zlib")
-        # The source waits for "go" with the rest.
-        first = until(stream, lambda data: len(data) > 100_000)
+def test_the_form_depends_on_the_option_and_on_who_has_zstd(fetch: Fetch) -> None:
+    for option, source, host, form in [
+        ("auto", True, True, "zstd"), ("auto", True, False, "none"), ("auto", False, True, "none"),
+        ("gzip", True, True, "gzip"), ("gzip", False, False, "gzip"), ("none", True, True, "none"),
+    ]:  # fmt: skip
+        fetch.compression, fetch.zstd = option, source
+        assert fetch.form(host) == form, (option, source, host)
+
+
+def test_a_layer_is_sent_when_it_is_complete_and_its_size_is_known_then(fetch: Fetch) -> None:
+    with fetch.ahead([LAYER], "none"):
+        stream = fetch.stream(LAYER, "none")
+        first = next(block for block in stream if block)
+        assert fetch.spool.has(DIGEST, ["none"])
         assert fetch.sizes([LAYER]) == {DIGEST: len(DATA)}
-        assert not fetch.spool.has(DIGEST, ["zlib"])
-        Path("go").touch()
-        rest = until(stream, lambda _: False)
-    assert b"".join(layer_frames.unpacked([first + rest])) == DATA
+        assert b"".join(layer_frames.unpacked([first, *stream])) == DATA
+    assert Path("calls").read_text() == "layer none root chain\n"
 
 
-def test_whoever_is_patient_gets_it_only_when_it_is_complete(fetch: Fetch) -> None:
-    fetch.patient = True
-    with fetch.ahead([LAYER], "zlib"):
-        stream = fetch.stream(LAYER, "zlib")
-        threading.Timer(0.3, Path("go").touch).start()
-        assert until(stream, bool) != b""
-        assert fetch.spool.has(DIGEST, ["zlib"])
+def test_nothing_of_a_layer_is_sent_before_all_of_it_came(fetch: Fetch) -> None:
+    # As if another process were at it.
+    with fetch.spool.claimed(f"{DIGEST}-none") as mine:
+        assert mine
+        stream = fetch.stream(LAYER, "none")
+        assert [next(stream) for _ in range(3)] == [b""] * 3
+        assert not fetch.spool.has(DIGEST, ["none"])
+    assert all_of(stream) == DATA
 
 
-def test_what_ends_before_its_end_is_lost_and_so_is_what_came_anew(fetch: Fetch) -> None:
-    other = Fetch(fetch.spool, "x:1", "source", False, fetch.export, lambda: False)
-    for again in (False, True):
-        with fetch.spool.claimed(f"{DIGEST}-zlib") as mine:
-            assert mine
-            fetch.spool.remember(DIGEST, len(DATA))
-            part = fetch.spool.part(DIGEST, "zlib")
-            part.write_bytes(b"some")
-            stream = other.stream(LAYER, "zlib")
-            assert until(stream, bool) == b"some"
-            if again:
-                layer_spool.keep(fetch.spool, [DATA], ["zlib"], DIGEST)
-                part.unlink()
-        with pytest.raises(LayerLost):
-            until(stream, lambda _: False)
+def test_a_layer_of_which_another_process_let_go_is_fetched_here(fetch: Fetch) -> None:
+    other = fetching()
+    with fetch.ahead([LAYER], "none"), other.ahead([LAYER], "none"):
+        assert all_of(other.stream(LAYER, "none")) == all_of(fetch.stream(LAYER, "none")) == DATA
+    assert Path("calls").read_text().count("layer") == 1
+    fetch.spool.drop([DIGEST])
+    third = fetching()
+    assert all_of(third.stream(LAYER, "none")) == DATA
 
 
-def test_what_keeps_a_layer_from_coming_is_said(fetch: Fetch) -> None:
-    Path("fail").touch()
-    with fetch.ahead([LAYER], "zlib"), pytest.raises((AnsibleError, image_archive.ArchiveError), match="source"):
-        until(fetch.stream(LAYER, "zlib"), lambda _: False)
-    assert [path.name for path in fetch.spool.directory.iterdir() if "lock" not in path.name] == [f"{DIGEST[7:]}.json"]
+def test_a_layer_in_another_form_is_not_fetched_again(fetch: Fetch) -> None:
+    layer_spool.keep(fetch.spool, [DATA], "zstd", DIGEST)
+    fetch.bring([LAYER], ["none", "gzip"])
+    assert all_of(fetch.stream(LAYER, "none")) == all_of(fetch.stream(LAYER, "gzip")) == DATA
+    assert not Path("calls").exists()
 
 
-def test_a_line_that_is_slow_leaves_time_to_pack(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fetch.hurried()
-    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
-    Path("go").touch()
-    fetch.bring([LAYER], ["zlib"])
-    for pause, hurried in ((0.05, False), (0.0, True)):
-        for _block in fetch.stream(LAYER, "zlib"):
-            time.sleep(pause)
-        for _time in range(10):
-            for _block in fetch.stream(LAYER, "zlib"):
-                time.sleep(pause)
-        assert fetch.hurried() == hurried
+def test_what_keeps_a_layer_from_coming_is_said_and_docker_save_is_tried_before(fetch: Fetch) -> None:
+    Path("go").write_text("stop\n")
+    with fetch.ahead([LAYER], "none"), pytest.raises((AnsibleError, image_archive.ArchiveError), match="source"):
+        all_of(fetch.stream(LAYER, "none"))
+    assert Path("calls").read_text() == "layer none root chain\nsave none x:1\n"
+    assert [path.name for path in fetch.spool.directory.iterdir() if "lock" not in path.name] == []
 
 
-def test_a_machine_that_is_busy_has_no_time_to_pack(fetch: Fetch) -> None:
-    fetch.speed, fetch.running = 1e6, 1000.0
-    assert fetch.hurried()
+def all_of(stream: Iterator[bytes]) -> bytes:
+    """What a stream yields, unpacked."""
+    return b"".join(layer_frames.unpacked(stream))

@@ -9,6 +9,8 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import openpgp
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.openpgp import KeyringError
 
+from tests.text import replaced
+
 # Made for this test, and its private half thrown away; the fingerprint is what gpg 2.2.40 says.
 FINGERPRINT = "7A1AC230DC5F9ACD13CBABE42AB0EEF01E871EB8"
 BODY = """\
@@ -48,11 +50,11 @@ def version4(body: bytes) -> str:
     "text",
     [
         ARMORED,
-        ARMORED.replace("\n", "\r\n"),
-        ARMORED.replace("\n", " \n  "),
-        ARMORED.replace("=zkzI\n", ""),
+        replaced(ARMORED, "\n", "\r\n"),
+        replaced(ARMORED, "\n", " \n  "),
+        replaced(ARMORED, "=zkzI\n", ""),
         f"Says who?\n\n{ARMORED}\nthe end\n",
-        ARMORED.replace(BEGIN, f"{BEGIN}Version: GnuPG v1\nComment: a b\n"),
+        replaced(ARMORED, BEGIN, f"{BEGIN}Version: GnuPG v1\nComment: a b\n"),
     ],
 )
 def test_armor_is_taken_off(text: str) -> None:
@@ -72,11 +74,11 @@ def test_a_binary_keyring_is_left_as_it_is_and_blocks_are_joined() -> None:
         ("\n <!DOCTYPE html><html>", "it is a web page, no OpenPGP key"),
         ("<HTML><body>log in</body>", "it is a web page, no OpenPGP key"),
         ("<?xml version='1.0'?><Error/>", "it is a web page, no OpenPGP key"),
-        (ARMORED.replace(END, ""), "it is cut off"),
+        (replaced(ARMORED, END, ""), "it is cut off"),
         (ARMORED[:200], "it is cut off"),
-        (ARMORED.replace("=zkzI", "=zkzJ"), "its armor is damaged"),
-        (ARMORED.replace("mDME", "mDMF"), "its armor is damaged"),
-        (ARMORED.replace("AQ==\n=zkzI", "AQ"), "its armor is damaged"),
+        (replaced(ARMORED, "=zkzI", "=zkzJ"), "its armor is damaged"),
+        (replaced(ARMORED, "mDME", "mDMF"), "its armor is damaged"),
+        (replaced(ARMORED, "AQ==\n=zkzI", "AQ"), "its armor is damaged"),
         (f"{BEGIN}{BODY}{END}", "its armor is damaged"),
         (END + ARMORED, "its armor is damaged"),
     ],

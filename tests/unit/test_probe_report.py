@@ -13,6 +13,8 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import probe_report
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report import ProbeError
 
+from tests.text import replaced
+
 NONCE = "5ca1ab1e"
 END = f"gpuprov-probe-end {NONCE}"
 LIST, KEY = "/etc/apt/sources.list.d/docker.list", "/etc/apt/keyrings/docker.gpg"
@@ -193,7 +195,7 @@ def test_people_see_what_was_found_without_the_contents_of_files() -> None:
 
 
 def test_a_bare_ubuntu_16_04_is_read() -> None:
-    host = probe_report.parse_report(XENIAL.replace("\n", "\r\n"), NONCE)
+    host = probe_report.parse_report(replaced(XENIAL, "\n", "\r\n"), NONCE)
     assert (host["os"]["codename"], host["os"]["version_id"], host["os"]["debian_version"]) == ("xenial", "16.04", "")
     assert (host["architecture"], host["login_user"], host["apt"]["lock_holder"]) == ("amd64", None, None)
     assert host["docker"] == {
@@ -230,17 +232,17 @@ def test_a_bare_ubuntu_16_04_is_read() -> None:
     [
         ("", " did not answer to the probe"),
         ("\n sudo: \x1b[1mno\n", " did not answer to the probe: it said sudo: ?[1mno"),
-        (answer().replace(NONCE, "other"), " did not answer to the probe: it said gpuprov-probe 1 other"),
+        (replaced(answer(), NONCE, "other"), " did not answer to the probe: it said gpuprov-probe 1 other"),
         (answer(before="$ "), f" did not answer to the probe: it said $ gpuprov-probe 1 {NONCE}"),
-        (answer().replace("probe 1", "probe 2"), " answered to the probe in format 2; this gpuprov reads format 1"),
+        (replaced(answer(), "probe 1", "probe 2"), " answered to the probe in format 2; this gpuprov reads format 1"),
         (answer().rpartition("\ngpuprov")[0], "'s answer to the probe is cut off after 2 records"),
         (answer(end=f"noise\n{END} 2"), "'s answer to the probe is garbled: its count does not fit"),
         (answer(end="gpuprov-probe-end other 2"), "'s answer to the probe is garbled: its count does not fit"),
-        (answer().replace("=0", "0"), "'s answer to the probe is garbled: 0"),
-        (answer().replace("=0", "!0"), "'s answer to the probe is garbled: !0"),
-        (answer().replace("=0", "!é"), "'s answer to the probe is garbled: !?"),
-        (answer().replace("=0", "=root"), "'s answer to the probe is garbled: root is no number"),
-        (answer().replace("uid", "gid"), "'s answer to the probe lacks what every host has"),
+        (replaced(answer(), "=0", "0"), "'s answer to the probe is garbled: 0"),
+        (replaced(answer(), "=0", "!0"), "'s answer to the probe is garbled: !0"),
+        (replaced(answer(), "=0", "!é"), "'s answer to the probe is garbled: !?"),
+        (replaced(answer(), "=0", "=root"), "'s answer to the probe is garbled: root is no number"),
+        (replaced(answer(), "uid", "gid"), "'s answer to the probe lacks what every host has"),
     ],
 )
 def test_an_answer_that_cannot_be_used_is_refused_with_the_reason(text: str, message: str) -> None:

@@ -14,10 +14,9 @@ export_image.py layer FORM ROOT CHAIN     a layer's archive
 export_image.py blob FORM ADDRESS DIGEST  a blob of containerd
 export_image.py save FORM NAME       what docker save writes
 
-The last three come as frames: a letter, the length of what follows in four bytes, that. H is the size of it all in
-decimal, 0 where nobody has looked, D data as it is, P data as raw deflate (RFC 1951), Y a piece of what zstd packed
-and an empty one its end, T the digest of it all. FORM is zlib or zstd. With zlib, data is packed only where it shrinks,
-and only while the line is slow: on a fast one, packing would be what one waits for.
+The last three write frames: a letter, the length of the content in four bytes, the content. D is data as it is, P data
+as raw deflate (RFC 1951), Y a piece of what zstd packed and an empty one its end; T is the size in decimal and the
+digest of all data, unpacked. FORM is none (D), gzip (P, or D where a sample hardly shrinks) or zstd (Y).
 """
 
 from __future__ import absolute_import, division, print_function
@@ -33,18 +32,9 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 
 BLOCK = 1 << 18
-# Bytes a second: on a line that is faster, packing with deflate gains little, and costs both ends much.
-FAST = 40e6
-# To which share of its size data has to shrink for packing it, on a slow line and on a fast one. What shrinks that much
-# is packed in no time.
-MUCH, LITTLE = 0.9, 0.2
-# Bytes: for how long it is seen how fast one way is (buffers on the way take some of it at once), and for how long the
-# better one is gone then.
-LOOK, NEXT = 8 << 20, 96 << 20
 SOCKETS = ("/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock")
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 
@@ -240,51 +230,26 @@ def size_of(root, chain):
 
 def export(out, what, form, words):
     """Write a layer, a blob or an image to out, as frames."""
-    frame(out, b"H", b"%d" % (size_of(*words) if what == "layer" else 0))
-    seen = hashlib.sha256()
+    seen = Seen()
     blocks = joined({"layer": layer, "blob": blob, "save": save}[what](*words), seen)
     if form == "zstd":
         zstd(out, blocks)
     else:
-        pace = Pace()
         for block in blocks:
-            letter, content = shrunk(block, pace.most)
-            frame(out, letter, content)
-            pace.went(len(block))
-    frame(out, b"T", ("sha256:" + seen.hexdigest()).encode("ascii"))
+            frame(out, *(deflated(block) if form == "gzip" else (b"D", block)))
+    frame(out, b"T", ("%d sha256:%s" % (seen.size, seen.digest.hexdigest())).encode("ascii"))
 
 
-class Pace(object):
-    """Finds out whether packing gets more through a line. most: to which share of its size data has to shrink for it.
+class Seen(object):
+    """Size and digest of what was read."""
 
-    It sees how fast data goes as it is, and where that is not fast, how fast it goes packed. How fast the line itself
-    is would not say it: a machine that is busy packs slowly too.
-    """
+    def __init__(self):
+        self.size, self.digest = 0, hashlib.sha256()
 
-    def __init__(self, clock=time.time):
-        self.clock = clock
-        self.plain = None
-        self.begin(LITTLE, LOOK)
-
-    def begin(self, most, until):
-        """Go on in one way for so many bytes."""
-        self.most, self.until = most, until
-        self.begun, self.taken = self.clock(), 0
-
-    def went(self, taken):
-        """Take down that so many bytes were taken, packed or not."""
-        self.taken += taken
-        if self.taken < self.until:
-            return
-        speed = self.taken / max(self.clock() - self.begun, 1e-6)
-        if self.plain is not None and self.until == LOOK:
-            better, self.plain = MUCH if speed > self.plain else LITTLE, None
-            self.begin(better, NEXT)
-        elif self.most == LITTLE and speed < FAST:
-            self.plain = speed
-            self.begin(MUCH, LOOK)
-        else:
-            self.begin(LITTLE, LOOK)
+    def update(self, data):
+        """Count a piece."""
+        self.size += len(data)
+        self.digest.update(data)
 
 
 def frame(out, letter, content):
@@ -312,11 +277,11 @@ def joined(parts, seen):
         yield whole
 
 
-def shrunk(data, most):
-    """Return letter and content of a frame with data, packed if it shrinks at least to this share of its size."""
+def deflated(data):
+    """Return letter and content of a frame, packed unless a sample of the data hardly shrinks."""
     middle = len(data) // 2
     sample = data[:2048] + data[middle : middle + 2048] + data[-2048:]
-    if len(zlib.compress(sample, 1)) < most * len(sample):
+    if len(zlib.compress(sample, 1)) < 0.9 * len(sample):
         packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
         return b"P", packer.compress(data) + packer.flush()
     return b"D", data
