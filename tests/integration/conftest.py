@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Host, Lab
+from tests.waiting import PATIENCE
 
 Hosts = Callable[..., list[Host]]
 
@@ -42,7 +43,7 @@ def run(words: list[str], cwd: Path, **environment: str) -> Answer:
         text=True,
         capture_output=True,
         stdin=subprocess.DEVNULL,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
@@ -51,6 +52,16 @@ def run(words: list[str], cwd: Path, **environment: str) -> Answer:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Whether the faults are all to be tried (./dev faults)."""
     parser.addoption("--all-faults", action="store_true", help="every fault, not a third of them")
+
+
+# The files that take least time, the shortest last. All others, new ones too, are begun before them, so that no
+# worker is left with a long file at the end.
+SHORT = ("test_images.py", "test_dockerrun.py", "test_example_image.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the short files run last."""
+    items.sort(key=lambda item: SHORT.index(item.path.name) + 1 if item.path.name in SHORT else 0)
 
 
 @pytest.fixture(scope="session")

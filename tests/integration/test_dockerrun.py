@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests import waiting
 from tests.integration.conftest import Answer, document, run
 from tests.lab.lab import Host, Lab
 
@@ -60,12 +62,9 @@ def containers(host: Host) -> str:
 
 def left(host: Host) -> str:
     """The containers of dockerrun's that stay for longer than what tidies up may take."""
-    deadline = time.monotonic() + 15
-    while True:
-        names = containers(host)
-        if not names or time.monotonic() > deadline:
-            return names
-        time.sleep(0.3)
+    with contextlib.suppress(TimeoutError):
+        waiting.until(lambda: not containers(host), "dockerrun's containers are gone", 120)
+    return containers(host)
 
 
 def ssh(
@@ -74,7 +73,7 @@ def ssh(
     """Run a command over ssh without a terminal; words reach it as they are."""
     line = command if isinstance(command, str) else shlex.join(command)
     words = ["ssh", *host.ssh_options(), f"{user}@{host.address}", line]
-    return subprocess.run(words, input=input, capture_output=True, check=False, timeout=120)
+    return subprocess.run(words, input=input, capture_output=True, check=False, timeout=waiting.PATIENCE)
 
 
 def said(host: Host, command: str | list[str], user: str = "alice") -> str:
@@ -95,7 +94,7 @@ def refused(host: Host, command: str, user: str = "alice") -> str:
 def terminal(host: Host, command: str) -> pexpect.spawn:
     """Run a command over ssh in a terminal."""
     words = [*host.ssh_options(), "-tt", f"alice@{host.address}", command]
-    return pexpect.spawn("ssh", words, encoding="utf-8", timeout=30, dimensions=(33, 111))
+    return pexpect.spawn("ssh", words, encoding="utf-8", timeout=waiting.PATIENCE, dimensions=(33, 111))
 
 
 def ended(child: pexpect.spawn) -> int | None:
@@ -196,7 +195,7 @@ def test_the_exit_status_is_the_command_s_own(host: Host) -> None:
 
 
 def test_ctrl_c_reaches_the_command_in_a_terminal(host: Host) -> None:
-    child = terminal(host, "dockerrun busybox sh -c 'echo up; exec sleep 60'")
+    child = terminal(host, "dockerrun busybox sh -c 'echo up; exec sleep 36000'")
     child.expect("up")
     child.sendcontrol("c")
     assert ended(child) == 130
@@ -214,7 +213,7 @@ def test_ctrl_c_reaches_the_command_in_a_terminal(host: Host) -> None:
 def test_a_signal_reaches_the_command_and_nothing_stays(one: Host, signal: str, status: int) -> None:
     started = "set -m; cd; rm -f out; dockerrun busybox sh -c '{}' > out & until grep -qs up out; do sleep 0.1; done; "
     sent = f"kill -{signal} $!; wait $!; echo $?; cat out"
-    plain = started.format("echo up; exec sleep 60") + sent
+    plain = started.format("echo up; exec sleep 36000") + sent
     assert said(one, f"bash -c {shlex.quote(plain)}").split() == [str(status), "up"]
     # Once, and the command decides what becomes of it.
     handled = f'trap "echo {signal}; sleep 1; exit 5" {signal}; echo up; while :; do sleep 0.1; done'
@@ -225,7 +224,7 @@ def test_nothing_stays_of_a_run_that_is_ended_at_any_moment_or_killed(host: Host
     moments = " ".join(f"{number / 25:.2f}" for number in range(1, 13))
     early = (
         f"for moment in {moments}; do dockerrun busybox sleep 3 & p=$!; sleep $moment; kill -TERM $p; done; wait; "
-        "cd; rm -f out; dockerrun busybox sh -c 'echo up; exec sleep 600' > out & "
+        "cd; rm -f out; dockerrun busybox sh -c 'echo up; exec sleep 36000' > out & "
         "until grep -qs up out; do sleep 0.1; done; kill -KILL $!; wait"
     )
     said(host, f"bash -c {shlex.quote(early)}")
@@ -298,7 +297,7 @@ def test_options_before_the_image_are_docker_s_and_win(host: Host) -> None:
     )  # fmt: skip
     assert answer.splitlines() == ["0", "/theirs", "1 2", "/theirs/gpuprov-lab"]
     # In the background it stays until it is removed, and under the name that it was given.
-    said(host, "dockerrun -d --name mine busybox sleep 600")
+    said(host, "dockerrun -d --name mine busybox sleep 36000")
     time.sleep(1)
     assert containers(host) == "mine\n"
     host.run("docker rm -f mine")

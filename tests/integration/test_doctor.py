@@ -82,7 +82,7 @@ SECURE_BOOT = (
 RELOAD = "; systemctl daemon-reload"
 PENDING = {"not-as-wanted": "info"}
 HOLD_LOCK = (
-    'import fcntl, time; lock = open("/var/lib/dpkg/lock", "a"); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep(600)'
+    'import fcntl, time; lock = open("/var/lib/dpkg/lock", "a"); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep(36000)'
 )
 
 
@@ -220,7 +220,9 @@ STATES: dict[str, State] = {
     "a snap": State("mkdir -p /snap/bin; touch /snap/bin/docker", "rm -r /snap", {"snap": "error"}),
     # ---- the host
     "dpkg at work": State(
-        f"python3 -c '{HOLD_LOCK}' >/dev/null 2>&1 & sleep 0.5", "pkill -x -f 'python3 -c import fcntl.*'",
+        f"touch /var/lib/dpkg/lock; python3 -c '{HOLD_LOCK}' >/dev/null 2>&1 & "
+        "until grep -q $(stat -c :%i /var/lib/dpkg/lock) /proc/locks; do sleep 0.1; done",
+        "pkill -x -f 'python3 -c import fcntl.*'",
         {"dpkg-locked": "warning"},
     ),
     "dpkg interrupted": State(
@@ -238,7 +240,8 @@ STATES: dict[str, State] = {
         {"clock-off": "warning"},
     ),
     "a unit failed": State(
-        "systemd-run -q --unit lab-broken false; sleep 0.5", "systemctl reset-failed lab-broken",
+        "systemd-run -q --unit lab-broken false; until systemctl -q is-failed lab-broken; do sleep 0.1; done",
+        "systemctl reset-failed lab-broken",
         {"system-degraded": "warning"},
     ),
     "a reboot pending": State(

@@ -108,7 +108,7 @@ def test_a_running_container_keeps_its_gpu_after_a_daemon_reload(
     # Debian 12's runc leaves devices out that have no link in /dev/char; Debian 13's does not.
     systemd = ("-e", json.dumps({"docker_daemon_options": {"exec-opts": ["native.cgroupdriver=systemd"]}}))
     host = provisioned(name, *systemd)
-    start = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 600"
+    start = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 36000"
     if name == "debian12":
         # The first run has made the links: what was without them?
         host.run("rm -rf /dev/char /etc/udev/rules.d/71-gpuprov-*")
@@ -194,7 +194,7 @@ def test_a_toolkit_that_does_not_refresh_specifications_gets_units_that_do(
     host.run(
         "cd /usr/lib/x86_64-linux-gnu; for name in libcuda libnvidia-ml; do mv $name.so.580.159.04 $name.so.590.1; "
         "ln -sf $name.so.590.1 $name.so.1; done; "
-        f"for try in 1 2 3 4 5 6 7 8 9 10; do grep -q 590.1 {SPEC} && exit; sleep 0.5; done; exit 1"
+        f"for try in $(seq 600); do grep -q 590.1 {SPEC} && exit; sleep 0.5; done; exit 1"
     )
     assert host.run("systemctl is-system-running").stdout == "running\n"
     assert gpuprov("uninstall", "-l", host.name, "--yes", *words).status == 0

@@ -98,7 +98,7 @@ def test_a_build_on_a_host_is_live_sends_what_changed_and_keeps_secrets(
         (context / name).write_text(text)
     words = ["build", str(context), "-t", f"{NAME}:1.0.0", "--on", "debian12", "--build-arg", "VERSION=it's $(id)"]
     words += ["--build-arg", "TOKEN"]
-    host.run("rm -f /root/seen; (for i in $(seq 60); do ps -eo args; sleep 0.2; done) >/root/seen 2>&1 & ")
+    host.run("touch /root/watch; (while [ -e /root/watch ]; do ps -eo args; sleep 0.2; done) >/root/seen 2>&1 & ")
     first = image(*words, limit=None, TOKEN="s3cr3t-t0ken $x")
     assert first.status == 0, first.text
     assert "debian12 | " in first.stdout
@@ -107,7 +107,9 @@ def test_a_build_on_a_host_is_live_sends_what_changed_and_keeps_secrets(
     said = host.run(f"docker run --rm {NAME}:1.0.0 sh -c 'cat /version; cd /src; find . -type f'").stdout
     assert said.splitlines()[0] == "it's $(id)"
     assert set(said.split()[2:]) == {"./a", "./data/kept", "./Dockerfile"} | ({"./.dockerignore"} & set(said.split()))
-    everywhere = host.run("cat /root/seen; journalctl --no-pager; cat /var/cache/gpuprov/build/*/.state.json").stdout
+    everywhere = host.run(
+        "rm /root/watch; cat /root/seen; journalctl --no-pager; cat /var/cache/gpuprov/build/*/.state.json"
+    ).stdout
     kept = "".join(path.read_text() for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert "docker build" in everywhere
     assert "s3cr3t-t0ken" not in everywhere + kept + first.text

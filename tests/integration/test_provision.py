@@ -84,7 +84,7 @@ def test_foreign_keys_of_daemon_json_stay_and_a_right_file_is_left_to_the_byte(
 def test_a_changed_mirror_is_reloaded_and_running_containers_run_on(gpuprov: Gpuprov, lab: Lab) -> None:
     host = lab.host("debian12")
     assert gpuprov("provision", "-l", "debian12").status == 0
-    host.run("docker run -d --name job busybox sleep 600")
+    host.run("docker run -d --name job busybox sleep 36000")
     before = containers_ids(host)
     mirrors = json.dumps({"docker_daemon_registry_mirrors": [lab.mirror, "http://second.invalid"]})
     answer = gpuprov("provision", "-l", "debian12", "-e", mirrors)
@@ -178,7 +178,7 @@ def test_nvidia_docker_v1_goes_with_its_volumes_and_with_containers_only_where_t
     )
     host.run(
         "docker run -d --name old --volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia "
-        "busybox sleep 900; docker run -d --name other busybox sleep 900"
+        "busybox sleep 36000; docker run -d --name other busybox sleep 36000"
     )
     refused = gpuprov("provision", "-l", "xenial")
     assert refused.status == 2, refused.text

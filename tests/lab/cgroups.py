@@ -21,7 +21,7 @@ OWN = Path("/run/gpuprov-lab/cgroup2")
 # Run as a host's first process: replace what podman mounted by the host's own v2 hierarchy.
 START = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "
 # Seconds that the kernel may take to let go of a cgroup whose processes were killed.
-PATIENCE = 10
+PATIENCE = 300
 
 
 def hierarchy(mounts: str) -> Path | None:

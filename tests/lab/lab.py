@@ -28,7 +28,7 @@ REGISTRY_PORT = 5000
 PREFIX = os.environ.get("GPUPROV_LAB_PREFIX", "gpuprov-")
 LABEL = "gpuprov-lab"
 # Seconds that a host, or the server, may take to come up.
-PATIENCE = 120
+PATIENCE = 900
 # Measured (README.md): what a systemd host with a dockerd of its own takes in podman.
 LIMITS = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
 HOST_OPTIONS = (

@@ -72,12 +72,12 @@ def _push(new: Path, containerfiles: dict[str, str], work: Path) -> None:
                 "podman", "--runtime", "runc", "build", "--quiet", "--format", "docker",
                 "--network", "none", "--layers=false", "-t", tag, work / name,
             )  # fmt: skip
-            for attempt in range(20):
+            for attempt in range(1000):
                 try:
                     run("podman", "push", "--quiet", "--tls-verify=false", "--format", "v2s2", tag)
                     break
                 except RuntimeError:  # it does not listen yet
-                    if attempt == 19:
+                    if attempt == 999:
                         raise
                     time.sleep(0.25)
             run("podman", "rmi", tag)

@@ -15,6 +15,7 @@ from gpuprov import cli, runner, transfer_display
 from gpuprov.report import Host
 from gpuprov.runner import Options, Outcome
 from gpuprov.transfer_display import Transfer
+from tests import waiting
 
 Call = Callable[..., tuple[int, str, str]]
 ID, SHOWN = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -173,13 +174,15 @@ def test_a_line_has_bytes_rate_and_the_time_left() -> None:
 def test_lines_come_only_for_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    monkeypatch.setattr(transfer_display, "EVERY", 0.5)
+    # Time stands still: a line for what began 10 s ago, and never a second one.
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     out = io.StringIO()
     (tmp_path / "a.json").write_text(json.dumps(vars(transfer())))
     (tmp_path / "b.json").write_text(json.dumps(vars(transfer(label="gpu2", ended=True))))
     (tmp_path / "c.json").write_text("half a li")
     with transfer_display.Lines(out, tmp_path):
-        time.sleep(0.8)
+        waiting.until(out.getvalue, "a line is printed")
     assert out.getvalue().count("gpu1: sending") == 1
     assert "gpu2" not in out.getvalue()
 

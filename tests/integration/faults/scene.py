@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import waiting
 from tests.integration.conftest import Answer, run
 from tests.lab import repositories
 from tests.lab.images import signing_home
@@ -85,7 +86,7 @@ class Scene:
             )  # fmt: skip
 
             def ended() -> Answer:
-                status = process.wait(300)
+                status = process.wait(waiting.PATIENCE)
                 out.seek(0)
                 return Answer(status, out.read(), "")
 
@@ -97,9 +98,19 @@ class Scene:
                         os.kill(pid, signal.SIGKILL)
                 process.wait()
 
-    def until(self, condition: str) -> None:
-        """Wait until a shell condition holds on the host."""
-        self.host.run(f"for i in $(seq 3000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1")
+    def until(self, condition: str, process: subprocess.Popen[str] | None = None) -> None:
+        """Wait until a shell condition holds on the host, or the process that is to bring it about has ended."""
+        # Looked for on the host, as some of these hold for an instant only.
+        look = f"for i in $(seq 1000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1"
+
+        def holds() -> bool:
+            over = process is not None and process.poll() is not None
+            if self.host.run(look, check=False).returncode == 0:
+                return True
+            assert not over, f"the run ended, and it was never so that {condition}"
+            return False
+
+        waiting.until(holds, condition)
 
     def proxy(self, wrong: str) -> None:
         """Have the host's proxy do this wrong (proxy.py)."""
@@ -167,7 +178,7 @@ def killed(when: str) -> Act:
 
     def act(scene: Scene, words: list[str]) -> Answer:
         with scene.running(*words) as (process, ended):
-            scene.until(when)
+            scene.until(when, process)
             for pid in [process.pid, *descendants(process.pid)]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -180,8 +191,8 @@ def meanwhile(when: str, then: Callable[[Scene], object]) -> Act:
     """Something happens to the host when a condition holds on it."""
 
     def act(scene: Scene, words: list[str]) -> Answer:
-        with scene.running(*words) as (_process, ended):
-            scene.until(when)
+        with scene.running(*words) as (process, ended):
+            scene.until(when, process)
             then(scene)
             return ended()
 
@@ -193,15 +204,19 @@ def signalled(number: int, times: int, when: str) -> Act:
 
     def act(scene: Scene, words: list[str]) -> Answer:
         with scene.running(*words) as (process, ended):
-            scene.until(when)
+            scene.until(when, process)
             before = descendants(process.pid)
             for _time in range(times):
                 os.kill(process.pid, number)
                 time.sleep(0.3)
             answer = ended()
-            time.sleep(0.5)
-            left = [pid for pid in before if "ansible-playbook" in _command(pid)]
-            return Answer(answer.status, answer.stdout + "".join(f"stray process {pid}\n" for pid in left), "")
+
+            def left() -> list[int]:
+                return [pid for pid in before if "ansible-playbook" in _command(pid)]
+
+            with contextlib.suppress(TimeoutError):
+                waiting.until(lambda: not left(), "Ansible's processes are gone", 60)
+            return Answer(answer.status, answer.stdout + "".join(f"stray process {pid}\n" for pid in left()), "")
 
     return act
 
@@ -218,8 +233,8 @@ MARKED = "test -s /run/gpuprov/mark"
 
 def beside_another(scene: Scene, words: list[str]) -> Answer:
     """A second run while the first one works on the host. The first one's own end is part of the answer."""
-    with scene.running(*words) as (_process, ended):
-        scene.until(MARKED)
+    with scene.running(*words) as (process, ended):
+        scene.until(MARKED, process)
         second = scene.gpuprov("provision", *words)
         first = ended()
     return Answer(second.status, second.stdout + f"first run: status {first.status}\n", second.stderr)

@@ -47,7 +47,7 @@ def locked(path: str, seconds: float, name: str = "apt") -> str:
     return (
         f"cp -L $(command -v python3) /tmp/{name}; systemctl stop fault-lock 2>/dev/null; "
         f'systemd-run -q --collect --unit fault-lock /tmp/{name} -c "{program}"; '
-        f"for i in $(seq 100); do grep -q $(stat -c :%i {path}) /proc/locks && exit 0; sleep 0.05; done; exit 1"
+        f"for i in $(seq 12000); do grep -q $(stat -c :%i {path}) /proc/locks && exit 0; sleep 0.05; done; exit 1"
     )
 
 
@@ -82,7 +82,7 @@ def with_v1_volumes(scene: Scene) -> None:
     """A container that uses a volume of nvidia-docker v1."""
     start_v1_plugin(scene.host)
     volume = "--volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia"
-    scene.host.run(f"docker run -d --name old {volume} busybox sleep 900")
+    scene.host.run(f"docker run -d --name old {volume} busybox sleep 36000")
 
 
 class Fault(NamedTuple):
@@ -172,12 +172,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "dpkg lock held for ever": Fault(
         "the same, and 3 s of patience", 2, r"apt \(process \d+\) has held apt's lock for 3 s",
-        locked(FRONTEND, 600), UNLOCKED,
+        locked(FRONTEND, 36000), UNLOCKED,
         words=("-e", "docker_ce_lock_timeout=3", *PLUGIN), again=PLUGIN, container=True,
     ),
     "unattended upgrade": Fault(
         "a process named unattended-upgr holds the lock", 2, r"unattended-upgr \(process \d+\) has held apt's lock",
-        locked(FRONTEND, 600, "unattended-upgr"), UNLOCKED,
+        locked(FRONTEND, 36000, "unattended-upgr"), UNLOCKED,
         words=("-e", "docker_ce_lock_timeout=2", *PLUGIN), again=PLUGIN, container=True,
     ),
     "interrupted dpkg": Fault(
@@ -369,7 +369,7 @@ FAULTS: dict[str, Fault] = {
         "a restart of dockerd is needed .*docker.io .*job",
         f"""mkdir -p /etc/docker; echo '{{"registry-mirrors": ["MIRROR"]}}' > {CONFIG}; apt-get -qq update; """
         "DEBIAN_FRONTEND=noninteractive apt-get -qq -y install docker.io >/dev/null 2>&1; "
-        "docker run -d --name job busybox sleep 3600", again=ALWAYS, pristine=True,
+        "docker run -d --name job busybox sleep 36000", again=ALWAYS, pristine=True,
     ),
     "docker as a snap": Fault(
         "/snap/bin/docker", 2, "docker is installed as a snap", "mkdir -p /snap/bin; touch /snap/bin/docker",

@@ -48,7 +48,7 @@ def test_a_fault_is_named_breaks_nothing_and_the_next_run_finishes_the_job(
     else:
         make_ready(scene)
     if fault.container:
-        host.run("docker run -d --name job busybox sleep 3600")
+        host.run("docker run -d --name job busybox sleep 36000")
     before = None
     try:
         if callable(fault.inject):
