@@ -36,9 +36,10 @@ options:
   restart:
     description:
       - Whether packages may be changed that restart dockerd. With C(when-idle) not while containers
-        run, unless live-restore keeps them; with C(never) not at all. Decided before apt starts.
+        run, unless live-restore keeps them; with C(when-empty) not while any container runs; with C(never) not at
+        all. Decided before apt starts.
     type: str
-    choices: [when-idle, always, never]
+    choices: [when-idle, always, never, when-empty]
     default: when-idle
 attributes:
   check_mode:
@@ -561,16 +562,31 @@ def service_state(module, unit):
 
 def restart_refusal(module, changes, engine):
     """Return why packages must not restart dockerd now, or None where they may or do not."""
+    if module.params["restart"] == "when-empty":
+        return removal_refusal() if changes else None
     if daemon_json.worst(change["disruption"] for change in changes) != "restart":
         return None
     if not engine or engine["active"] not in ("active", "reloading"):
         return daemon_json.restart_refusal(module.params["restart"], changes, {})
-    running = dockerd.running()
-    if running is None:
-        # A dockerd that hangs does not name them.
-        running = [{"name": "container %d" % (number + 1)} for number in range(dockerd.shims())]
-    found = {"running": running, "info": dockerd.ask("/info")}
+    found = {"running": running_containers(), "info": dockerd.ask("/info")}
     return daemon_json.restart_refusal(module.params["restart"], changes, found)
+
+
+def removal_refusal():
+    """Return why the engine must not be removed now, or None where no container runs."""
+    names = sorted(container["name"] for container in running_containers())
+    if not names:
+        return None
+    return "Containers run: %s. Stop them, or set docker_ce_uninstall_running: true" % ", ".join(names)
+
+
+def running_containers():
+    """Return [{name}] of the running containers."""
+    # Where dockerd does not run, asking its socket would start it; where it hangs, it does not name them.
+    running = dockerd.running() if dockerd.shims() else []
+    if running is None:
+        running = [{"name": "container %d" % (number + 1)} for number in range(dockerd.shims())]
+    return running
 
 
 def bring_back(module, before):
@@ -590,7 +606,7 @@ def main():
             "sets": {"type": "list", "elements": "dict", "required": True, "no_log": True},
             "restart": {
                 "type": "str",
-                "choices": ["when-idle", "always", "never"],
+                "choices": ["when-idle", "always", "never", "when-empty"],
                 "default": "when-idle",
             },
             "lock_timeout": {"type": "int", "default": 300},

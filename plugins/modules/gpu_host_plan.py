@@ -19,49 +19,16 @@ options:
     description: The script.
     type: path
     required: true
-  users:
-    description: Accounts to look for.
-    type: list
-    elements: str
-    required: true
   keyrings:
     description: Keyrings of apt to read.
     type: list
     elements: str
     required: true
-  timeout:
-    description: Seconds that the host may take.
-    type: int
-    required: true
   roles:
-    description: The roles to plan; their variables must be in the play.
+    description: The roles to plan.
     type: list
     elements: str
     required: true
-  checked_roles:
-    description: Other roles whose variables are to be checked.
-    type: list
-    elements: str
-    required: true
-  free_mib:
-    description: MiB that must be free at each path.
-    type: dict
-    required: true
-  full:
-    description: Name every role as one to run, whether something is pending or not.
-    type: bool
-    required: true
-  strict:
-    description: Fail on a host that cannot be provisioned; otherwise only report its problems.
-    type: bool
-    default: true
-  group_prefix:
-    description:
-      - Fails on a host with something pending and no systemd, as nothing can be applied there.
-      - Puts the host into the group of this prefix and C(pending) or C(up_to_date), for plays that
-        follow. No group where it is empty.
-    type: str
-    default: ""
 attributes:
   action:
     description: Compares on the controller.
@@ -75,13 +42,8 @@ EXAMPLES = r"""
 - name: Probe and plan
   gpuprov.gpuprov.gpu_host_plan:
     script: probe.sh
-    users: [alice]
     keyrings: [/etc/apt/keyrings/docker.gpg]
-    timeout: 60
-    roles: [docker_ce, docker_daemon]
-    checked_roles: []
-    free_mib: {/var: 1024}
-    full: false
+    roles: [docker_ce, nvidia_docker, docker_daemon]
 """
 
 RETURN = r"""

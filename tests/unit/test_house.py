@@ -77,6 +77,107 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert _load(ROOT / "galaxy.yml")["version"] == project[1] == newest[1]
 
 
+# ---- Options pass through their specification before anything reads them ------------------------
+
+# gpu_host_plan converts and checks the options of all roles itself, for a plan is one task.
+CHECKS = ("gpuprov.gpuprov.role_options", "gpuprov.gpuprov.gpu_host_plan")
+IMPORTS = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")
+TASK_FILES = sorted(ROOT.glob("roles/*/tasks/*.yml"))
+
+
+def _flat(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for task in tasks:
+        if "block" in task:
+            yield from _flat([*task["block"], *task.get("rescue", []), *task.get("always", [])])
+        else:
+            yield task
+
+
+def _included(path: Path) -> set[str]:
+    """Names of the task files that a task file imports or includes."""
+    return {str(task[name]) for task in _flat(_load(path) or []) for name in IMPORTS if name in task}
+
+
+def _specified(role: Path) -> set[str]:
+    return set(_load(role / "meta/argument_specs.yml")["argument_specs"])
+
+
+def _of_nothing(task: dict[str, Any]) -> bool:
+    return dict(task.get("ansible.builtin.import_role") or {}).get("tasks_from") == "variables"
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    """The tasks of a file with those that it imports in their place."""
+    found: list[dict[str, Any]] = []
+    for task in _flat(_load(path) or []):
+        imported = task.get("ansible.builtin.import_tasks")
+        found += _tasks(path.parent / imported) if imported else [] if _of_nothing(task) else [task]
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_task_file_is_an_entry_point_with_a_specification_or_part_of_one(role: Path) -> None:
+    files = {path.stem: path for path in role.glob("tasks/*.yml")}
+    parts = {Path(name).stem for path in files.values() for name in _included(path)}
+    without_tasks = {name for name, path in files.items() if not _tasks(path)}
+    assert set(files) - parts - without_tasks <= _specified(role)
+    assert _specified(role) <= set(files)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_entry_point_checks_its_options_before_anything_else(role: Path) -> None:
+    for name in _specified(role):
+        tasks = _tasks(role / f"tasks/{name}.yml")
+        options = _load(role / "meta/argument_specs.yml")["argument_specs"][name].get("options")
+        if options:
+            first = next((tasks[0][check] for check in CHECKS if check in tasks[0]), None)
+            assert first is not None, f"{role.name}/tasks/{name}.yml begins with {tasks[0]['name']}"
+            assert not tasks[0].get("when")
+            assert first.get("role", role.name) == role.name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_no_option_is_read_as_the_inventory_has_it(role: Path) -> None:
+    files = [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml"), *role.glob("vars/*.yml")]
+    files += role.glob("templates/*")
+    public = set().union(*(_public(other) for other in ROLES))
+    assert [found for path in files for found in _raw_options(path.read_text(), public)] == []
+
+
+def _raw_options(text: str, public: set[str]) -> list[str]:
+    """The public variables that a YAML file names outside of comments and of what it sets or says."""
+    lines = [line.split(" # ")[0] for line in text.splitlines() if not line.lstrip().startswith("#")]
+    named = set(re.findall(r"(?<![\w.])[a-z][a-z0-9_]+(?!\w)(?!:)", "\n".join(lines)))
+    return sorted(named & public)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("when: docker_ce_hold", ["docker_ce_hold"]),
+        ('x: "{{ docker_ce_hold | bool }}"', ["docker_ce_hold"]),
+        ("x: 1 # docker_ce_hold", []),
+        ("when: __docker_ce.options.hold", []),
+        ("docker_ce_hold: true", []),
+    ],
+)
+def test_the_check_for_options_read_raw_finds_what_it_is_for(text: str, found: list[str]) -> None:
+    assert _raw_options(text, {"docker_ce_hold"}) == found
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_option_that_a_task_reads_is_one_of_its_entry_point(role: Path) -> None:
+    specs = _load(role / "meta/argument_specs.yml")["argument_specs"]
+    internals = role / "vars/main.yml"
+    for name in specs:
+        text = yaml.safe_dump(_tasks(role / f"tasks/{name}.yml"), width=10**6)
+        if f"__{role.name}_" in text and internals.is_file():
+            text += internals.read_text() if name != "release" else ""
+        read = set(re.findall(rf"__{role.name}\.options\.(\w+)", text))
+        known = {option.removeprefix(f"{role.name}_") for option in specs[name].get("options") or {}}
+        assert read <= known, f"{role.name} {name}"
+
+
 # ---- Code that runs on hosts ------------------------------------------------------------------
 
 NOT_IN_27 = (

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""The first task of every entry point of every role: its options, converted and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+
+_SUBSETS = ["!all", "!min", "distribution", "platform"]
+
+
+class ActionModule(ActionBase):
+    """Convert and check the options of a role. Touches nothing."""
+
+    TRANSFERS_FILES = False
+    _VALID_ARGS = frozenset(("role", "entry_point", "facts", "wanted"))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return options, and with wanted what they amount to; fail with one line for each wrong value."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = self._task.args
+        facts = task_vars.get("ansible_facts") or {}
+        if any(name not in facts for name in arguments.get("facts") or []):
+            gathered = self._execute_module(
+                module_name="ansible.builtin.setup", module_args={"gather_subset": _SUBSETS}, task_vars=task_vars
+            )
+            if gathered.get("failed") or gathered.get("unreachable"):
+                return {**result, **gathered}
+            result["ansible_facts"] = gathered["ansible_facts"]
+            new = {name.removeprefix("ansible_"): value for name, value in gathered["ansible_facts"].items()}
+            task_vars = {**task_vars, "ansible_facts": {**facts, **new}}
+        resolver = role_options.resolver(self, task_vars)
+        options = resolver.resolve(arguments["role"], arguments.get("entry_point", "main"))
+        if resolver.problems:
+            message = "\n".join(problem["message"] for problem in resolver.problems)
+            return {**result, "failed": True, "msg": message}
+        try:
+            wanted = {"wanted": resolver.wanted(arguments["role"])} if arguments.get("wanted") else {}
+        except role_options.OptionError as error:
+            return {**result, "failed": True, "msg": str(error)}
+        # Options may hold passwords, of a proxy for example: callbacks do not show them.
+        return {**result, "changed": False, "options": options, **wanted, "_ansible_no_log": True}
