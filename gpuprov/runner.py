@@ -7,13 +7,17 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from configparser import ConfigParser
 
 KEPT_RUNS = 20
 Event = dict[str, Any]
@@ -162,43 +166,94 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
 _CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.loaded_once")
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """One of our Ansible settings: a person's own, in the environment or an ansible.cfg, comes first."""
+
+    variable: str
+    value: str
+    ini: tuple[tuple[str, str], ...]  # (section, key)
+    aliases: tuple[str, ...] = ()
+
+
+# Where each may be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
+_SETTINGS = (
+    _Setting(
+        "ANSIBLE_HOST_KEY_CHECKING", "True",
+        (("defaults", "host_key_checking"), ("ssh_connection", "host_key_checking")),
+        ("ANSIBLE_SSH_HOST_KEY_CHECKING",),
+    ),
+    _Setting("ANSIBLE_INVENTORY_UNPARSED_FAILED", "True", (("inventory", "unparsed_is_failed"),)),
+    _Setting("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "True", (("inventory", "any_unparsed_is_failed"),)),
+    _Setting("ANSIBLE_INVENTORY_UNPARSED_WARNING", "True", (("inventory", "inventory_unparsed_warning"),)),
+    _Setting("ANSIBLE_LOCALHOST_WARNING", "False", (("defaults", "localhost_warning"),)),
+    _Setting("ANSIBLE_NOCOLOR", "True", (), ("NO_COLOR",)),
+)  # fmt: skip
+# What our ansible.cfg sets, for a person whose own file does not.
+_OUR_FILE = (
+    _Setting("ANSIBLE_FORKS", "forks", (("defaults", "forks"),)),
+    _Setting(
+        "ANSIBLE_TIMEOUT", "timeout", (("defaults", "timeout"), ("ssh_connection", "timeout")), ("ANSIBLE_SSH_TIMEOUT",)
+    ),
+    _Setting(
+        "ANSIBLE_PIPELINING", "pipelining",
+        (("connection", "pipelining"), ("ssh_connection", "pipelining"), ("defaults", "pipelining")),
+        ("ANSIBLE_SSH_PIPELINING",),
+    ),
+    _Setting("ANSIBLE_SSH_ARGS", "ssh_args", (("ssh_connection", "ssh_args"),)),
+)  # fmt: skip
+
+
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Return what is set for ansible-playbook beside the person's environment, which wins."""
-    ours = {
-        "ANSIBLE_HOST_KEY_CHECKING": "True",
-        "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
-        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
-        "ANSIBLE_RETRY_FILES_ENABLED": "False",
-        "ANSIBLE_NOCOLOR": "True",
-        "ANSIBLE_LOCALHOST_WARNING": "False",
-        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "True",
-    }
-    ours.update((name, value) for name, value in base.items() if name in ours)
-    own = [
-        Path.cwd() / "ansible.cfg",
-        Path.home() / ".ansible.cfg",
-        Path("/etc/ansible/ansible.cfg"),
-    ]
-    if "ANSIBLE_CONFIG" not in base:
-        ours["ANSIBLE_CONFIG"] = str(next((path for path in own if path.is_file()), root / "ansible.cfg"))
-    enabled = _enabled_callbacks(base, ours.get("ANSIBLE_CONFIG") or base["ANSIBLE_CONFIG"])
-    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*enabled, *_CALLBACKS])
+    """Return what is set for ansible-playbook beside the person's environment and ansible.cfg, which win."""
+    own_file = _own_config(base)
+    own = _read_config(own_file)
+    ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(own_file or root / "ansible.cfg")}
+    for setting in _SETTINGS:
+        given = _given(setting, base, own)
+        # ansible-runner would set the first one itself, to False.
+        ours[setting.variable] = setting.value if given is None else given
+    if own_file or "ANSIBLE_CONFIG" in base:
+        file = _read_config(root / "ansible.cfg")
+        for setting in _OUR_FILE:
+            value = next((file.get(*place, fallback=None) for place in setting.ini if file.has_option(*place)), None)
+            if value is not None and _given(setting, base, own) is None:
+                ours[setting.variable] = value
+    enabled = base.get("ANSIBLE_CALLBACKS_ENABLED", own.get("defaults", "callbacks_enabled", fallback="")).split(",")
+    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*(name.strip() for name in enabled if name.strip()), *_CALLBACKS])
     # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     return ours
 
 
-def _enabled_callbacks(base: Mapping[str, str], config: str) -> list[str]:
-    """The callbacks that the person has enabled; ours comes beside them."""
+def _given(setting: _Setting, base: Mapping[str, str], own: ConfigParser) -> str | None:
+    """Return what the person has set it to, or None."""
+    for name in (setting.variable, *setting.aliases):
+        if name in base:
+            return base[name]
+    return next((own.get(*place) for place in setting.ini if own.has_option(*place)), None)
+
+
+def _own_config(base: Mapping[str, str]) -> Path | None:
+    """Return the person's ansible.cfg, where Ansible looks for it: not in a directory that everybody can write."""
+    places = [Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
+    with contextlib.suppress(OSError):
+        if not Path.cwd().stat().st_mode & stat.S_IWOTH:
+            places.insert(0, Path.cwd() / "ansible.cfg")
+    if base.get("ANSIBLE_CONFIG"):
+        named = Path(base["ANSIBLE_CONFIG"]).expanduser().absolute()
+        places.insert(0, named / "ansible.cfg" if named.is_dir() else named)
+    return next((path for path in places if os.access(path, os.R_OK)), None)
+
+
+def _read_config(path: Path | None) -> ConfigParser:
+    """Return an ansible.cfg as Ansible reads it; an empty one where there is none, or where it is broken."""
     import configparser
 
-    text = base.get("ANSIBLE_CALLBACKS_ENABLED")
-    if text is None:
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
-        with contextlib.suppress(configparser.Error, UnicodeDecodeError):
-            parser.read(config, encoding="utf-8")
-        text = parser.get("defaults", "callbacks_enabled", fallback="")
-    return [name.strip() for name in text.split(",") if name.strip()]
+    parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser.read(path or [], encoding="utf-8")
+    return parser
 
 
 def run_directory() -> Path:

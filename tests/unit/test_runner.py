@@ -40,6 +40,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "temporary").mkdir()
     for name, value in {"SEEN": seen, "XDG_STATE_HOME": tmp_path / "state", "HOME": tmp_path}.items():
         monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -208,6 +209,68 @@ def test_an_ansible_cfg_where_the_person_stands_comes_before_ours(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ansible.cfg").touch()
     assert runner.environment({}, Path("/ours"))["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg")
+
+
+@pytest.mark.parametrize("place", ["here", "home", "named", "named directory"])
+@pytest.mark.parametrize(
+    ("config", "base", "expected"),
+    [
+        ("[defaults]\nhost_key_checking = False\n", {}, {"ANSIBLE_HOST_KEY_CHECKING": "False"}),
+        ("[ssh_connection]\nhost_key_checking=no ; a comment\n", {}, {"ANSIBLE_HOST_KEY_CHECKING": "no"}),
+        ("[defaults]\nhost_key_checking=False\n", {"ANSIBLE_HOST_KEY_CHECKING": "True"},
+         {"ANSIBLE_HOST_KEY_CHECKING": "True"}),
+        ("[defaults]\n", {"ANSIBLE_SSH_HOST_KEY_CHECKING": "False"}, {"ANSIBLE_HOST_KEY_CHECKING": "False"}),
+        # What the person's file says of it is not said again: it would be ours.
+        ("[defaults]\nforks = 3\ntimeout=77\n", {},
+         {"ANSIBLE_FORKS": None, "ANSIBLE_TIMEOUT": None, "ANSIBLE_PIPELINING": "true", "ANSIBLE_SSH_ARGS": "-o X=yes",
+          "ANSIBLE_HOST_KEY_CHECKING": "True"}),
+        ("[ssh_connection]\npipelining = False\nssh_args = -C\n", {},
+         {"ANSIBLE_PIPELINING": None, "ANSIBLE_SSH_ARGS": None, "ANSIBLE_FORKS": "50", "ANSIBLE_TIMEOUT": "20"}),
+        ("[connection]\npipelining = False\n", {}, {"ANSIBLE_PIPELINING": None}),
+        ("", {"ANSIBLE_SSH_PIPELINING": "False", "ANSIBLE_SSH_TIMEOUT": "5", "ANSIBLE_FORKS": "2"},
+         {"ANSIBLE_PIPELINING": None, "ANSIBLE_TIMEOUT": None, "ANSIBLE_FORKS": None}),
+        ("[inventory]\nany_unparsed_is_failed = False\n", {}, {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"}),
+        ("[defaults]\nfact_caching = jsonfile\ngathering = smart\n", {},
+         {"ANSIBLE_CACHE_PLUGIN": None, "ANSIBLE_GATHERING": None}),
+        ("no configuration", {}, {"ANSIBLE_HOST_KEY_CHECKING": "True", "ANSIBLE_FORKS": "50"}),
+    ],
+)  # fmt: skip
+def test_a_person_s_own_ansible_settings_win_wherever_they_are(
+    place: str,
+    config: str,
+    base: dict[str, str],
+    expected: dict[str, str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, home, named, ours = (tmp_path / name for name in ("here", "home", "named", "ours"))
+    for directory in (here, home, named, ours):
+        directory.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    path = {"here": here / "ansible.cfg", "home": home / ".ansible.cfg"}.get(place, named / "ansible.cfg")
+    path.write_text(config)
+    (ours / "ansible.cfg").write_text(
+        "[defaults]\nforks = 50\ntimeout = 20\n[connection]\npipelining = true\n[ssh_connection]\nssh_args = -o X=yes\n"
+    )
+    if place.startswith("named"):
+        base = {**base, "ANSIBLE_CONFIG": str(path if place == "named" else named)}
+    found = runner.environment(base, ours)
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_an_ansible_cfg_in_a_directory_that_everybody_can_write_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    here.chmod(0o777)
+    (here / "ansible.cfg").write_text("[defaults]\nhost_key_checking = False\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = runner.environment({}, Path("/ours"))
+    assert found["ANSIBLE_HOST_KEY_CHECKING"] == "True"
+    assert found["ANSIBLE_CONFIG"] == "/ours/ansible.cfg"
 
 
 # ---- -e ---------------------------------------------------------------------------------------
