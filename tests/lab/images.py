@@ -78,7 +78,7 @@ done
 SYSTEM = """\
 ldconfig
 systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service \
-    e2scrub_reap.service
+    e2scrub_reap.service getty@tty1.service console-getty.service
 systemctl enable gpuprov-lab-gpu.service ssh.service
 rm -f /etc/ssh/ssh_host_rsa* /etc/ssh/ssh_host_ecdsa*
 chmod 0600 /etc/ssh/ssh_host_ed25519_key
