@@ -49,7 +49,7 @@ _FAILED = (
     (
         r"No start of json char found|Module result deserialization failed",
         "the Python on the host is not one that this ansible-core manages",
-        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: pipx install 'gpuprov[xenial]'",
+        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: install gpuprov with its extra xenial (README, What it needs)",
     ),
 )
 

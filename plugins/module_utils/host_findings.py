@@ -19,7 +19,7 @@ CLOCK_TOLERANCE = 60
 _PROBLEMS = {
     "python": (
         "gpuprov can read this host, and change nothing on it",
-        "apt-get install -y python3; on Ubuntu 16.04 and 18.04, here: pipx install 'gpuprov[xenial]'",
+        "apt-get install -y python3; on Ubuntu 16.04 and 18.04, here: gpuprov with its extra xenial",
     ),
     "disk": (
         "packages and images that do not fit leave an installation half done",

@@ -249,7 +249,7 @@ def host_problems(found, core_version, free_mib):
             _problem(
                 "python",
                 "ansible-core %s cannot manage this host's Python (%s). For Ubuntu 16.04 and 18.04 run gpuprov "
-                "with ansible-core 2.16 (pipx install 'gpuprov[xenial]'); elsewhere install python3 there"
+                "with ansible-core 2.16 (gpuprov's extra xenial); elsewhere install python3 there"
                 % (core_version, have),
             )
         )

@@ -130,10 +130,11 @@ class Load(Listener):
             )
         parts = image_archive.parts(image, self.missing, self._about)
         left += [image_archive.partial_tag(name, image.id, reached) for reached, _new in parts[:-1]]
+        yield layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(left))}).encode())
         with contextlib.ExitStack() as stack:
+            # Only now: what went before would be taken for a very slow line.
             self._progress = stack.enter_context(transfer_progress.Progress("sending", self._label, self._total()))
             stack.enter_context(fetch.ahead(self.missing, self._form))
-            yield layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(left))}).encode())
             for reached, new in parts:
                 whole = reached == len(image.layers)
                 partial = [image_archive.partial_tag(name, image.id, reached)]
