@@ -14,158 +14,17 @@ import base64
 import json
 import posixpath
 import re
+import socket
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 ROLE = "docker_daemon"
 CONFIG_DIRECTORY = "/etc/docker"
 
-# Keys that dockerd takes over on SIGHUP, in 18.09 as in 29. Source: moby, daemon/reload.go,
-# and docs.docker.com/reference/cli/dockerd, "Configuration reload behavior".
-LIVE_RELOADABLE_KEYS = frozenset(
-    (
-        "authorization-plugins",
-        "debug",
-        "default-runtime",
-        "features",
-        "insecure-registries",
-        "labels",
-        "live-restore",
-        "max-concurrent-downloads",
-        "max-concurrent-uploads",
-        "max-download-attempts",
-        "registry-mirrors",
-        "runtimes",
-        "shutdown-timeout",
-    )
-)
-
-# dockerd flags whose name differs from their key in daemon.json (the list-valued ones).
-# Source: docs.docker.com/reference/cli/dockerd, options beside the example daemon.json.
-KEY_OF_FLAG = {
-    "H": "hosts",
-    "D": "debug",
-    "G": "group",
-    "s": "storage-driver",
-    "l": "log-level",
-    "g": "data-root",
-    "add-runtime": "runtimes",
-    "authorization-plugin": "authorization-plugins",
-    "cdi-spec-dir": "cdi-spec-dirs",
-    "dns-opt": "dns-opts",
-    "exec-opt": "exec-opts",
-    "graph": "data-root",
-    "host": "hosts",
-    "insecure-registry": "insecure-registries",
-    "label": "labels",
-    "log-opt": "log-opts",
-    "registry-mirror": "registry-mirrors",
-    "storage-opt": "storage-opts",
-    "default-ulimit": "default-ulimits",
-    "default-address-pool": "default-address-pools",
-}
-
-# What `type` a key's value must have, for dockerds older than 23, which cannot validate.
-# Source: the example daemon.json of docs.docker.com/reference/cli/dockerd.
-_TYPES = {
-    "authorization-plugins": list,
-    "bip": str,
-    "bridge": str,
-    "data-root": str,
-    "debug": bool,
-    "default-address-pools": list,
-    "default-runtime": str,
-    "default-ulimits": dict,
-    "dns": list,
-    "dns-opts": list,
-    "dns-search": list,
-    "exec-opts": list,
-    "experimental": bool,
-    "features": dict,
-    "group": str,
-    "hosts": list,
-    "icc": bool,
-    "insecure-registries": list,
-    "ip-forward": bool,
-    "ip-masq": bool,
-    "iptables": bool,
-    "ipv6": bool,
-    "labels": list,
-    "live-restore": bool,
-    "log-driver": str,
-    "log-level": str,
-    "log-opts": dict,
-    "max-concurrent-downloads": int,
-    "max-concurrent-uploads": int,
-    "mtu": int,
-    "pidfile": str,
-    "registry-mirrors": list,
-    "runtimes": dict,
-    "shutdown-timeout": int,
-    "storage-driver": str,
-    "storage-opts": list,
-    "tls": bool,
-    "tlsverify": bool,
-    "userland-proxy": bool,
-}
-
-# The other keys that a dockerd without --validate takes: 18.09 to 20.10.
-# Source: the json names in daemon/config/*.go of github.com/moby/moby at v18.09.9, v19.03.15 and v20.10.24.
-_OTHER_KEYS = frozenset(
-    [
-        "allow-nondistributable-artifacts",
-        "api-cors-header",
-        "builder",
-        "cgroup-parent",
-        "cluster-advertise",
-        "cluster-store",
-        "cluster-store-opts",
-        "containerd",
-        "containerd-namespace",
-        "containerd-plugin-namespace",
-        "cpu-rt-period",
-        "cpu-rt-runtime",
-        "default-cgroupns-mode",
-        "default-gateway",
-        "default-gateway-v6",
-        "default-ipc-mode",
-        "default-shm-size",
-        "deprecated-key-path",
-        "disable-legacy-registry",
-        "exec-root",
-        "fixed-cidr",
-        "fixed-cidr-v6",
-        "graph",
-        "host-gateway-ip",
-        "init",
-        "init-path",
-        "ip",
-        "ip6tables",
-        "max-download-attempts",
-        "metrics-addr",
-        "network-control-plane-mtu",
-        "network-diagnostic-port",
-        "no-new-privileges",
-        "node-generic-resources",
-        "oom-score-adjust",
-        "raw-logs",
-        "rootless",
-        "seccomp-profile",
-        "selinux-enabled",
-        "swarm-default-advertise-addr",
-        "swarm-raft-election-tick",
-        "swarm-raft-heartbeat-tick",
-        "tlscacert",
-        "tlscert",
-        "tlskey",
-        "userland-proxy-path",
-        "userns-remap",
-    ]
-)
-
 _DISRUPTIONS = ("none", "reload", "restart")
-# dockerd takes a scheme, a host and nothing else, and does not start with anything else.
-_MIRROR = re.compile(r"^https?://[^/\s\[\]\"'?#]+/?\Z")
+# Written before the file, and gone once dockerd has taken it over: what a run that was ended left undone.
+PENDING = "/run/gpuprov/daemon.json.pending"
 
 
 class DaemonJsonError(ValueError):
@@ -186,7 +45,8 @@ def parse(data, path):
     """Return the object that a daemon.json holds.
 
     data is the file's content in bytes; empty means ``{}``, as it does to dockerd. Raises
-    DaemonJsonError with file, line and column where it is no JSON object.
+    DaemonJsonError with file, line and column where it is not a JSON object. Keys that stand twice: see
+    daemon_keys.load.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -198,7 +58,9 @@ def parse(data, path):
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
+        value = daemon_keys.load(text)
+    except daemon_keys.DuplicateKey as error:
+        raise DaemonJsonError("%s: %s; write it once. It was left alone" % (path, error))
     except ValueError as error:
         # Python 2.7 and 3 both name line and column in the message.
         raise DaemonJsonError("%s is not JSON: %s; it was left alone" % (path, error))
@@ -223,7 +85,6 @@ def merge(current, options):
     """
     merged = dict(current)
     for key, value in options.items():
-        key = _spelling_of(key, current)
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
@@ -236,14 +97,6 @@ def merge(current, options):
     return merged
 
 
-def _spelling_of(key, current):
-    """A runtime's arguments are called args by nvidia-ctk and runtimeArgs by nvidia-docker2."""
-    for spelling, other in (("args", "runtimeArgs"), ("runtimeArgs", "args")):
-        if key == spelling and spelling not in current and other in current:
-            return other
-    return key
-
-
 def _same_value(key, one, other):
     return _canonical(key, one) == _canonical(key, other)
 
@@ -251,13 +104,40 @@ def _same_value(key, one, other):
 def _canonical(key, value):
     """A value in the one spelling in which values equal in meaning are equal."""
     if key == "registry-mirrors" and isinstance(value, list):
-        return [item.rstrip("/") if hasattr(item, "rstrip") else item for item in value]
+        mirrors = [item.rstrip("/") if hasattr(item, "rstrip") else item for item in value]
+        return [item for number, item in enumerate(mirrors) if item not in mirrors[:number]]
+    if key == "insecure-registries" and isinstance(value, list):
+        return sorted({_registry(item) if hasattr(item, "lower") else shown(item) for item in value})
+    if key == "labels" and isinstance(value, list):
+        return sorted({json.dumps(item, sort_keys=True) for item in value})
+    if key in ("data-root", "exec-root") and hasattr(value, "rstrip"):
+        return posixpath.normpath(value)
     if key == "path" and hasattr(value, "startswith") and value.startswith("/usr/bin/"):
         # dockerd looks a bare name up in its PATH, and the packages install into /usr/bin.
         return posixpath.basename(value)
     if isinstance(value, bool):
         return ("bool", value)  # to Python, though not to dockerd, true is 1
     return value
+
+
+def _registry(text):
+    """An entry of insecure-registries as dockerd keeps it: without scheme, networks with the bits of the host unset.
+
+    Source: moby, loadInsecureRegistries in registry/config.go.
+    """
+    text = re.sub(r"^https?://", "", text, flags=re.IGNORECASE)
+    address, slash, bits = text.partition("/")
+    if slash and bits.isdigit():
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            packed = bytearray(socket.inet_pton(family, address))
+        except (socket.error, ValueError):
+            return text
+        for number in range(len(packed)):
+            kept = min(max(int(bits) - 8 * number, 0), 8)
+            packed[number] &= (0xFF << (8 - kept)) & 0xFF
+        text = "%s/%d" % (socket.inet_ntop(family, bytes(packed)), int(bits))
+    return text
 
 
 def canonical(config):
@@ -273,9 +153,9 @@ def _canonical_runtime(runtime):
     if not isinstance(runtime, dict):
         return runtime
     result = {key: _canonical(key, value) for key, value in runtime.items()}
-    arguments = (result.pop("runtimeArgs", None) or []) + (result.pop("args", None) or [])
-    if arguments:
-        result["runtimeArgs"] = arguments
+    result.pop("args", None)  # nvidia-ctk writes it; dockerd reads runtimeArgs alone
+    if not result.get("runtimeArgs"):
+        result.pop("runtimeArgs", None)
     return result
 
 
@@ -288,16 +168,16 @@ def changed_keys(before, after):
 _ABSENT = object()
 
 
-def disruption_of(keys, before=None, after=None):
+def disruption_of(keys, before=None, after=None, version=()):
     """Return what taking over changed keys does to a running dockerd: none, reload or restart.
 
-    before and after are the configurations that the keys belong to.
+    before and after are the configurations that the keys belong to, version is the engine's.
     """
     if not keys:
         return "none"
     if "features" in keys and _image_store(before) != _image_store(after):
         return "restart"
-    return "reload" if all(key in LIVE_RELOADABLE_KEYS for key in keys) else "restart"
+    return "reload" if all(daemon_keys.is_reloadable(key, version) for key in keys) else "restart"
 
 
 def _image_store(config):
@@ -325,115 +205,91 @@ def cdi_refusal(options, info):
     )
 
 
-def flags(exec_start):
-    """Return {daemon.json key: file} of the flags that systemd starts dockerd with.
+def errors(current, after, found):
+    """Return {top-level key: sentence} of what dockerd would not start with.
 
-    exec_start is a list of {file, line}, in systemd's order; an empty line takes all earlier
-    ones away, as it does in a unit.
+    What is in current and stays as it is counts only where the running dockerd cannot have read it: a dockerd that
+    runs with a key takes it.
     """
-    result = {}
-    for entry in exec_start:
-        words = entry["line"].split()
-        if not words:
-            result = {}
-        for word in words[1:]:
-            match = re.match(r"^-{1,2}([A-Za-z][A-Za-z-]*)", word)
-            if match:
-                name = match.group(1)
-                result[KEY_OF_FLAG.get(name, name)] = entry["file"]
+    version = engine_version(found)
+    by_flag = "runtimes" in dockerd_flags.flags(found["exec_start"])
+    result = daemon_keys.unknown_keys(after, version)
+    result.update(daemon_keys.value_errors(after, version, by_flag))
+    if _has_read_the_file(found):
+        changed = changed_keys(current, after)
+        result = {key: sentence for key, sentence in result.items() if key in changed}
     return result
 
 
-def flag_conflicts(config, exec_start):
-    """Return one sentence for each key that is both in config and a flag of dockerd.
-
-    dockerd refuses to start with "specified both as a flag and in the configuration file".
-    """
-    on_command_line = flags(exec_start)
-    return [
-        "%s is in daemon.json and also a flag of dockerd in %s: dockerd would not start; "
-        "take it out of one of them" % (key, on_command_line[key])
-        for key in sorted(config)
-        if key in on_command_line
-    ]
+def engine_version(found):
+    """Return the version of the engine that is to read daemon.json, as a tuple; () where it is not known."""
+    return daemon_keys.version_of(found.get("version") or (found.get("info") or {}).get("ServerVersion"))
 
 
-def type_errors(config):
-    """Return one sentence for each key of config whose value dockerd could not read."""
-    errors = []
-    for key, value in sorted(config.items()):
-        wanted = _TYPES.get(key)
-        if wanted is None:
-            continue
-        if wanted is str:
-            good = isinstance(value, (str, type("")))
-        elif wanted is int:
-            good = isinstance(value, int) and not isinstance(value, bool)
-        else:
-            good = isinstance(value, wanted)
-        if not good:
-            errors.append("daemon.json: %s is to be of type %s, not %s" % (key, wanted.__name__, shown(value)))
-    mirrors = config.get("registry-mirrors")
-    for mirror in mirrors if isinstance(mirrors, list) else []:
-        if not _MIRROR.match(str(mirror)):
-            errors.append("daemon.json: registry-mirrors: %s is not the URL of a registry" % shown(mirror))
-    for name, runtime in sorted(
-        (config.get("runtimes") or {}).items() if isinstance(config.get("runtimes"), dict) else []
-    ):
-        if not isinstance(runtime, dict):
-            errors.append("daemon.json: runtimes.%s is to be an object, not %s" % (name, shown(runtime)))
-    return errors
+def _runs(found):
+    return found["service"]["active"] in ("active", "reloading")
 
 
-def unknown_keys(before, after):
-    """Return the sorted keys that after has, before has not, and no dockerd without --validate knows."""
-    return sorted(key for key in after if key not in before and key not in _TYPES and key not in _OTHER_KEYS)
+def _has_read_the_file(found):
+    return _runs(found) and not _is_newer_than_daemon(found)
 
 
-def not_in_effect(config, info):
-    """Return the sorted keys of config that `docker info` shows dockerd not to have taken over.
+def judged(options, current, info):
+    """Return (keys that dockerd shows in effect, keys that it shows not to be), of the options that gpuprov sets.
 
-    info is the object of ``docker info --format '{{json .}}'``. A key that docker info does not
-    show is not judged.
+    info is the object of ``docker info --format '{{json .}}'``. dockerd shows many values in a form of its own:
+    a key that it does not show, or whose forms are not all known, is in neither set unless it is shown as it is.
     """
     registry = info.get("RegistryConfig") or {}
-    insecure = [name for name, index in (registry.get("IndexConfigs") or {}).items() if not index.get("Secure", True)]
-    insecure += registry.get("InsecureRegistryCIDRs") or []
-    keys = set()
-    for key, wanted in config.items():
+    yes, no = set(), set()
+    for key, option in options.items():
+        wanted = current.get(key)
+        if option is None or wanted is None:
+            continue
+        good = None
         if key == "registry-mirrors":
-            good = _canonical(key, registry.get("Mirrors") or []) == _canonical(key, wanted)
+            good = _same_value(key, registry.get("Mirrors") or [], wanted)
         elif key == "insecure-registries":
-            good = set(wanted) <= set(insecure)
-        elif key == "runtimes":
-            running = info.get("Runtimes") or {}
+            insecure = [name for name, index in (registry.get("IndexConfigs") or {}).items() if not index.get("Secure")]
+            insecure += registry.get("InsecureRegistryCIDRs") or []
+            good = set(_canonical(key, wanted)) <= set(_canonical(key, insecure))
+        elif key == "runtimes" and isinstance(option, dict) and "Runtimes" in info:
+            running = info["Runtimes"] or {}
             good = all(
-                name in running and _same_value("path", _runtime_path(running[name]), _runtime_path(runtime))
-                for name, runtime in wanted.items()
+                name in running and _same_value("path", _runtime_path(running[name]), _runtime_path(wanted.get(name)))
+                for name, entry in option.items()
+                if entry is not None
             )
         elif key == "labels":
-            good = sorted(info.get("Labels") or []) == sorted(wanted)
+            good = _same_value(key, info.get("Labels") or [], wanted)
         elif key == "features":
-            good = not (_feature(config, "cdi") and info.get("CDISpecDirs", True) == [])
+            good = False if _feature({key: option}, "cdi") and info.get("CDISpecDirs", True) == [] else None
         elif key in _SHOWN_BY_INFO and _SHOWN_BY_INFO[key] in info:
-            good = info[_SHOWN_BY_INFO[key]] == wanted
-        else:
-            good = True
-        if not good:
-            keys.add(key)
-    return sorted(keys)
+            good = info[_SHOWN_BY_INFO[key]] == (wanted or _DEFAULTS.get(key, wanted))
+        elif key in _SHOWN_IN_OTHER_FORMS and _SHOWN_IN_OTHER_FORMS[key] in info:
+            good = _same_value(key, info[_SHOWN_IN_OTHER_FORMS[key]], wanted) or None
+        if good is not None:
+            (yes if good else no).add(key)
+    return yes, no
+
+
+def not_in_effect(options, current, info):
+    """Return the sorted keys of options that `docker info` shows dockerd not to have taken over from current."""
+    return sorted(judged(options, current, info)[1])
 
 
 # Source: types.Info of moby's API, the same in 18.09 and 29.
 _SHOWN_BY_INFO = {
-    "data-root": "DockerRootDir",
     "debug": "Debug",
     "default-runtime": "DefaultRuntime",
     "experimental": "ExperimentalBuild",
     "live-restore": "LiveRestoreEnabled",
     "log-driver": "LoggingDriver",
-    "storage-driver": "Driver",
 }
+_DEFAULTS = {"default-runtime": "runc", "log-driver": "json-file"}
+# data-root is shown with links resolved and with a directory below it under userns-remap; the storage driver by
+# another name under the containerd image store.
+_SHOWN_IN_OTHER_FORMS = {"data-root": "DockerRootDir", "storage-driver": "Driver"}
 
 
 def _runtime_path(runtime):
@@ -464,28 +320,35 @@ def config_bytes(found_config):
     return base64.b64decode(found_config["data"] or "")
 
 
+def _current(wanted, found):
+    """The configuration that the file holds. Raises DaemonJsonError for what must not be touched."""
+    config = found["config"]
+    followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
+    return parse(config_bytes(config) if followed else config_data(config), config["path"])
+
+
 def decide(wanted, found):
-    """Return (changes, text): what differs from what is wanted, and daemon.json as it is to be.
+    """Return (changes, text): what differs from what is wanted, and the text that daemon.json must have.
 
     wanted: {options, mode, follow_symlink}; found: the probe's ``docker`` object. text is None
-    where the file stays as it is. Raises DaemonJsonError for what must not be touched.
+    where the file stays as it is. Raises DaemonJsonError for what must not be touched. Keys that
+    gpuprov does not set are never a reason for a change.
     """
     config = found["config"]
-    path = config["path"]
-    followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
-    data = config_bytes(config) if followed else config_data(config)
-    current = parse(data, path)
-    after = merge(current, wanted["options"])
-    errors = type_errors(after) + flag_conflicts(after, found["exec_start"])
-    if errors:
-        raise DaemonJsonError("; ".join(errors))
+    current = _current(wanted, found)
+    options = daemon_keys.converted(wanted["options"])
+    after = merge(current, options)
+    wrong = errors(current, after, found)
+    sentences = [wrong[key] for key in sorted(wrong)] + dockerd_flags.conflicts(after, found["exec_start"])
+    if sentences:
+        raise DaemonJsonError("; ".join(sentences))
 
-    running = found["service"]["active"] in ("active", "reloading")
+    running, version = _runs(found), engine_version(found)
     info = found.get("info") or {}
     keys = changed_keys(current, after)
     changes = []
     for key in keys:
-        disruption = disruption_of([key], current, after) if running else "none"
+        disruption = disruption_of([key], current, after, version) if running else "none"
         # Specifications are looked for from the start on; newer dockerds do so unasked.
         if running and key == "features" and _feature(current, "cdi") != _feature(after, "cdi"):
             disruption = worst([disruption, "reload" if info.get("CDISpecDirs") else "restart"])
@@ -493,27 +356,46 @@ def decide(wanted, found):
     mode = wanted.get("mode")
     if mode and config["kind"] != "absent" and int(config["mode"], 8) != int(mode, 8):
         changes.append(_change("daemon.json mode", config["mode"], mode, "none"))
-    if running and not keys:
-        stale = not_in_effect(current, info) if info else []
-        if stale:
-            changes.append(
-                _change(
-                    "docker daemon",
-                    "runs without %s" % ", ".join(stale),
-                    "daemon.json in effect",
-                    "restart" if "features" in stale else disruption_of(stale),
-                )
-            )
-        elif _is_newer_than_daemon(found):
-            changes.append(
-                _change(
-                    "docker daemon",
-                    "runs since before daemon.json was changed",
-                    "daemon.json in effect",
-                    "reload",
-                )
-            )
+    if running:
+        changes += _not_taken_over(options, current, found, keys, version)
     return changes, (render(after) if keys else None)
+
+
+def _not_taken_over(options, current, found, changed, version):
+    """The change of a dockerd that runs without what the file has held before this run."""
+    info = found.get("info") or {}
+    seen, missing = judged(options, current, info) if info else (set(), set())
+    pending = found.get("pending") or {}
+    left = pending.get("keys", []) if pending.get("pid") and pending["pid"] == found["service"].get("main_pid") else []
+    stale = sorted((missing | (set(left) - seen)) - set(changed))
+    if stale:
+        disruption = "restart" if "features" in stale else disruption_of(stale, version=version)
+        return [_change("docker daemon", "runs without %s" % ", ".join(stale), "daemon.json in effect", disruption)]
+    unseen = [key for key, value in options.items() if value is not None and key not in seen]
+    if not changed and unseen and _is_newer_than_daemon(found):
+        return [
+            _change("docker daemon", "runs since before daemon.json was changed", "daemon.json in effect", "reload")
+        ]
+    return []
+
+
+def note(wanted, found):
+    """Return what is worth knowing of a daemon.json that is as wanted, or None.
+
+    The keys of others may not be in effect; to act on them is not gpuprov's.
+    """
+    if not _runs(found) or not found.get("info") or not _is_newer_than_daemon(found):
+        return None
+    try:
+        changes = decide(wanted, found)[0]
+    except DaemonJsonError:
+        return None
+    if any(change["disruption"] != "none" for change in changes):
+        return None
+    return (
+        "%s was changed after dockerd read it; what gpuprov sets is in effect, and other keys may not be: "
+        "systemctl reload docker, or a restart for what a reload does not take over" % found["config"]["path"]
+    )
 
 
 def _is_newer_than_daemon(found):

@@ -131,7 +131,9 @@ def _without_driver(found):
                 "error",
                 "Secure Boot is on, and the module nvidia %s is %s; it is not loaded" % (module["version"], signed),
                 "no container gets a GPU: the kernel takes no module whose key it does not trust",
-                "mokutil --import /var/lib/shim-signed/mok/MOK.der; reboot, and enrol the key in the firmware's menu",
+                "mokutil --import %s; reboot, and enrol the key in the firmware's menu"
+                # Where the DKMS packages of each keep the key that they sign with.
+                % ("/var/lib/shim-signed/mok/MOK.der" if found["os"]["id"] == "ubuntu" else "/var/lib/dkms/mok.pub"),
             )
         )
     elif module and not result:
@@ -151,7 +153,7 @@ def _without_driver(found):
                 "error",
                 "%s is installed, and has no module for the running kernel %s" % (", ".join(packages), found["kernel"]),
                 "no container gets a GPU; this is what a kernel update without its headers leaves",
-                "apt-get install linux-headers-%s && dkms autoinstall && modprobe nvidia" % found["kernel"],
+                _build_module(packages, found["kernel"]),
             )
         )
     elif not module:
@@ -166,6 +168,15 @@ def _without_driver(found):
             ),
         )
     return result
+
+
+def _build_module(packages, kernel):
+    """The command that brings the module of an installed driver: by DKMS, or Ubuntu's package of signed modules."""
+    branches = [re.match(r"nvidia-(?:driver|headless(?:-no-dkms)?)-(\d\S*) ", package) for package in packages]
+    if any(branches) and not any("dkms" in package.partition(" ")[0].replace("no-dkms", "") for package in packages):
+        branch = next(match.group(1) for match in branches if match)
+        return "apt-get install -y linux-modules-nvidia-%s-%s && modprobe nvidia" % (branch, kernel)
+    return "apt-get install -y dkms linux-headers-%s && dkms autoinstall && modprobe nvidia" % kernel
 
 
 def _install_driver(system):

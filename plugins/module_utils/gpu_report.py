@@ -182,18 +182,60 @@ def _yaml(text):
         raise ValueError("%s%s" % (where, getattr(error, "problem", None) or "no YAML"))
 
 
+_TOML_TABLE = re.compile(r"""\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$""")
+_TOML_VALUE = re.compile(r"""\s*([\w."' -]+?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s#"'\[{]+))\s*(#.*)?$""")
+
+
+def toml(data):
+    """Return {dotted key: string} of the tables, strings and bare values of a TOML text; of other values, nothing.
+
+    Hosts have no TOML parser before Python 3.11. The form: https://toml.io/en/v1.0.0.
+    """
+    values, table, quotes = {}, "", ""
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    for line in text.splitlines():
+        marks = [mark for mark in ('"""', "'''") if line.count(mark) % 2]
+        if quotes:
+            quotes = "" if quotes in marks else quotes
+            continue
+        if marks and not line.lstrip().startswith("#"):
+            quotes = marks[0]
+            continue
+        match = _TOML_TABLE.match(line)
+        if match:
+            table = _toml_key(match.group(1)) + "."
+            continue
+        match = re.match(r"""\s*([\w."' -]+?)\s*=\s*\{(.*)\}\s*(#.*)?$""", line)
+        if match:
+            # An inline table: its members are lines of a table of their own.
+            inner = "\n".join(re.findall(r"""(?:[^,"']|"(?:[^"\\]|\\.)*"|'[^']*')+""", match.group(2)))
+            values.update((table + _toml_key(match.group(1)) + "." + key, value) for key, value in toml(inner).items())
+        match = _TOML_VALUE.match(line)
+        if match:
+            basic, literal, bare = match.group(2, 3, 4)
+            value = literal if literal is not None else bare
+            if basic is not None:
+                value = re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _toml_escape, basic)
+            values[table + _toml_key(match.group(1))] = value
+    return values
+
+
+def _toml_key(text):
+    return ".".join(part.strip().strip("\"'") for part in text.split("."))
+
+
+def _toml_escape(match):
+    code = match.group(1)
+    if len(code) > 1:
+        return json.loads('"\\%s"' % code)
+    return {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(code, code)
+
+
 def toolkit(data):
     """Return {mode, no_cgroups} of NVIDIA's config.toml: what it sets, None where it leaves that to the default."""
-    values, section = {}, ""
-    for line in data.decode("utf-8", "replace").splitlines():
-        match = re.match(r"\s*\[([^\]]+)\]", line)
-        if match:
-            section = match.group(1).strip()
-        match = re.match(r"\s*([\w-]+)\s*=\s*(?:\"([^\"]*)\"|([^\s#]+))", line)
-        if match:
-            values[(section, match.group(1))] = match.group(2) if match.group(2) is not None else match.group(3)
-    no_cgroups = values.get(("nvidia-container-cli", "no-cgroups"))
+    values = toml(data)
+    no_cgroups = values.get("nvidia-container-cli.no-cgroups")
     return {
-        "mode": values.get(("nvidia-container-runtime", "mode")),
+        "mode": values.get("nvidia-container-runtime.mode"),
         "no_cgroups": no_cgroups == "true" if no_cgroups is not None else None,
     }

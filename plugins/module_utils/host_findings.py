@@ -8,7 +8,12 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    dockerd_flags,
+    gpu_findings,
+    host_plan,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.finding import finding
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
@@ -34,16 +39,16 @@ _PROBLEMS = {
     "architecture": ("there are no packages for it", "leave it out with --limit"),
     "docker_daemon": (
         "gpuprov does not touch daemon.json as long as it would not be right",
-        "mend /etc/docker/daemon.json, or the variables docker_daemon_*",
+        "correct /etc/docker/daemon.json, or the variables docker_daemon_*",
     ),
-    "docker_group": ("gpuprov makes nobody a member whom the host does not know", "mend docker_group_users"),
+    "docker_group": ("gpuprov makes nobody a member whom the host does not know", "correct docker_group_users"),
 }
-_WRONG_VARIABLE = ("the plan cannot be made", "mend the variable in the inventory")
+_WRONG_VARIABLE = ("the plan cannot be made", "correct the variable in the inventory")
 
 
 def findings(found, plan):
     """Return the findings of a host; plan is its plan, with the problems that stand in its way."""
-    result = _of_daemon_json(found["docker"])
+    result = _of_daemon_json(found)
     told = {"docker_daemon"} if result else set()
     for problem in plan["problems"]:
         # Findings of the GPU say why themselves.
@@ -68,7 +73,8 @@ def findings(found, plan):
     return result
 
 
-def _of_daemon_json(docker):
+def _of_daemon_json(found):
+    docker = host_plan.daemon(found)
     config = docker["config"]
     path = config["path"]
     if config["kind"] == "other" or not config["data"]:
@@ -82,31 +88,47 @@ def _of_daemon_json(docker):
                 "error",
                 str(error).replace("; it was left alone", ""),
                 "dockerd does not start with it",
-                "mend the file there, then: python3 -m json.tool %s" % path,
+                "correct the file there, until python3 -m json.tool %s shows it; then: %s" % (path, _start(docker)),
             )
         ]
     result = []
-    for sentence in daemon_json.type_errors(current):
+    # What a running dockerd has read it takes: it is not judged again.
+    wrong = daemon_json.errors(current, current, docker)
+    for key in sorted(wrong):
         result.append(
             finding(
                 "daemon-json",
                 "error",
-                redact(sentence),
+                redact(wrong[key].replace(" and does not start with it", "")),
                 "dockerd does not start with it",
-                "mend the key in %s" % path,
+                "correct the key in %s, or take it away with docker_daemon_options: {%s: null}" % (path, key),
             )
         )
-    for sentence in daemon_json.flag_conflicts(current, docker["exec_start"]):
+    for sentence in dockerd_flags.conflicts(current, docker["exec_start"]):
         result.append(
             finding(
                 "flag-conflict",
                 "error",
                 sentence.partition(": dockerd would")[0],
                 "dockerd does not start as long as it is told twice",
-                "take it out of one of them; then: systemctl daemon-reload && systemctl restart docker",
+                "take it out of one of them; then: %s; systemctl restart docker" % _reload_systemd(found),
             )
         )
     return result
+
+
+def _start(docker):
+    """The command that starts dockerd, whatever is masked and whatever systemd has counted against it."""
+    units = dict(docker.get("units") or {}, **{"docker.service": docker["service"]["load"]})
+    masked = sorted(name for name, load in units.items() if load == "masked")
+    unmask = "systemctl unmask %s; " % " ".join(masked) if masked else ""
+    return unmask + "systemctl reset-failed 'docker.*' 'containerd.*'; systemctl start docker.service"
+
+
+def _reload_systemd(found):
+    """The command that has systemd read its units, and what it does to containers."""
+    lost = gpu_findings.lost_at_reload(found)
+    return "systemctl daemon-reload%s" % (" (while no GPU container runs: it would lose its GPU)" if lost else "")
 
 
 def _of_engine(found):
@@ -126,7 +148,7 @@ def _of_engine(found):
                 "error",
                 "docker.service is masked",
                 "systemd does not start it, now or at boot",
-                "systemctl unmask docker.service && systemctl enable --now docker.service",
+                "%s; systemctl enable docker.service" % _start(docker),
             )
         )
     elif service["active"] in ("failed", "activating"):
@@ -137,7 +159,7 @@ def _of_engine(found):
                 "error",
                 "dockerd %s%s" % (state, ": %s" % said if said else ""),
                 "no container can be started or asked after",
-                "journalctl -u docker -n 50; that mended: systemctl reset-failed docker; systemctl start docker",
+                "journalctl -u docker -n 50; with the cause removed: %s" % _start(docker),
             )
         )
     elif service["active"] not in ("active", "reloading"):
@@ -147,7 +169,7 @@ def _of_engine(found):
                 "error",
                 "dockerd does not run: docker.service is %s" % (service["active"] or "unknown to systemd"),
                 "no container can be started or asked after",
-                "systemctl start docker",
+                _start(docker),
             )
         )
     elif not docker["info"]:
@@ -177,7 +199,7 @@ def _of_engine(found):
                 "warning",
                 "docker.service was changed on disk, and systemd knows its old form",
                 "the next start of dockerd is not the one that its files describe",
-                "systemctl daemon-reload",
+                _reload_systemd(found),
             )
         )
     return result
@@ -238,6 +260,7 @@ def _of_packages(apt):
                 "dpkg --configure -a",
             )
         )
+    reinstall = [name for name, status in apt["broken"].items() if "reinstreq" in status]
     # What is at work on packages leaves them half way for a moment.
     if apt["broken"] and not apt["lock_holder"]:
         result.append(
@@ -247,7 +270,9 @@ def _of_packages(apt):
                 "left half way: %s"
                 % ", ".join("%s (%s)" % (name, status.split()[-1]) for name, status in sorted(apt["broken"].items())),
                 "apt may refuse to work, and what these packages are for may not",
-                "dpkg --configure -a && apt-get -f install",
+                "apt-get install -y --reinstall %s" % " ".join(sorted(reinstall))
+                if reinstall
+                else "dpkg --configure -a && apt-get -y -f install",
             )
         )
     return result
@@ -263,7 +288,9 @@ def _of_system(found):
                 "warning",
                 "the clock is %s %s" % (_span(abs(skew)), "ahead" if skew > 0 else "behind"),
                 "apt and registries refuse signatures and certificates that are not valid yet, or no more",
-                "timedatectl set-ntp true" if found["init"] == "systemd" else "date -s, or an NTP client",
+                "timedatectl set-ntp true || apt-get install -y systemd-timesyncd"
+                if found["init"] == "systemd"
+                else "date -s, or an NTP client",
             )
         )
     units = [unit for unit in found["failed_units"] if unit not in ("docker.service", "docker.socket")]
@@ -274,7 +301,7 @@ def _of_system(found):
                 "warning",
                 "systemd counts as failed: %s" % ", ".join(units),
                 "what these are for is not there",
-                "systemctl status %s; that mended: systemctl reset-failed" % " ".join(units),
+                "systemctl status %s; with the cause removed: systemctl reset-failed" % " ".join(units),
             )
         )
     if found["reboot_required"] is not None:

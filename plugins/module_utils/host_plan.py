@@ -35,16 +35,18 @@ def plan(wanted, found, problems, full=False, notes=()):
     what is amiss and stands in nothing's way, like problems.
     Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
     [{role, tasks_from}], the task files of roles to run, in order; joined says that nvidia_docker's
-    packages go into docker_ce's transaction; to_prove is the most that containers have to prove once
+    packages go into docker_ce's transaction; engine_comes that daemon.json is written for an engine that is yet to
+    be installed; to_prove is the most that containers have to prove once
     the changes are made, one of PROOFS.
     """
     problems = list(problems)
     changes = []
     coming = _with_coming_cgroup_driver(wanted, found)
+    judged = _with_coming_engine(wanted, found)
     for role in ROLES:
         if role in wanted:
             try:
-                changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else found)
+                changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else judged)
             except (
                 daemon_json.DaemonJsonError,
                 dockerrun_files.DockerrunError,
@@ -71,9 +73,10 @@ def plan(wanted, found, problems, full=False, notes=()):
             _has_toolkit(wanted) and (full or any(_of_the_stack(change) for change in changes)),
         ),
         "joined": joined,
+        "engine_comes": configured_first(pending, found) and any(_of_engine(change) for change in changes),
         "to_prove": "gpu" if full else _to_prove(changes),
         "problems": problems,
-        "notes": list(notes),
+        "notes": list(notes) + _daemon_notes(wanted, judged),
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
         "running": sorted(container["name"] for container in found["docker"]["running"]),
     }
@@ -91,6 +94,19 @@ def _with_coming_cgroup_driver(wanted, found):
     if not info or not drivers:
         return found
     return dict(found, docker=dict(found["docker"], info=dict(info, CgroupDriver=drivers[-1])))
+
+
+def _with_coming_engine(wanted, found):
+    """What was found, with the version of the engine that will read daemon.json."""
+    docker = found["docker"]
+    packages = wanted.get("docker_ce", {}).get("packages") or []
+    coming = next((package["version"] for package in packages if package["name"] == "docker-ce"), "")
+    installed = (found["apt"]["packages"].get("docker-ce") or {}).get("version", "")
+    if coming and coming != installed:
+        version = coming
+    else:
+        version = (docker["info"] or {}).get("ServerVersion") or docker.get("version") or installed
+    return dict(found, docker=dict(docker, version=version))
 
 
 def _to_prove(changes):
@@ -113,6 +129,10 @@ def _steps(pending, joined, found, v1, setup):
     return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)] + last
 
 
+def _of_engine(change):
+    return change["subject"] == "docker-ce"
+
+
 def _of_the_stack(change):
     return change["role"] == "nvidia_docker" and change["subject"] != _V1_VOLUME
 
@@ -123,11 +143,18 @@ def _has_toolkit(wanted):
 
 def _order(pending, joined, found):
     order = [role for role in pending if not (joined and role == "nvidia_docker")]
-    if "docker_daemon" in order and "docker_ce" in order and not engine_installed(found):
-        # The daemon starts once, at its installation, and configured already.
+    if configured_first(order, found):
+        # What starts a dockerd that does not run starts it configured already.
         order.remove("docker_daemon")
         order.insert(0, "docker_daemon")
     return order
+
+
+def configured_first(roles, found):
+    """Return whether daemon.json is written before the engine is installed or started."""
+    return {"docker_daemon", "docker_ce"} <= set(roles) and not (
+        engine_installed(found) and found["docker"]["service"]["active"] in ("active", "reloading")
+    )
 
 
 def engine_installed(found):
@@ -186,11 +213,21 @@ def _decide_nvidia_docker(wanted, found):
     return changes + gpu_containers.decide(wanted["gpu"], found)
 
 
-def _decide_docker_daemon(wanted, found):
+def daemon(found):
+    """Return the half of ``found`` that daemon_json decides on."""
     docker = dict(found["docker"], clock=found["clock"])
     if found["init"] != "systemd" and docker["process"]:
         docker["service"] = dict(docker["service"], active="active")
-    return daemon_json.decide(wanted, docker)[0]
+    return docker
+
+
+def _decide_docker_daemon(wanted, found):
+    return daemon_json.decide(wanted, daemon(found))[0]
+
+
+def _daemon_notes(wanted, found):
+    said = daemon_json.note(wanted["docker_daemon"], daemon(found)) if "docker_daemon" in wanted else None
+    return [_problem("daemon-json-unread", said)] if said else []
 
 
 def _decide_docker_group(wanted, found):
@@ -253,7 +290,13 @@ def host_problems(found, core_version, free_mib):
                 % (core_version, have),
             )
         )
-    for path, mib in sorted(free_mib.items()):
+    needed = dict(free_mib)
+    if "/var" in free_mib:
+        # The engine may write elsewhere than below /var.
+        for root in found["docker"].get("roots", {}).values():
+            if root in found["disk"] and found["disk"][root] != found["disk"].get("/var"):
+                needed[root] = free_mib["/var"]
+    for path, mib in sorted(needed.items()):
         disk = found["disk"].get(path) or found["disk"].get("/")
         if disk and disk["free_kb"] is not None and disk["free_kb"] < mib * 1024:
             problems.append(

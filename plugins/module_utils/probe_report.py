@@ -18,7 +18,12 @@ import re
 import tarfile
 import zlib
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files, gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    dockerd_flags,
+    dockerrun_files,
+    gpu_report,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
 
 FORMAT = 1
@@ -145,7 +150,7 @@ def without_contents(found):
         dict(
             found,
             apt=dict(apt, keyrings=keyrings, source_files=sorted(apt["source_files"])),
-            docker=dict(docker, config=_without_data(docker["config"]), info=info),
+            docker=dict(docker, config=_without_data(docker["config"]), info=info, pending=bool(docker["pending"])),
         )
     )
 
@@ -301,11 +306,17 @@ def _docker(single, every, files):
     if path in files:
         config.update(files[path], data=base64.b64encode(files[path]["data"]).decode("ascii"))
     process = _process(every.get("dockerd", []))
-    units = [service.get("FragmentPath") or ""] + (service.get("DropInPaths") or "").split()
+    paths = [service.get("FragmentPath") or ""] + (service.get("DropInPaths") or "").split()
+    units = [(unit, _text(files, unit)) for unit in paths if unit]
+    texts = {path: _text(files, path) for path in dockerd_flags.environment_paths(units)}
+    start = dockerd_flags.exec_start(units, texts, process["command"] if process else "")
     return {
         "config": config,
-        "exec_start": [line for unit in units if unit for line in _exec_start(unit, _text(files, unit))]
-        + ([{"file": "/proc/%d/cmdline" % process["pid"], "line": process["command"]}] if process else []),
+        "exec_start": start,
+        "version": (info or {}).get("ServerVersion") or single.get("dockerd_version", ""),
+        "pending": _json(_text(files, daemon_json.PENDING)),
+        "roots": _roots(every.get("root", []), start),
+        "units": {fields[0]: fields[1] for fields in every.get("unit", [])},
         "service": {
             "load": service.get("LoadState", ""),
             "active": service.get("ActiveState", ""),
@@ -325,7 +336,7 @@ def _docker(single, every, files):
 
 
 def _process(rows):
-    """The dockerd that runs without systemd, or None."""
+    """The running dockerd, or None."""
     return {"pid": _number(rows[0][0]), "command": rows[0][1].strip()} if rows else None
 
 
@@ -362,13 +373,24 @@ def _since(service, single):
     return int(int(single["clock"]) - float(single.get("uptime", "0")) + since / 1e6)
 
 
-def _exec_start(path, text):
-    lines = []
-    for line in text.replace("\\\n", " ").splitlines():
-        name, _equals, value = line.strip().partition("=")
-        if name.strip() == "ExecStart":
-            lines.append({"file": path, "line": value.strip()})
-    return lines
+def _json(text):
+    """The object of a JSON text, or None."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _roots(rows, start):
+    """{docker, containerd: where it keeps its data}; dockerd's without the directory that userns-remap adds."""
+    roots = {fields[0]: fields[1] for fields in rows}
+    flag = dockerd_flags.value(start, "data-root")
+    if flag:
+        roots["docker"] = flag
+    if "docker" in roots:
+        roots["docker"] = re.sub(r"(?<=.)/+(\d+\.\d+/*)?\Z", "", roots["docker"])
+    return roots
 
 
 def _groups(rows, primary_members):

@@ -15,8 +15,10 @@ description:
     restart that O(restart) does not allow.
   - Validates with C(dockerd --validate) where the installed dockerd has it, keeps a backup, writes
     atomically, reloads where a reload is enough and restarts where not, and confirms with
-    C(docker info). If that fails, the old file comes back and the daemon with it.
-  - Where dockerd is not installed or not running, only the file is written.
+    C(docker info). If that fails, the old file comes back and the daemon with it. A reload that dockerd
+    did not take over becomes a restart only where O(restart=always).
+  - Where dockerd is not installed or not running, only the file is written. The module
+    M(gpuprov.gpuprov.docker_service) then starts dockerd with it.
 author: gpuprov contributors
 options:
   options:
@@ -50,6 +52,18 @@ options:
     description: Remove the file where the last of its keys was taken away.
     type: bool
     default: false
+  disruption:
+    description:
+      - The most that may happen to a running dockerd, as a plan has promised it. Where more is needed now,
+        nothing is touched, unless O(restart=always).
+    type: str
+    choices: [none, reload, restart]
+    default: restart
+  validate:
+    description:
+      - Have the installed dockerd validate the new text. V(false) where another engine is about to be installed.
+    type: bool
+    default: true
   timeout:
     description: Seconds to wait for dockerd to answer after a reload or a restart.
     type: int
@@ -86,16 +100,17 @@ import base64
 import glob
 import json
 import os
-import re
 import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    daemon_keys,
+    docker_service,
+    dockerd,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
-
-SERVICE = "docker.service"
-TIMED_OUT = 124  # timeout(1)'s status
 
 
 class DaemonError(Exception):
@@ -136,56 +151,15 @@ def read_config(path):
     return result
 
 
-class Docker:
+class Docker(docker_service.Service):
     """dockerd and its service on this host."""
-
-    def __init__(self, module):
-        self.module = module
-
-    def _run(self, *words):
-        if not self.module.get_bin_path(words[0]):
-            return 127, "", "%s is not installed" % words[0]
-        return self.module.run_command(list(words), environ_update={"LC_ALL": "C"})
-
-    def service(self):
-        """Return (service, exec_start) in the shapes that the probe reports."""
-        if not os.path.isdir("/run/systemd/system"):
-            return {"load": "not-found", "active": "inactive", "state_changed": None}, []
-        names = "LoadState,ActiveState,StateChangeTimestampMonotonic,FragmentPath,DropInPaths"
-        out = self._run("systemctl", "show", "--property", names, SERVICE)[1]
-        values = dict(line.partition("=")[::2] for line in out.splitlines())
-        since = None
-        if int(values.get("StateChangeTimestampMonotonic") or 0):
-            with open("/proc/uptime") as handle:
-                booted = time.time() - float(handle.read().split()[0])
-            since = int(booted + int(values["StateChangeTimestampMonotonic"]) / 1e6)
-        exec_start = []
-        for path in [values.get("FragmentPath") or ""] + (values.get("DropInPaths") or "").split():
-            if os.path.isfile(path):
-                exec_start += self._exec_start(path)
-        service = {
-            "load": values.get("LoadState"),
-            "active": values.get("ActiveState"),
-            "state_changed": since,
-        }
-        return service, exec_start
-
-    @staticmethod
-    def _exec_start(path):
-        lines = []
-        with open(path) as handle:
-            for line in handle.read().replace("\\\n", " ").splitlines():
-                key, _equals, value = line.strip().partition("=")
-                if key.strip() == "ExecStart":
-                    lines.append({"file": path, "line": value.strip()})
-        return lines
 
     def info(self):
         """Return (docker info as an object or None, what was said instead of it)."""
         info = dockerd.ask("/info")
         if info:
             return info, ""
-        code, out, err = self._run("docker", "info", "--format", "{{json .}}")
+        code, out, err = self.run("docker", "info", "--format", "{{json .}}")
         try:
             info = json.loads(out) if out.strip() else None
         except ValueError:
@@ -200,109 +174,62 @@ class Docker:
         containers = dockerd.running()
         if containers is not None:
             return containers
-        out = self._run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
+        out = self.run("docker", "ps", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.Image}}")[1]
         rows = [line.split("\t") for line in out.splitlines() if line.count("\t") == 2]
         return [dict(zip(("id", "name", "image"), row)) for row in rows]
 
+    def version(self):
+        """Return the version of the installed dockerd, or "" where there is none."""
+        out = self.run("dockerd", "--version")[1]
+        return out.partition("ersion ")[2].partition(",")[0].strip()
+
     def found(self, path):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
-        service, exec_start = self.service()
+        service, exec_start = self.state()
         active = service["active"] in ("active", "reloading")
+        info = self.info()[0] if active else None
         return {
             "config": read_config(path),
             "service": service,
             "exec_start": exec_start,
-            "info": self.info()[0] if active else None,
+            "info": info,
+            "version": (info or {}).get("ServerVersion") or (self.version() if self.module.params["validate"] else ""),
             "running": self.running() if active else [],
+            "pending": docker_service.pending(),
             "clock": int(time.time()),
         }
 
-    def validate(self, old_text, text):
-        """Raise DaemonError where the installed dockerd says that it would not take the text.
-
-        Before 23 dockerd does not say so; then keys that are new are compared with those that it knows.
-        """
+    def validate(self, text):
+        """Raise DaemonError where the installed dockerd says that it would not take the text; before 23 it cannot."""
         handle, path = tempfile.mkstemp(prefix="gpuprov-", suffix=".json")
         try:
             with os.fdopen(handle, "wb") as candidate:
                 candidate.write(text)
-            code, out, err = self._run("dockerd", "--validate", "--config-file", path)
+            code, out, err = self.run("dockerd", "--validate", "--config-file", path)
         finally:
             os.unlink(path)
-        if "unknown flag: --validate" in err:
-            before = daemon_json.parse(old_text, "daemon.json") if old_text.strip() else {}
-            unknown = daemon_json.unknown_keys(before, daemon_json.parse(text, "daemon.json"))
-            if unknown:
-                raise DaemonError("the installed dockerd has no such key in daemon.json: %s" % ", ".join(unknown))
-        elif code and code != 127:
+        if code and code != 127 and "unknown flag: --validate" not in err:
             raise DaemonError(
                 "dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip()
             )
 
-    def reload(self):
-        code, _out, err = self._bounded("reload")
-        if code:
-            raise DaemonError("dockerd could not be reloaded: %s" % err)
-
-    def restart(self):
-        begun = int(time.time())
-        self._run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
-        code, _out, err = self._bounded("restart")
-        if code == TIMED_OUT:
-            raise DaemonError("dockerd did not start: %s" % err)
-        if code:
-            raise DaemonError("dockerd did not start: %s" % (self.journal(begun) or err))
-
-    def _bounded(self, verb):
-        """Have systemd do it, within the module's timeout: its own for dockerd is none."""
-        limit = self.module.params["timeout"]
-        code, out, err = self._run("timeout", str(limit), "systemctl", verb, SERVICE)
-        return code, out, "it is not up after %d s" % limit if code == TIMED_OUT else err.strip()
-
-    def journal(self, since):
-        """Return dockerd's last complaints since a time in epoch seconds, as one line."""
-        words = ["journalctl", "--unit", SERVICE, "--since", "@%d" % since, "--no-pager", "--output", "cat"]
-        lines = [
-            line
-            for line in self._run(*words)[1].splitlines()
-            if re.search("level=(fatal|error)|failed to|unable to", line) and "level=warning" not in line
-        ]
-        return redact("; ".join(lines[-3:]))
-
-    def confirm(self, config, timeout):
-        """Wait until dockerd answers and shows config in effect; return the keys that are not."""
+    def confirm(self, options, config, timeout):
+        """Wait until dockerd answers and shows the options in config in effect; return the keys that are not."""
         begun = time.time()
         deadline = begun + timeout
         settled = begun + min(timeout, 5)
         while True:
             info, said = self.info()
-            missing = daemon_json.not_in_effect(config, info) if info else None
+            missing = daemon_json.not_in_effect(options, config, info) if info else None
             if missing == []:
                 return []
             now = time.time()
             if missing and now > settled:
                 return missing
             if now > deadline:
-                why = self.journal(int(begun)) or said
+                why = self.complaints(int(begun)) or said
                 raise DaemonError("dockerd does not answer %d s after: %s" % (timeout, why))
             time.sleep(0.2)
-
-
-def write(path, text, mode, owner):
-    """Replace a file atomically: a reader finds the old one or the new one, whole."""
-    directory = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix=".daemon.json.", dir=directory)
-    try:
-        with os.fdopen(handle, "wb") as replacement:
-            replacement.write(text)
-            replacement.flush()
-            os.fchmod(replacement.fileno(), int(mode, 8))
-            os.fchown(replacement.fileno(), owner[0], owner[1])
-            os.fsync(replacement.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def back_up(path, keep):
@@ -313,7 +240,7 @@ def back_up(path, keep):
     with open(path, "rb") as handle:
         text = handle.read()
     status = os.stat(path)
-    write(backup, text, "%04o" % (status.st_mode & 0o7777), (status.st_uid, status.st_gid))
+    docker_service.write(backup, text, "%04o" % (status.st_mode & 0o7777), (status.st_uid, status.st_gid))
     for old in sorted(glob.glob("%s.gpuprov-*" % glob_escape(path)))[: -max(keep, 1)]:
         os.unlink(old)
     return backup
@@ -335,42 +262,46 @@ def apply(module, docker, found, changes, text, config):
         os.makedirs(os.path.dirname(path), 0o755)
     backup = None
     if text is not None:
+        # The first file of several that dockerd has not read is the one to go back to.
+        waiting = docker.unread() if not found["service"]["main_pid"] else None
+        keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(old["data"] or ""), path), config)
+        docker_service.set_pending(found["service"]["main_pid"], keys, (waiting or {}).get("old") or old, path)
         backup = back_up(path, params["backups"])
         if params["remove_empty"] and not config and old["kind"] == "file":
             os.unlink(path)
         else:
-            write(path, text, mode, owner)
+            docker_service.write(path, text, mode, owner)
     elif any(change["subject"] == "daemon.json mode" for change in changes):
         os.chmod(path, int(mode, 8))
     if disruption == "none":
         return backup
     before = {container["id"] for container in found["running"]}
+    options = daemon_keys.converted(params["options"])
     try:
         if disruption == "reload":
+            begun = int(time.time())
             docker.reload()
-            missing = docker.confirm(config, params["timeout"])
-            if missing:
-                refusal = daemon_json.restart_refusal(
-                    params["restart"],
-                    [
-                        {"role": daemon_json.ROLE, "subject": "daemon.json", "to": key, "disruption": "restart"}
-                        for key in missing
-                    ],
-                    found,
+            missing = docker.confirm(options, config, params["timeout"])
+            refused = docker.complaints(begun, "unable to configure the Docker daemon|configuration validation")
+            if (missing or refused) and params["restart"] != "always":
+                raise DaemonError(
+                    "dockerd did not take %s over at a reload%s. A restart would, and was not planned: set "
+                    "docker_daemon_restart: always for one"
+                    % (", ".join(missing) or "daemon.json", ": %s" % refused if refused else "")
                 )
-                if refusal:
-                    raise DaemonError("a reload did not bring %s into effect; %s" % (", ".join(missing), refusal))
+            if missing or refused:
                 disruption = "restart"
         if disruption == "restart":
             docker.restart()
-            missing = docker.confirm(config, params["timeout"])
+            missing = docker.confirm(options, config, params["timeout"])
             if missing:
                 raise DaemonError("dockerd runs, yet docker info does not show %s in effect" % ", ".join(missing))
         stopped = before - {container["id"] for container in docker.running()}
         if stopped and (disruption == "reload" or (found["info"] or {}).get("LiveRestoreEnabled")):
             raise DaemonError("%d containers that ran before do not run any more" % len(stopped))
-    except DaemonError as error:
+    except (DaemonError, docker_service.ServiceError) as error:
         roll_back(module, docker, old, text, path, disruption, str(error))
+    docker_service.settle()
     return backup
 
 
@@ -378,19 +309,17 @@ def roll_back(module, docker, old, text, path, disruption, why):
     """Put the old file back, bring dockerd back with it, and fail with what went wrong."""
     if text is None:
         module.fail_json(msg=why)
-    if old["kind"] == "absent":
-        os.unlink(path)
-    else:
-        write(path, base64.b64decode(old["data"]), old["mode"], (old["uid"], old["gid"]))
+    docker_service.restore(old, path)
     try:
         # A reload that was refused left the daemon running: the old file is taken over the same way.
-        if disruption == "reload" and docker.service()[0]["active"] == "active":
+        if disruption == "reload" and docker.state()[0]["active"] == "active":
             docker.reload()
         else:
             docker.restart()
-        docker.confirm({}, module.params["timeout"])
-    except DaemonError as error:
+        docker.confirm({}, {}, module.params["timeout"])
+    except (DaemonError, docker_service.ServiceError) as error:
         module.fail_json(msg="%s. The old daemon.json is back, yet dockerd is not: %s" % (why, error))
+    docker_service.settle()
     module.fail_json(msg="%s. The old daemon.json is back, and dockerd runs with it" % why)
 
 
@@ -408,6 +337,8 @@ def main():
             },
             "backups": {"type": "int", "default": 5},
             "remove_empty": {"type": "bool", "default": False},
+            "disruption": {"type": "str", "choices": ["none", "reload", "restart"], "default": "restart"},
+            "validate": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -416,7 +347,7 @@ def main():
     # no_log keeps options out of the host's journal. What is told is redacted: it needs no other mask.
     module.no_log_values.clear()
     module.params["options"] = redacted(params["options"])
-    docker = Docker(module)
+    docker = Docker(module, params["timeout"])
     found = docker.found(params["path"])
     try:
         changes, text = daemon_json.decide(params, found)
@@ -425,6 +356,16 @@ def main():
     refusal = daemon_json.cdi_refusal(params["options"], found["info"]) or daemon_json.restart_refusal(
         params["restart"], changes, found
     )
+    needed = daemon_json.worst(change["disruption"] for change in changes)
+    if daemon_json.worst([needed, params["disruption"]]) != params["disruption"] and params["restart"] != "always":
+        refusal = (
+            "a %s of dockerd is needed now (%s), and the plan said %s: the host changed in between. Run it again"
+            % (
+                needed,
+                ", ".join(change["to"] or change["subject"] for change in changes if change["disruption"] == needed),
+                params["disruption"],
+            )
+        )
     if refusal:
         module.fail_json(msg=refusal)
 
@@ -442,8 +383,8 @@ def main():
     }
     if changes and not module.check_mode:
         try:
-            if text is not None:
-                docker.validate(old_text, text)
+            if text is not None and params["validate"]:
+                docker.validate(text)
             config = daemon_json.parse(new_text, params["path"])
             backup = apply(module, docker, found, changes, text, config)
         except DaemonError as error:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.daemon_json import DaemonJsonError
 
 MIRROR = "http://mirror.example:5000"
@@ -100,11 +100,11 @@ def test_other_spellings_of_the_same_are_left_to_the_byte(runtime: dict[str, Any
     assert decide(found) == ([], None)
 
 
-def test_arguments_keep_the_spelling_that_the_file_has() -> None:
-    options = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "runtimeArgs": ["-v"]}}}
+def test_arguments_are_written_as_dockerd_reads_them() -> None:
+    options = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": ["-v"]}}}
     found = docker({"runtimes": {"nvidia": {"path": "old", "args": []}}})
     _changes, config = decide(found, options=options)
-    assert config == {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": ["-v"]}}}
+    assert config == {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": [], "runtimeArgs": ["-v"]}}}
 
 
 def test_null_takes_a_key_away_and_nothing_else() -> None:
@@ -195,11 +195,11 @@ def test_a_drop_in_that_resets_exec_start_takes_the_flags_of_the_unit_away() -> 
 
 
 def test_a_value_of_a_type_that_dockerd_cannot_read_is_refused() -> None:
-    with pytest.raises(DaemonJsonError, match="registry-mirrors is to be of type list"):
+    with pytest.raises(DaemonJsonError, match="registry-mirrors must be a list of strings"):
         decide(docker({}), options={"registry-mirrors": "https://x"})
 
 
-@pytest.mark.parametrize("mirror", ["mirror.example", '["https://x"]', "ftp://x", "https://x/path", 5])
+@pytest.mark.parametrize("mirror", ["mirror.example", '["https://x"]', "ftp://x", "https://", "http://x:port"])
 def test_a_mirror_that_dockerd_would_not_start_with_is_refused(mirror: object) -> None:
     with pytest.raises(DaemonJsonError, match="is not the URL of a registry"):
         decide(docker({}), options={"registry-mirrors": [mirror]})
@@ -224,14 +224,25 @@ def test_a_daemon_that_runs_without_the_files_mirror_is_named() -> None:
     ]
 
 
-def test_a_daemon_without_a_key_that_needs_a_restart_is_to_be_restarted() -> None:
-    found = docker({**WANTED["options"], "log-driver": "journald"}, info=info(LoggingDriver="json-file"))
-    assert [change["disruption"] for change in decide(found)[0]] == ["restart"]
+def test_a_daemon_without_a_key_that_needs_a_restart_must_restart() -> None:
+    options = {"log-driver": "journald"}
+    found = docker(options, info=info(LoggingDriver="json-file"))
+    assert [change["disruption"] for change in decide(found, options=options)[0]] == ["restart"]
 
 
-def test_a_file_changed_after_the_daemon_took_it_over_is_named() -> None:
-    found = docker({**WANTED["options"], "unseen": 1}, info=info(), mtime=500)
-    assert [change["from"] for change in decide(found)[0]] == ["runs since before daemon.json was changed"]
+def test_a_file_changed_after_the_daemon_read_it_is_named_where_dockerd_does_not_show_what_gpuprov_sets() -> None:
+    options = {**WANTED["options"], "max-concurrent-downloads": 3}
+    found = docker(options, info=info(), mtime=500)
+    assert [change["from"] for change in decide(found, options=options)[0]] == [
+        "runs since before daemon.json was changed"
+    ]
+
+
+def test_keys_of_others_that_dockerd_has_not_read_are_noted_and_not_acted_on() -> None:
+    found = docker({**WANTED["options"], "userland-proxy": False}, info=info(), mtime=500)
+    assert decide(found) == ([], None)
+    assert "was changed after dockerd read it" in (daemon_json.note(WANTED, found) or "")
+    assert daemon_json.note(WANTED, docker(WANTED["options"], info=info())) is None
 
 
 @pytest.mark.parametrize("mtime", [150, 201, 5000])
@@ -272,7 +283,308 @@ def test_a_reload_is_refused_by_no_policy() -> None:
     assert daemon_json.restart_refusal("never", changes, docker({}, running=["train"])) is None
 
 
-def test_only_new_keys_that_an_older_dockerd_does_not_know_are_unknown() -> None:
-    before = {"hand-made": 1}
-    after = {"hand-made": 2, "registry-mirrors": [], "init": True, "regsitry-mirrors": [], "proxies": {}}
-    assert daemon_json.unknown_keys(before, after) == ["proxies", "regsitry-mirrors"]
+# Values of others, as a file has them and as dockerd shows them: whatever the form, gpuprov does not act.
+FOREIGN: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"insecure-registries": ["http://registry.example.com:5000"]}, {}),
+    ({"insecure-registries": ["10.1.2.3/8", "https://R.example"]}, {"RegistryConfig": {"Mirrors": [MIRROR + "/"]}}),
+    ({"data-root": "/var/lib/docker-data/"}, {"DockerRootDir": "/var/lib/docker-data"}),
+    ({"data-root": "/data", "userns-remap": "default"}, {"DockerRootDir": "/srv/data/165536.165536"}),
+    ({"storage-driver": "overlay2"}, {"Driver": "overlayfs"}),
+    ({"default-runtime": ""}, {"DefaultRuntime": "runc"}),
+    ({"log-driver": ""}, {"LoggingDriver": "json-file"}),
+    ({"labels": ["a=1", "a=1"]}, {"Labels": ["a=1"]}),
+    ({"debug": False}, {"Debug": True}),
+    ({"live-restore": True}, {"LiveRestoreEnabled": False}),
+    ({"experimental": None}, {"ExperimentalBuild": True}),
+    ({"runtimes": {**NVIDIA, "kata": {"Path": "/opt/kata", "runtimeType": "io.containerd.kata.v2"}}}, {}),
+    ({"runtimes": {**NVIDIA, "gone": {"path": "/x"}}}, {}),
+    ({"log-opts": {"max-size": "9m"}, "mtu": 1400, "site-key": {"debug": True}}, {}),
+]
+
+
+@pytest.mark.parametrize(("foreign", "shown"), FOREIGN)
+def test_keys_that_gpuprov_does_not_set_are_never_a_reason_to_act(
+    foreign: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    found = docker({**WANTED["options"], **foreign}, info=info(**shown))
+    assert decide(found) == ([], None)
+    assert daemon_json.note(WANTED, found) is None
+
+
+# The same values, set by gpuprov: what dockerd shows is the same in its own form.
+OWN: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"insecure-registries": ["http://r.example:5000", "10.1.2.3/8", "fd00::1/16"]},
+        {
+            "RegistryConfig": {
+                "IndexConfigs": {"r.example:5000": {"Secure": False}, "docker.io": {"Secure": True}},
+                "InsecureRegistryCIDRs": ["127.0.0.0/8", "10.0.0.0/8", "fd00::/16"],
+            }
+        },
+    ),
+    (
+        {"registry-mirrors": ["http://a/", "http://a", "http://b"]},
+        {"RegistryConfig": {"Mirrors": ["http://a/", "http://b/"]}},
+    ),
+    *FOREIGN[2:8],
+    ({"data-root": "/link"}, {"DockerRootDir": "/target"}),
+    ({"runtimes": {"x": {"path": "/usr/bin/x"}}}, {"Runtimes": {"x": {"path": "x"}, "runc": {"path": "runc"}}}),
+    ({"runtimes": {"k": {"runtimeType": "io.containerd.kata.v2"}}}, {"Runtimes": {"k": {"runtimeType": "x"}}}),
+    ({"log-opts": {"max-size": "9m"}, "max-concurrent-downloads": 2}, {}),
+]
+
+
+@pytest.mark.parametrize(("options", "shown"), OWN)
+def test_what_gpuprov_sets_is_compared_in_the_form_in_which_dockerd_shows_it(
+    options: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    assert decide(docker(options, info=info(**shown)), options=options) == ([], None)
+
+
+def test_keys_that_a_run_wrote_and_dockerd_had_no_chance_to_take_over_are_named() -> None:
+    options = {"log-opts": {"max-size": "9m"}, "registry-mirrors": [MIRROR]}
+    found = docker(options, info=info())
+    found["service"]["main_pid"] = 7
+    for pid, changes in ((7, [("runs without log-opts", "restart")]), (8, []), (0, [])):
+        found["pending"] = {"pid": pid, "keys": ["log-opts", "registry-mirrors"]}
+        assert [(one["from"], one["disruption"]) for one in decide(found, options=options)[0]] == changes
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        (
+            '{"log-opts":{"max-size":"10m"},"runtimes":{"r":{"path":"/r"}},"log-opts":{"max-file":"3"},"runtimes":{"k":{}}}',
+            {"log-opts": {"max-size": "10m", "max-file": "3"}, "runtimes": {"r": {"path": "/r"}, "k": {}}},
+        ),
+        ('{"features":{"a":true,"b":true},"features":{"b":false}}', {"features": {"a": True, "b": False}}),
+        ('{"debug":true,"debug":false}', {"debug": False}),
+        ('{"mtu":1400,"mtu":null}', {"mtu": 1400}),
+        ('{"dns":["1.1.1.1"],"dns":["9.9.9.9"]}', {"dns": ["9.9.9.9"]}),
+        ('{"log-opts":{"a":"1"},"log-opts":null,"log-opts":{"b":"2"}}', {"log-opts": {"b": "2"}}),
+        # Go decodes an entry of a map afresh, and a struct into the one that is there.
+        (
+            '{"runtimes":{"x":{"path":"/a","runtimeArgs":["-v"]}},"runtimes":{"x":{"path":"/b"}}}',
+            {"runtimes": {"x": {"path": "/b"}}},
+        ),
+        ('{"runtimes":{"x":{"path":"/a"},"x":{"path":"/b"}}}', {"runtimes": {"x": {"path": "/b"}}}),
+        (
+            '{"runtimes":{"x":{"Path":"/a","RUNTIMEARGS":["-v"]}}}',
+            {"runtimes": {"x": {"path": "/a", "runtimeArgs": ["-v"]}}},
+        ),
+        (
+            '{"builder":{"gc":{"enabled":true}},"builder":{"gc":{"defaultKeepStorage":"9GB"}}}',
+            {"builder": {"gc": {"enabled": True, "defaultKeepStorage": "9GB"}}},
+        ),
+        (
+            '{"proxies":{"no-proxy":"a"},"proxies":{"http-proxy":"http://b"}}',
+            {"proxies": {"no-proxy": "a", "http-proxy": "http://b"}},
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_is_read_as_dockerd_reads_it(text: str, config: dict[str, Any]) -> None:
+    assert daemon_json.parse(text.encode(), "x") == config
+
+
+def test_an_unknown_object_that_stands_twice_is_refused_by_name() -> None:
+    with pytest.raises(DaemonJsonError, match="the key site stands twice"):
+        daemon_json.parse(b'{"site":{"a":1},"site":{"b":2}}', "x")
+
+
+@pytest.mark.parametrize(
+    ("mirror", "version", "good"),
+    [
+        ("https://harbor.example.com/hub-proxy", "25.0.0", True),
+        ("https://harbor.example.com/hub-proxy/", "24.0.8", True),
+        ("https://harbor.example.com/a/b", "29.7.2", True),
+        ("https://harbor.example.com/hub-proxy", "24.0.7", False),
+        ("https://harbor.example.com/hub-proxy", "20.10.24+dfsg1", False),
+        ("https://harbor.example.com/hub-proxy", "5:18.09.4~3-0~ubuntu-xenial", False),
+        ("http://[fd00::5]:5000", "26.1.5+dfsg1", True),
+        ("http://[fd00::5]", "20.10.24", True),
+        ("HTTPS://mirror.example", "29.7.2", True),
+        ("https://me:secret@mirror.example", "29.7.2", False),
+        ("https://mirror.example?x=1", "29.7.2", False),
+        ("https://mirror.example/#x", "29.7.2", False),
+        ("http://fd00::5:5000", "29.7.2", False),
+    ],
+)
+def test_mirrors_are_those_that_the_engine_takes(mirror: str, version: str, good: bool) -> None:
+    found = docker({}, info=info(ServerVersion=version, RegistryConfig={"Mirrors": []}))
+    if good:
+        assert decide(found, options={"registry-mirrors": [mirror]})[1]
+        return
+    with pytest.raises(DaemonJsonError) as caught:
+        decide(found, options={"registry-mirrors": [mirror]})
+    assert "secret" not in str(caught.value)
+
+
+def test_what_a_running_dockerd_has_read_is_not_said_to_stop_it() -> None:
+    foreign = {"registry-mirrors": ["https://h.example/path"], "site-key": 1, "log-opts": {"max-file": 3}}
+    assert decide(docker(foreign, info=info(ServerVersion="20.10.24")), options={"debug": True})[1]
+    for host in (docker(foreign, active="failed"), docker(foreign, info=info(), mtime=500)):
+        with pytest.raises(DaemonJsonError, match=r"log-opts must be .*has no key site-key"):
+            decide({**host, "version": "29.7.2"}, options={"debug": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"log-opt": {"max-size": "10m"}}, "no key log-opt (is log-opts meant?)"),
+        ({"Registry-Mirrors": [MIRROR]}, "no key Registry-Mirrors (is registry-mirrors meant?)"),
+        ({"regsitry-mirrors": []}, "no key regsitry-mirrors"),
+        (
+            {"default-ulimits": {"nofile": {"Name": "nofile", "Soft": "64000"}}},
+            "default-ulimits.nofile.Soft must be an integer",
+        ),
+        ({"default-ulimits": {"nofile": 64000}}, "default-ulimits must be an object of objects"),
+        ({"default-address-pools": [{"base": "10.0.0.0/8", "size": "24"}]}, "default-address-pools.0.size must be"),
+        ({"default-address-pools": {"base": "10.0.0.0/8"}}, "default-address-pools must be a list of objects"),
+        ({"runtimes": {"x": {"path": ["/x"]}}}, "runtimes.x.path must be a string"),
+        ({"runtimes": {"x": {"path": "/x", "runtimeArgs": "-v"}}}, "runtimes.x.runtimeArgs must be a list of strings"),
+        ({"features": {"buildkit": "true"}}, "features must be an object of booleans"),
+        ({"storage-opts": [{"size": "1g"}]}, "storage-opts must be a list of strings"),
+        ({"storage-opts": {"size": "1g"}}, "storage-opts must be a list of strings"),
+        ({"labels": {"a": "b"}}, "labels must be a list of strings"),
+        ({"labels": ["gpu"]}, "labels must be KEY=VALUE"),
+        ({"exec-opts": ["systemd"]}, "exec-opts must be KEY=VALUE"),
+        ({"log-opts": {"labels": ["a"]}}, "log-opts must be an object of strings"),
+        ({"log-opts": {"max-siz": "1m"}}, "the log driver json-file has no option max-siz"),
+        ({"mtu": "1400"}, "mtu must be an integer"),
+        ({"mtu": -1}, "mtu must be an integer that is not negative"),
+        ({"debug": "true"}, "debug must be true or false"),
+        ({"shutdown-timeout": True}, "shutdown-timeout must be an integer"),
+        ({"log-level": "loud"}, "log-level must be one of"),
+        ({"default-runtime": "nvidia"}, "which is not among runtimes"),
+        ({"nri-opts": []}, "nri-opts must be an object"),
+        ({"graph": "/x"}, "dockerd 29.7.2 has no key graph"),
+    ],
+)
+@pytest.mark.parametrize("host", [docker(active="inactive"), docker({}, info=info())])
+def test_a_wrong_value_is_refused_before_anything_is_touched(
+    options: dict[str, Any], said: str, host: dict[str, Any]
+) -> None:
+    with pytest.raises(DaemonJsonError) as caught:
+        decide({**host, "version": "29.7.2"}, options=options)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [
+        ({"log-opts": {"max-file": 3, "compress": True}}, {"log-opts": {"max-file": "3", "compress": "true"}}),
+        (
+            {"default-network-opts": {"bridge": {"com.docker.network.driver.mtu": 1400}}},
+            {"default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}},
+        ),
+        (
+            {"log-driver": "fluentd", "log-opts": {"fluentd-async": False}},
+            {"log-driver": "fluentd", "log-opts": {"fluentd-async": "false"}},
+        ),
+    ],
+)
+def test_numbers_become_text_where_dockerd_takes_text_only(options: dict[str, Any], config: dict[str, Any]) -> None:
+    assert decide({**docker(active="inactive"), "version": "29.7.2"}, options=options)[1] == config
+
+
+@pytest.mark.parametrize(
+    ("key", "version", "disruption"),
+    [
+        ("default-shm-size", "18.09.4", "reload"),
+        ("default-ipc-mode", "26.1.5", "reload"),
+        ("network-diagnostic-port", "28.5.2", "reload"),
+        ("default-cgroupns-mode", "20.10.24", "reload"),
+        ("nri-opts", "29.2.0", "reload"),
+        ("default-stop-timeout", "29.7.2", "reload"),
+        ("max-download-attempts", "29.7.2", "restart"),
+        ("max-concurrent-downloads", "18.09.4", "reload"),
+        ("log-opts", "29.7.2", "restart"),
+        ("default-ulimits", "29.7.2", "restart"),
+        ("something-new", "31.0.0", "restart"),
+    ],
+)
+def test_what_a_reload_takes_over_depends_on_the_engine(key: str, version: str, disruption: str) -> None:
+    assert daemon_json.disruption_of([key], version=daemon_keys.version_of(version)) == disruption
+
+
+UNIT = "[Unit]\nDescription=x\n[Service]\nExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/c.sock\n"
+RESET = (
+    "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("drop_in", "defaults", "command", "options", "refused"),
+    [
+        (
+            RESET,
+            'DOCKER_OPTS="--registry-mirror=http://x --debug"\n',
+            "",
+            {"debug": True},
+            "debug is in daemon.json and also a flag of dockerd in /etc/default/docker",
+        ),
+        (
+            RESET,
+            "DOCKER_OPTS='--registry-mirror http://x'\n",
+            "",
+            {"registry-mirrors": ["http://y"]},
+            "/etc/default/docker",
+        ),
+        (RESET, 'DOCKER_OPTS="--data-root=/srv/dd"\n', "", {"registry-mirrors": ["http://y"]}, ""),
+        (RESET, 'OTHER="--debug"\n#DOCKER_OPTS="--debug"\n', "", {"debug": True}, ""),
+        (
+            RESET,
+            'DOCKER_OPTS="--add-runtime x=/x"\n',
+            "",
+            {"runtimes": {"y": {"path": "/y"}}, "default-runtime": "x"},
+            "",
+        ),
+        (
+            '[Service]\nEnvironment="A=--debug" B=2\nExecStart=\nExecStart=/usr/bin/dockerd ${A}\n',
+            "",
+            "",
+            {"debug": True},
+            "drop-in.conf",
+        ),
+        (
+            "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd \\\n  --log-opt max-size=1m\n",
+            "",
+            "",
+            {"log-opts": {"max-size": "2m"}},
+            "log-opts",
+        ),
+        (
+            "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec dockerd --debug'\n",
+            "",
+            "dockerd --debug",
+            {"debug": True},
+            "the running dockerd",
+        ),
+        (
+            "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd --config-file=/srv/d.json\n",
+            "",
+            "",
+            {"debug": True},
+            "dockerd reads /srv/d.json",
+        ),
+        (
+            "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd --http-proxy=http://p\n",
+            "",
+            "",
+            {"proxies": {"http-proxy": "http://q"}},
+            "http-proxy",
+        ),
+        ("", "DOCKER_OPTS=--debug\n", "", {"debug": True}, ""),
+    ],
+)
+def test_only_real_conflicts_with_flags_are_refused_wherever_they_stand(
+    drop_in: str, defaults: str, command: str, options: dict[str, Any], refused: str
+) -> None:
+    units = [("docker.service", UNIT), ("drop-in.conf", drop_in)]
+    found = docker({}, exec_start=dockerd_flags.exec_start(units, {"/etc/default/docker": defaults}, command))
+    if not refused:
+        assert decide(found, options=options)[1]
+        return
+    with pytest.raises(DaemonJsonError) as caught:
+        decide(found, options=options)
+    assert refused in str(caught.value)

@@ -309,6 +309,11 @@ def config(found: Found, text: str) -> None:
     found["docker"]["config"].update(kind="file", data=base64.b64encode(text.encode()).decode())
 
 
+def unread(found: Found, text: str) -> None:
+    config(found, text)
+    found["docker"]["config"]["mtime"] = found["clock"]
+
+
 def flagged(found: Found, text: str) -> None:
     config(found, text)
     found["docker"]["exec_start"] = [{"file": "/etc/x.conf", "line": "/usr/bin/dockerd --debug -H fd://"}]
@@ -335,7 +340,9 @@ HOSTS: dict[str, tuple[Change, dict[str, str]]] = {
     "changed on disk": (lambda found: engine(found, needs_daemon_reload=True), {"needs-daemon-reload": "warning"}),
     "daemon.json right": (lambda found: config(found, '{"debug": true}'), {}),
     "daemon.json broken": (lambda found: config(found, "{,}"), {"daemon-json": "error"}),
-    "daemon.json with a wrong type": (lambda found: config(found, '{"debug": "yes"}'), {"daemon-json": "error"}),
+    "daemon.json with a wrong type": (lambda found: unread(found, '{"debug": "yes"}'), {"daemon-json": "error"}),
+    "daemon.json with a key of no engine": (lambda found: unread(found, '{"x": 1}'), {"daemon-json": "error"}),
+    "a value that dockerd runs with": (lambda found: config(found, '{"registry-mirrors": ["http://h/path"]}'), {}),
     "a flag twice": (lambda found: flagged(found, '{"debug": true}'), {"flag-conflict": "error"}),
     "a flag once": (lambda found: flagged(found, '{"labels": []}'), {}),
     "dpkg at work": (

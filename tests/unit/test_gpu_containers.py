@@ -218,6 +218,7 @@ def test_switching_cdi_on_takes_a_restart_unless_dockerd_has_it_on_unasked(direc
 
 def test_a_dockerd_that_runs_without_the_cdi_of_its_file_is_restarted() -> None:
     text = '{"features": {"cdi": true}}'
-    (change,), _text = daemon_json.decide({"options": {}}, daemon(text, []))
+    wanted = {"options": {"features": {"cdi": True}}}
+    (change,), _text = daemon_json.decide(wanted, daemon(text, []))
     assert (change["from"], change["disruption"]) == ("runs without features", "restart")
-    assert daemon_json.decide({"options": {}}, daemon(text, ["/etc/cdi"]))[0] == []
+    assert daemon_json.decide(wanted, daemon(text, ["/etc/cdi"]))[0] == []

@@ -133,7 +133,7 @@ def test_a_host_that_is_right_has_nothing_to_run() -> None:
         "running": [],
         "to_prove": "none",
     }
-    assert plan(right()) == {**nothing, "format": 1, "joined": False, "disruption": "none"}
+    assert plan(right()) == {**nothing, "format": 1, "joined": False, "engine_comes": False, "disruption": "none"}
     assert host_plan.lines(plan(right())) == ["up to date"]
 
 

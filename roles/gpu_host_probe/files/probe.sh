@@ -45,7 +45,10 @@
 #   service      PROPERTY=VALUE     one line of systemctl show docker.service
 #   info_from    api|cli            info        docker's answers, JSON (see probe_report.py)
 #   ps           JSON lines         info_error  TEXT
-#   dockerd      PID COMMAND        the running one, where there is no systemd to ask
+#   dockerd      PID COMMAND        the running one
+#   dockerd_version  VERSION        of the installed one, where none runs
+#   root         NAME PATH          where docker and containerd keep their data, as far as it is configured
+#   unit         NAME LOADSTATE     what docker.service needs: docker.socket, containerd.service
 #   volume       NAME               a volume of nvidia-docker v1
 #   files        base64 of a gzipped tar archive of the files named below, links followed
 
@@ -512,6 +515,10 @@ probe_service() {
 		-p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile -p EnvironmentFiles \
 		-p NeedDaemonReload 2>/dev/null)
 	records service "$properties"
+	for name in docker.socket containerd.service; do
+		text=$(systemctl show "$name" -p LoadState 2>/dev/null)
+		record unit "$name" "${text#*=}"
+	done
 	set -f
 	IFS=$newline
 	for text in $properties; do
@@ -534,9 +541,10 @@ probe_service() {
 	done
 	IFS=$words
 	set +f
+	[ "$active" != yes ] || probe_process
 }
 
-probe_process() { # dockerd, where systemd does not know of it
+probe_process() { # the running dockerd, with its flags
 	pid=
 	[ ! -r /var/run/docker.pid ] || read -r pid </var/run/docker.pid
 	name=
@@ -551,9 +559,39 @@ last_complaints() { # of a dockerd that does not start, in one line
 		grep -E 'level=(fatal|error)|failed to|unable to' | tail -n 2 | tr '\n' ' '
 }
 
+probe_roots() { # where the engine writes
+	root=
+	case $info in
+	*'"DockerRootDir":"'*)
+		root=${info#*'"DockerRootDir":"'}
+		root=${root%%'"'*}
+		;;
+	esac
+	[ -n "$root" ] || root=$(sed -n 's/.*"data-root"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' "$daemon_json" 2>/dev/null)
+	probe_root docker "${root:-/var/lib/docker}"
+	root=$(sed -n -e '/^[[:space:]]*\[/q' -e "s/^[[:space:]]*root[[:space:]]*=[[:space:]]*[\"']\([^\"']*\)[\"'].*/\1/p" \
+		/etc/containerd/config.toml 2>/dev/null)
+	probe_root containerd "${root:-/var/lib/containerd}"
+}
+
+probe_root() { # name, path
+	record root "$1" "$2"
+	path=$2
+	while [ -n "$path" ] && [ ! -d "$path" ]; do
+		path=${path%/*}
+	done
+	text=$(stat -f -c '%a %S %d %c' -- "${path:-/}" 2>/dev/null) && record space "$2" "$text"
+}
+
 probe_docker() {
+	info=
 	# Never ask when it is not running: its socket would start it.
 	if [ "$active" != yes ]; then
+		if command -v dockerd >/dev/null 2>&1; then
+			text=$(bounded dockerd --version 2>/dev/null </dev/null)
+			text=${text#*ersion }
+			record dockerd_version "${text%%,*}"
+		fi
 		[ -z "$failing" ] || record info_error "$(last_complaints)"
 		return 0
 	fi
@@ -619,7 +657,7 @@ probe_files() { # keyrings...
 	set -- "$@" $units
 	IFS=$words
 	set +f
-	set -- "$@" "$daemon_json" /etc/os-release /etc/debian_version /etc/apt/sources.list \
+	set -- "$@" "$daemon_json" /run/gpuprov/daemon.json.pending /etc/default/docker /etc/os-release /etc/debian_version /etc/apt/sources.list \
 		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
 		/etc/nvidia-container-runtime/config.toml /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json
 	for path; do
@@ -645,6 +683,7 @@ probe() { # nonce, arguments...
 	probe_gpus
 	probe_service
 	probe_docker
+	probe_roots
 	each keyring: probe_files "$@"
 	if [ -n "$smi" ]; then
 		record smi_path "$smi"

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""docker.service of this host, and daemon.json on its disk. Runs on hosts: Python 2.7 syntax."""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+import base64
+import json
+import os
+import re
+import tempfile
+import time
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
+
+SERVICE = "docker.service"
+# docker.service requires the one and talks to the other.
+NEEDED = ("docker.socket", "containerd.service")
+TIMED_OUT = 124  # the exit status of timeout(1)
+
+
+class ServiceError(Exception):
+    """dockerd did not start or reload; the message says why, for people."""
+
+
+class Service(object):
+    """docker.service."""
+
+    def __init__(self, module, timeout):
+        self.module = module
+        self.timeout = timeout
+
+    def run(self, *words):
+        """Return (status, stdout, stderr) of a command; 127 where it is not installed."""
+        if not self.module.get_bin_path(words[0]):
+            return 127, "", "%s is not installed" % words[0]
+        return self.module.run_command(list(words), environ_update={"LC_ALL": "C"})
+
+    def state(self):
+        """Return (service, exec_start) in the shapes that the probe reports."""
+        if not os.path.isdir("/run/systemd/system"):
+            return {"load": "not-found", "active": "inactive", "state_changed": None, "main_pid": 0}, []
+        names = (
+            "LoadState,ActiveState,UnitFileState,MainPID,StateChangeTimestampMonotonic,FragmentPath,DropInPaths,"
+            "NeedDaemonReload"
+        )
+        out = self.run("systemctl", "show", "--property", names, SERVICE)[1]
+        values = dict(line.partition("=")[::2] for line in out.splitlines())
+        since = None
+        if int(values.get("StateChangeTimestampMonotonic") or 0):
+            with open("/proc/uptime") as handle:
+                booted = time.time() - float(handle.read().split()[0])
+            since = int(booted + int(values["StateChangeTimestampMonotonic"]) / 1e6)
+        paths = [values.get("FragmentPath") or ""] + (values.get("DropInPaths") or "").split()
+        units = [(path, _text(path)) for path in paths if os.path.isfile(path)]
+        files = {path: _text(path) for path in dockerd_flags.environment_paths(units)}
+        service = {
+            "load": values.get("LoadState"),
+            "active": values.get("ActiveState"),
+            "enabled": values.get("UnitFileState"),
+            "main_pid": int(values.get("MainPID") or 0),
+            "state_changed": since,
+            "needs_daemon_reload": values.get("NeedDaemonReload") == "yes",
+        }
+        return service, dockerd_flags.exec_start(units, files, _command())
+
+    def unread(self):
+        """Return what is pending where dockerd has not started since, or None."""
+        waiting = pending()
+        out = self.run("systemctl", "show", "--property", "ActiveEnterTimestampMonotonic", SERVICE)[1]
+        started = int(out.partition("=")[2].strip() or 0) / 1e6
+        return waiting if waiting and not waiting["pid"] and waiting["at"] > started else None
+
+    def unmask(self, unit):
+        """Unmask a unit where it is masked; one that is not there does not matter."""
+        if "=masked" in self.run("systemctl", "show", "--property", "LoadState", unit)[1]:
+            self.run("systemctl", "unmask", unit)
+
+    def reload(self):
+        """Have dockerd read daemon.json again."""
+        code, err = self._bounded("reload")
+        if code:
+            raise ServiceError("dockerd could not be reloaded: %s" % err)
+
+    def restart(self, verb="restart"):
+        """Start or restart dockerd, whatever systemd has counted against it."""
+        begun = int(time.time())
+        for unit in NEEDED:
+            self.unmask(unit)
+        self.run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
+        code, err = self._bounded(verb)
+        if code == TIMED_OUT:
+            raise ServiceError("dockerd did not start: %s" % err)
+        if code:
+            raise ServiceError("dockerd did not start: %s" % (self.complaints(begun) or err))
+
+    def _bounded(self, verb):
+        """Have systemd do it, within the timeout: its own for dockerd is none."""
+        code, _out, err = self.run("timeout", str(self.timeout), "systemctl", verb, SERVICE)
+        return code, "it is not up after %d s" % self.timeout if code == TIMED_OUT else err.strip()
+
+    def complaints(self, since, pattern="level=(fatal|error)|failed to|unable to"):
+        """Return dockerd's last complaints since a time in epoch seconds, as one line."""
+        words = ["journalctl", "--unit", SERVICE, "--since", "@%d" % since, "--no-pager", "--output", "cat"]
+        lines = [
+            line
+            for line in self.run(*words)[1].splitlines()
+            if re.search(pattern, line) and "level=warning" not in line
+        ]
+        return redact("; ".join(lines[-3:]))
+
+
+def _text(path):
+    try:
+        with open(path, "rb") as handle:
+            return handle.read().decode("utf-8", "replace")
+    except (IOError, OSError):
+        return ""
+
+
+def _command():
+    """Return the command line of the running dockerd, or ""."""
+    pid = _text("/var/run/docker.pid").strip()
+    if not pid.isdigit() or _text("/proc/%s/comm" % pid).strip() != "dockerd":
+        return ""
+    return _text("/proc/%s/cmdline" % pid).replace("\0", " ").strip()
+
+
+def write(path, text, mode, owner):
+    """Replace a file atomically: a reader finds the old one or the new one, whole."""
+    directory = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(prefix=".daemon.json.", dir=directory)
+    try:
+        with os.fdopen(handle, "wb") as replacement:
+            replacement.write(text)
+            replacement.flush()
+            os.fchmod(replacement.fileno(), int(mode, 8))
+            os.fchown(replacement.fileno(), owner[0], owner[1])
+            os.fsync(replacement.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def restore(old, path):
+    """Put daemon.json back as it was read, or take it away where there was none."""
+    if old["kind"] == "absent":
+        if os.path.exists(path):
+            os.unlink(path)
+    else:
+        write(path, base64.b64decode(old["data"]), old["mode"], (old["uid"], old["gid"]))
+
+
+def pending():
+    """Return what an earlier run wrote and dockerd has not taken over yet, {pid, keys, old, path, at}, or None."""
+    try:
+        return json.loads(_text(daemon_json.PENDING))
+    except ValueError:
+        return None
+
+
+def _uptime():
+    return float(_text("/proc/uptime").split()[0])
+
+
+def set_pending(pid, keys, old, path):
+    """Note, before daemon.json is written, what is to be taken over; pid is the running dockerd's or 0."""
+    directory = os.path.dirname(daemon_json.PENDING)
+    if not os.path.isdir(directory):
+        os.makedirs(directory, 0o700)
+    text = json.dumps({"pid": pid, "keys": keys, "old": old, "path": path, "at": _uptime()})
+    write(daemon_json.PENDING, text.encode("ascii"), "0600", (0, 0))
+
+
+def settle():
+    """Forget what was pending: dockerd has taken it over, or the file is as it was."""
+    if os.path.exists(daemon_json.PENDING):
+        os.unlink(daemon_json.PENDING)
