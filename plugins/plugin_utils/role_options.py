@@ -334,6 +334,8 @@ class Resolver:
                 of = owner(other) if other != name and "_" in other else None
                 if of:
                     self._resolve(other, specification(of)[other])
+                    if other in self._failed:
+                        return  # it is said of the other one what is wrong
         try:
             value = convert(name, spec, self._template(raw, self.variables))
         except AnsibleError as error:
@@ -369,7 +371,8 @@ def resolver(action: ActionBase, variables: Mapping[str, Any]) -> Resolver:
         return action._templar.template(value)
 
     def load(path: Path) -> Any:
-        options = {} if _TEMPLATES_ANY_TEXT else {"trusted_as_template": True}
+        # Unsafe only means that the values are the loader's own: they are read, and never changed.
+        options = {"unsafe": True} if _TEMPLATES_ANY_TEXT else {"unsafe": True, "trusted_as_template": True}
         return action._loader.load_from_file(str(path), **options)
 
     return Resolver(variables, template, load)
