@@ -158,20 +158,26 @@ def _shipped(ran: Ran) -> str:
 
 
 def conclusion(hosts: list[report.Host], check: bool) -> str:
-    """Return in a line which image is on how many of the hosts now."""
-    done = [(host, host.image) for host in hosts if host.image and not host.error]
+    """Return which image is on which of the hosts now: a line, or one for each platform."""
+    done = [(host.name, host.image) for host in hosts if host.image and not host.error]
     if check or not done:
         return ""
-    image = done[0][1]
-    names = ", ".join(image["names"])
+    names = ", ".join(done[0][1]["names"])
+    by_id: dict[str, list[str]] = {}
+    for host, image in done:
+        by_id.setdefault(image["id"], []).append(host)
     where = f"all {len(done)} hosts" if len(done) > 1 else "the host"
     if len(done) < len(hosts):
         where = f"{len(done)} of {len(hosts)} hosts"
-    text = f"{names} is {image['id']} on {where}.\n"
-    others = [host.name for host, found in done if found["shown_as"] != found["id"]]
+    text = ""
+    for one, there in by_id.items():
+        text += f"{names} is {one} on {where if len(by_id) == 1 else report.host_ranges(there)}.\n"
+    others = {host: image["shown_as"] for host, image in done if image["shown_as"] != image["id"]}
     if others:
-        shown = sorted({_text.short_id(found["shown_as"]) for _host, found in done if found["shown_as"] != found["id"]})
-        text += f"containerd shows it as {', '.join(shown)}, the manifest's digest: {report.host_ranges(others)}\n"
+        shown = ", ".join(sorted({_text.short_id(one) for one in others.values()}))
+        text += (
+            f"containerd shows it as {shown}, the digest of a manifest or an index: {report.host_ranges([*others])}\n"
+        )
     return text
 
 

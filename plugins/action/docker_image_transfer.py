@@ -91,7 +91,7 @@ class ActionModule(ActionBase):
         except Failure:
             name = None
         # What shows here shows before a host is asked: a local image that is not there, a name that is none.
-        if kind != "host" or name is None:
+        if kind != "host" or name is None or self._vars["inventory_hostname"] == source:
             return {}
         if not self._asks_password(source):
             place = self._vars["ansible_play_hosts"].index(self._vars["inventory_hostname"])
@@ -118,7 +118,7 @@ class ActionModule(ActionBase):
         found: dict[str, Any] = {"zstd": packing.has_zstd()}
         described = None
         if kind == "file":
-            image, names = self._read_file(Path(source), spool, name)
+            images, names = self._read_file(Path(source), spool, name)
         else:
             if name is None:
                 raise Failure("say which image, as NAME:TAG")
@@ -128,16 +128,20 @@ class ActionModule(ActionBase):
             found = json.loads(answer.stdout)
             names = [name]
             described = _described(found)
-            image = described or self._fetching(spool, name, found["zstd"], self._export).saved(self._form())
+            images = described or self._fetching(spool, name, found["zstd"], self._export).saved(self._form())
         if name is not None:
             names = [name]
         if not names:
-            raise Failure(f"the image in {source} has no name: save it by its name, not by its ID")
-        told = {**_as_json(image), "names": names, "found": {fact: found.get(fact) for fact in _SOURCE_FACTS}}
+            raise Failure(f"the image in {source} has no name: say one, as in image ship NAME:TAG --from {source}")
+        told = {
+            "images": [_as_json(image) for image in images],
+            "names": names,
+            "found": {fact: found.get(fact) for fact in _SOURCE_FACTS},
+        }
         # Whoever loads fetches as well, unless that takes a password, or all of it is in the spool.
         again = self._export("@WHAT@", "@FORM@", "@FROM@", "@WHICH@") if described else None
         told["again"] = host_pipe.repeatable(again) if again else {}
-        told["about"] = {one["digest"]: one["size"] for one in (found.get("layers") or [])}
+        told["about"] = {one["digest"]: one["size"] for image in found.get("images") or [] for one in image["layers"]}
         return {"image": told}
 
     def _read_file(self, path: Path, spool: layer_spool.Spool, name: str | None) -> Any:
@@ -180,26 +184,35 @@ class ActionModule(ActionBase):
         That is for sources that ask for a password, and for docker save; else loading fetches as it goes on.
         """
         given = self._task.args["image"]
-        image, _names = _image(given)
+        images = _images(given)
+        source = self._source()[1]
         reached = [
-            self._vars["hostvars"][name].get(self._task.args["hosts"]) for name in self._vars["ansible_play_hosts"]
+            self._vars["hostvars"][name].get(self._task.args["hosts"])
+            for name in self._vars["ansible_play_hosts"]
+            if name != source
         ]
         fetch = self._fetching(layer_spool.spool(), given["names"][0], given["found"]["zstd"], self._export)
         readings = [image_load.as_reading(one["reading"]) if one and "reading" in one else None for one in reached]
-        wanted: set[str] = set()
+        wanted: set[image_archive.Layer] = set()
         forms: set[str] = set()
         for host in readings:
             # A host of which nothing is known gets all.
-            lacking = image.layers if host is None else image_archive.lacking(image, host.held)
-            wanted |= {layer.digest for layer in lacking}
+            lacking = {layer for image in images for layer in image.layers}
+            if host is not None:
+                try:
+                    image = image_archive.for_machine(images, host.machine)
+                except image_archive.ArchiveError:  # loading says so
+                    continue
+                lacking = {*image_archive.lacking(image, host.held)}
+            wanted |= lacking
             if lacking:
                 forms.add(fetch.form(host is not None and host.zstd))
-        layers = [layer for layer in dict.fromkeys(image.layers) if layer.digest in wanted]
+        layers = [layer for image in images for layer in dict.fromkeys(image.layers) if layer in wanted]
         if self._task.check_mode:
             return {"fetched": 0}
-        fetch.bring(layers, sorted(forms))
+        fetch.bring(list(dict.fromkeys(layers)), sorted(forms))
         if any(host is None or host.held.containerd for host in readings):
-            fetch.measure(layer for layer in image.layers if layer.size is None)
+            fetch.measure(layer for image in images for layer in image.layers if layer.size is None)
         return {"fetched": len(layers)}
 
     # ---- load
@@ -208,23 +221,30 @@ class ActionModule(ActionBase):
         """Load on this host what it lacks, layer by layer, and see that the image is there."""
         begun = time.monotonic()
         given = self._task.args["image"]
-        image, names = _image(given)
+        images, names = _images(given), list(given["names"])
+        if self._source() == ("host", self._vars["inventory_hostname"]):
+            # The source has the image, and is left as it is.
+            image = image_archive.for_machine(images, given["found"]["machine"])
+            sent = {"shown_as": given["found"]["id"], "sent_layers": 0, "sent_bytes": 0, "seconds": 0.0}
+            told = {"id": image.id, "names": names, "layers": len(image.layers), **sent}
+            return {"changed": False, "docker_image": told}
         again = functools.partial(_again, given["again"]) if given["again"] else None
         fetch = self._fetching(layer_spool.spool(), names[0], given["found"]["zstd"], again)
-        load = image_load.Load(image, names, given["about"], fetch, self._vars["inventory_hostname"])
+        load = image_load.Load(images, names, given["about"], fetch, self._vars["inventory_hostname"])
         with contextlib.closing(load.frames(self._task.check_mode)) as frames:
-            load.check(host_pipe.run(self._load_image(names[0]), frames, load.hear, load.count, _stopped))
-        told = {"id": image.id, "names": names, "layers": len(image.layers), "sent_layers": len(load.missing)}
+            load.check(host_pipe.run(self._load_image(*names), frames, load.hear, load.count, _stopped))
+        layers = {"layers": len(load.image.layers), "sent_layers": len(load.missing)}
+        told = {"id": load.image.id, "names": names, **layers}
         if self._task.check_mode:
             return {"changed": load.changed, "docker_image": {**told, "shown_as": None, "sent_bytes": None}}
         if not load.changed:
             told |= {"shown_as": load.before, "sent_bytes": 0, "seconds": 0.0}
             return {"changed": False, "docker_image": told}
-        told |= {"shown_as": load.wanted, "sent_bytes": load.sent, "seconds": round(time.monotonic() - begun, 2)}
+        told |= {"shown_as": load.after, "sent_bytes": load.sent, "seconds": round(time.monotonic() - begun, 2)}
         change = {"role": "docker_image_transfer", "subject": f"image {names[0]}", "disruption": "none"}
         return {
             "changed": True,
-            "changes": [{**change, "from": load.before, "to": load.wanted}],
+            "changes": [{**change, "from": load.before, "to": load.after}],
             "docker_image": told,
         }
 
@@ -233,7 +253,7 @@ class ActionModule(ActionBase):
         given = self._task.args["image"]
         # A check reads archives too, and fetches nothing.
         if not self._task.check_mode or given["again"] == {}:
-            layer_spool.spool().drop(layer["digest"] for layer in given["layers"])
+            layer_spool.spool().drop(layer["digest"] for image in given["images"] for layer in image["layers"])
         return {}
 
     # ---- save
@@ -290,9 +310,9 @@ class ActionModule(ActionBase):
             return host_pipe.here([sys.executable, "-c", script, *words])
         return self._there(["sh", "-c", _PYTHON, "gpuprov-export", script, *words])
 
-    def _load_image(self, name: str) -> host_pipe.Start:
-        word = image_archive.repository_digest(name)
-        return self._there(["sh", "-c", _PYTHON, "gpuprov-load", self._script("load_image.py"), word])
+    def _load_image(self, *names: str) -> host_pipe.Start:
+        word = image_archive.repository_digest(names[0])
+        return self._there(["sh", "-c", _PYTHON, "gpuprov-load", self._script("load_image.py"), word, *names])
 
     def _there(self, words: list[str]) -> host_pipe.Start:
         return host_pipe.there(self, words)
@@ -313,7 +333,7 @@ class ActionModule(ActionBase):
         return str(name)
 
 
-_SOURCE_FACTS = ("zstd",)
+_SOURCE_FACTS = ("zstd", "machine", "id")
 # Variables of an inventory that hold passwords of a login, or of becoming root.
 _PASSWORD = re.compile(r"ansible_(\w+_)?pass(word)?")
 
@@ -378,33 +398,42 @@ def _again(given: dict[str, Any], *words: str) -> host_pipe.Start:
     return host_pipe.repeated(given, {"@WHAT@": what, "@FORM@": form, "@FROM@": place, "@WHICH@": which})
 
 
-def _described(found: dict[str, Any]) -> image_archive.Image | None:
-    """The image of export_image.py's answer, None where it knows too little."""
+def _described(found: dict[str, Any]) -> tuple[image_archive.Image, ...] | None:
+    """The image of export_image.py's answer, for each platform; None where it knows too little."""
     root = found["address"] if found["containerd"] else found["root"]
-    if found["layers"] is None or len(found["layers"]) != len(found["diff_ids"]) or " " in root:
+    if not found["images"] or " " in root:
         return None
     place = f"blob {found['address']} " if found["containerd"] else f"layer {found['root']} "
-    layers = [
-        image_archive.Layer(
-            diff_id, one["digest"], one["size"] if found["containerd"] else None, one["type"] or "",
-            place + (one["digest"] if found["containerd"] else one["chain"]),
-        )
-        for diff_id, one in zip(found["diff_ids"], found["layers"], strict=True)
-    ]  # fmt: skip
-    manifest = base64.b64decode(found["manifest"]) if found["manifest"] else None
-    return image_archive.with_manifest(base64.b64decode(found["config"]), layers, manifest)
+    images = []
+    for one in found["images"]:
+        if len(one["layers"]) != len(one["diff_ids"]):
+            return None
+        layers = [
+            image_archive.Layer(
+                diff_id, layer["digest"], layer["size"] if found["containerd"] else None, layer["type"] or "",
+                place + (layer["digest"] if found["containerd"] else layer["chain"]),
+            )
+            for diff_id, layer in zip(one["diff_ids"], one["layers"], strict=True)
+        ]  # fmt: skip
+        manifest = base64.b64decode(one["manifest"]) if one["manifest"] else None
+        images.append(image_archive.with_manifest(base64.b64decode(one["config"]), layers, manifest))
+    return tuple(images)
 
 
 def _as_json(image: image_archive.Image) -> dict[str, Any]:
     return {
-        "id": image.id,
         "config": base64.b64encode(image.config).decode(),
         "manifest": base64.b64encode(image.manifest).decode() if image.manifest is not None else None,
         "layers": [vars(layer) for layer in image.layers],
     }
 
 
-def _image(given: dict[str, Any]) -> tuple[image_archive.Image, list[str]]:
-    layers = tuple(image_archive.Layer(**layer) for layer in given["layers"])
-    manifest = base64.b64decode(given["manifest"]) if given["manifest"] else None
-    return image_archive.Image(base64.b64decode(given["config"]), layers, manifest), list(given["names"])
+def _images(given: dict[str, Any]) -> tuple[image_archive.Image, ...]:
+    return tuple(
+        image_archive.Image(
+            base64.b64decode(one["config"]),
+            tuple(image_archive.Layer(**layer) for layer in one["layers"]),
+            base64.b64decode(one["manifest"]) if one["manifest"] else None,
+        )
+        for one in given["images"]
+    )

@@ -13,8 +13,10 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
 
 OCI = "application/vnd.oci.image"
 PARTIAL = "gpuprov-partial"
@@ -54,18 +56,34 @@ class Image:
         """Its ID where dockerd keeps layers itself: the digest of its configuration."""
         return digest_of(self.config)
 
+    @property
+    def platform(self) -> tuple[str, str, str]:
+        """Operating system, architecture and variant, as Go names them; empty where the configuration says nothing."""
+        config = json.loads(self.config)
+        return tuple(str(config.get(key) or "") for key in ("os", "architecture", "variant"))  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class Held:
-    """What a host has. images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell."""
+    """What a host has.
+
+    images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell; configs: {ID: digests of configurations},
+    where IDs are those of manifests or indexes: an index has the image for one or more platforms.
+    """
 
     containerd: bool
     images: dict[str, tuple[list[str], list[str]]]
     blobs: frozenset[str] | None = None
+    configs: dict[str, list[str]] = field(default_factory=dict)
 
-    def tagged(self, image_id: str, name: str) -> bool:
-        """Whether the image is there under this name."""
-        return name in self.images.get(image_id, ([], []))[0]
+    def named(self, name: str) -> str | None:
+        """The ID of the image of this name."""
+        return next((one for one, (tags, _) in self.images.items() if name in tags), None)
+
+    def has(self, image: Image, name: str) -> bool:
+        """Whether the image is there under this name, by whichever manifest or index."""
+        found = self.named(name)
+        return found is not None and (found == image.id or image.id in self.configs.get(found, []))
 
     def partial_tags(self, name: str) -> list[str]:
         """The tags of what an interrupted transfer left of any image of this name, whatever its tag."""
@@ -193,10 +211,8 @@ def blob_path(digest: str) -> str:
 
 def full_name(name: str) -> str:
     """Return a name with its registry, as containerd wants it."""
-    first, slash, _rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return name
-    return f"docker.io/{name if slash else f'library/{name}'}"
+    image = image_name.parse(name)
+    return f"{image.registry}/{image.path}:{image.tag}"
 
 
 def _beginning(image: Image, count: int) -> Image:
@@ -256,53 +272,251 @@ def padding(size: int) -> bytes:
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
+# ---- platforms
+
+# Architectures whose images a machine (uname -m) runs, the best first; of arm the newest version that it knows.
+_MACHINES = {
+    "x86_64": ["amd64", "386"],
+    "aarch64": ["arm64", "arm"],
+    "armv7l": ["arm"],
+    "armv6l": ["arm"],
+    "i686": ["386"],
+}
+_ARM = {"aarch64": 8, "armv7l": 7, "armv6l": 6}
+
+
+def for_machine(images: Sequence[Image], machine: str) -> Image:
+    """Return the image of several platforms' that a machine (uname -m) running Linux takes. Raises ArchiveError.
+
+    An image that names no architecture is taken anywhere, as dockerd takes it.
+    """
+    runs = _MACHINES.get(machine, [machine])
+    ranked = []
+    for image in images:
+        system, architecture, variant = image.platform
+        if system not in ("", "linux") or (architecture and architecture not in runs):
+            continue
+        version = int(variant[1:]) if re.fullmatch(r"v[0-9]", variant) else 0
+        if architecture == "arm":
+            if version > _ARM[machine]:
+                continue
+            version = -version
+        # Of amd64 the lowest level, which each processor has.
+        ranked.append(((runs.index(architecture) if architecture else len(runs), version), image))
+    if not ranked:
+        there = ", ".join(sorted(platform_text(image) for image in images))
+        raise ArchiveError(f"the image is for {there}, and this host is linux/{runs[0]}")
+    return min(ranked, key=lambda one: one[0])[1]
+
+
+def platform_text(image: Image) -> str:
+    """Return a platform as docker writes it: ``linux/arm64``, ``linux/arm/v7``."""
+    return "/".join(part for part in image.platform if part) or "an unknown platform"
+
+
 # ---- what an archive holds
 
+# {path: (digest, diff ID, size, how it is packed)} of an archive's files.
+Digests = dict[str, tuple[str, str, int, str]]
 
-def image_in(
-    files: dict[str, bytes], digests: dict[str, tuple[str, str, int]], name: str | None = None
-) -> tuple[Image, list[str]]:
-    """Return the image of an archive, and its names.
 
-    files: {path: content} of the small ones; digests: {path: (digest, diff ID, size)} of all. name chooses among
-    several images. Raises ArchiveError.
+@dataclass
+class _Found:
+    """An image of an archive: its names, the tags that it has without a name, and what there is for each platform."""
+
+    names: list[str]
+    tags: list[str]
+    images: list[Any]
+
+
+def images_in(
+    files: dict[str, bytes], digests: Digests, name: str | None = None
+) -> tuple[tuple[Image, ...], list[str]]:
+    """Return an archive's image, once for each platform that is there completely, and its names as docker shows them.
+
+    files: {path: content} of the small ones. name chooses among several images. Raises ArchiveError.
     """
-    if "manifest.json" in files:
-        entry, names = _chosen(_document(files, "manifest.json"), name)
-        config = _file(files, entry.get("Config"))
-        paths = entry.get("Layers")
-        manifest = _own_manifest(files, digest_of(config))
-    elif "index.json" in files and "oci-layout" in files:
-        manifest, names = _of_layout(files, name)
-        document = json.loads(manifest)
-        config = _file(files, blob_path(str(document["config"]["digest"])))
-        paths = [blob_path(str(layer["digest"])) for layer in document["layers"]]
-    else:
+    found = None
+    # An archive of docker save, from 25 on, has both; its manifest.json has only one platform of each image.
+    if "index.json" in files and "oci-layout" in files:
+        found = _of_layout(files)
+    if not found and "manifest.json" in files:
+        found = _of_list(files)
+    if found is None:
         raise ArchiveError(
-            "it is no archive of an image, or a damaged one: neither manifest.json nor index.json is in it"
+            "it is not an archive of an image, or a damaged one: neither manifest.json nor index.json is in it"
         )
+    if not found:
+        raise ArchiveError("it is not an archive of an image: index.json lists none")
+    chosen = _one_of(found, name)
+    images: dict[tuple[str, str, str], Image] = {}
+    incomplete = None
+    for one in chosen.images:
+        try:
+            image = _image(files, digests, *one)
+        except _Incomplete as error:
+            incomplete = error
+        else:
+            images[image.platform] = image
+    if incomplete is not None and not images:
+        raise incomplete
+    return tuple(images.values()), chosen.names
+
+
+class _Incomplete(ArchiveError):
+    """Some file of an image is not in the archive: docker save leaves out what it has not of other platforms."""
+
+
+def _of_list(files: dict[str, bytes]) -> list[_Found]:
+    """The images of manifest.json (https://github.com/moby/docker-image-spec, v1.2)."""
+    entries = _document(files, "manifest.json")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ArchiveError("it is not an archive of an image: manifest.json lists none")
+    found = []
+    for entry in entries:
+        names = _known_names(entry.get("RepoTags") or [])
+        found.append(_Found(names, [], [(entry.get("Config"), entry.get("Layers"), None)]))
+    return _merged(found)
+
+
+def _of_layout(files: dict[str, bytes]) -> list[_Found]:
+    """The images of an OCI layout; what a build attests and signatures are not among them."""
+    index = _document(files, "index.json")
+    entries = index.get("manifests") if isinstance(index, dict) else None
+    found: list[_Found] = []
+    for entry in entries if isinstance(entries, list) else []:
+        images = []
+        for content, document in _manifests(files, entry):
+            config, *layers = (blob_path(str(one["digest"])) for one in [document["config"], *document["layers"]])
+            images.append((config, layers, content))
+        if not images:
+            continue
+        notes = entry.get("annotations") or {}
+        name = str(notes.get("io.containerd.image.name") or "")
+        reference = str(notes.get("org.opencontainers.image.ref.name") or "")
+        # skopeo and podman put a whole name there, others a tag.
+        names = _known_names([name or reference] if name or re.search("[:/]", reference) else [])
+        tags = [] if names or not reference else [reference]
+        found.append(_Found(names, tags, images))
+    unnamed = [one for one in found if not one.names and not one.tags]
+    platforms = [_platform(files, image[0]) for one in unnamed for image in one.images]
+    if len({*platforms}) == len(platforms):
+        # One image, with its platforms beside each other.
+        named = [one for one in found if one.names or one.tags]
+        images = [image for one in unnamed for image in one.images]
+        found = [*named, _Found([], [], images)] if images else named
+    return _merged(found)
+
+
+def _platform(files: dict[str, bytes], config: str) -> tuple[Any, ...]:
+    document = _parsed(files.get(config, b""))
+    return tuple(document.get(key) for key in ("os", "architecture", "variant")) if isinstance(document, dict) else ()
+
+
+def _manifests(files: dict[str, bytes], descriptor: Any) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the manifests of images that a descriptor leads to."""
+    if not isinstance(descriptor, dict) or _is_no_image(descriptor):
+        return
+    content = files.get(blob_path(str(descriptor.get("digest"))))
+    document = _parsed(content) if content is not None else None
+    if not isinstance(document, dict) or content is None:
+        return
+    if isinstance(document.get("manifests"), list):
+        for one in document["manifests"]:
+            yield from _manifests(files, one)
+    elif isinstance(document.get("layers"), list) and isinstance(document.get("config"), dict):
+        kinds = [str(layer.get("mediaType") or ".layer.") for layer in document["layers"]]
+        if all(".layer." in kind or ".rootfs." in kind for kind in kinds):
+            yield content, document
+
+
+def _is_no_image(descriptor: dict[str, Any]) -> bool:
+    """Whether a descriptor is of what belongs to an image (BuildKit: docs/attestations/attestation-storage.md)."""
+    notes, platform = descriptor.get("annotations") or {}, descriptor.get("platform") or {}
+    return "vnd.docker.reference.type" in notes or platform.get("os") == "unknown"
+
+
+def _known_names(names: Sequence[Any]) -> list[str]:
+    """Names as docker shows them: ``docker.io/library/train:1.9.1`` is ``train:1.9.1``."""
+    found = []
+    for name in names:
+        try:
+            found.append(str(image_name.parse_tagged(name)._replace(digest=None)))
+        except image_name.ImageNameError:
+            continue
+    return found
+
+
+def _merged(found: Sequence[_Found]) -> list[_Found]:
+    """What has a name, or an image, in common is one: its platforms and its tags may have an entry each."""
+    result: list[_Found] = []
+    for one in found:
+        same = [
+            other for other in result
+            if {*other.names} & {*one.names} or any(image in other.images for image in one.images)
+        ]  # fmt: skip
+        for other in same:
+            result.remove(other)
+        whole = _Found([], [], [])
+        for part in [*same, one]:
+            whole.names += [name for name in part.names if name not in whole.names]
+            whole.tags += [tag for tag in part.tags if tag not in whole.tags]
+            whole.images += [image for image in part.images if image not in whole.images]
+        result.append(whole)
+    return result
+
+
+def _one_of(found: Sequence[_Found], name: str | None) -> _Found:
+    """The image of this name, as docker compares names. An image without a name has any."""
+    known = ", ".join(sorted(one for image in found for one in [*image.names, *image.tags])) or "images without names"
+    if name is None:
+        if len(found) > 1:
+            raise ArchiveError(f"the archive holds {len(found)} images ({known}): say which one")
+        return found[0]
+    wanted = image_name.parse_tagged(name)
+    # podman's names for what was built without a registry.
+    local = wanted._replace(registry="localhost", path=wanted.path.removeprefix("library/"))
+    for matches in (
+        [one for one in found if str(wanted) in one.names],
+        [one for one in found if wanted.registry == image_name.DEFAULT_REGISTRY and str(local) in one.names],
+        [one for one in found if not one.names and wanted.tag in one.tags],
+        [one for one in found if not one.names and len(found) == 1],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+    raise ArchiveError(f"{name} is not in the archive; it has {known}")
+
+
+_TYPES = {"gzip": f"{OCI}.layer.v1.tar+gzip", "zstd": f"{OCI}.layer.v1.tar+zstd"}
+
+
+def _image(files: dict[str, bytes], digests: Digests, config_path: Any, paths: Any, manifest: bytes | None) -> Image:
+    """The image of a configuration and the layers at these paths. Raises ArchiveError."""
+    if not isinstance(config_path, str) or config_path not in files:
+        raise _Incomplete("the archive is damaged: the configuration of the image is not in it")
+    config = files[config_path]
     try:
         diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     except (ValueError, KeyError, TypeError):
-        raise ArchiveError("it is no archive of an image: the configuration names no layers") from None
+        raise ArchiveError("it is not an archive of an image: the configuration names no layers") from None
     if not isinstance(paths, list) or len(paths) != len(diff_ids):
         raise ArchiveError("the archive is damaged: its lists of layers differ in length")
     layers = []
     for number, (path, diff_id) in enumerate(zip(paths, diff_ids, strict=True), 1):
         if path not in digests:
-            raise ArchiveError(f"the archive is damaged: layer {number} of {len(paths)} is not in it")
-        digest, found, size = digests[path]
+            raise _Incomplete(f"the archive is damaged: layer {number} of {len(paths)} is not in it")
+        digest, found, size, form = digests[path]
         if found != diff_id or not _DIGEST.fullmatch(str(diff_id)):
             raise ArchiveError(f"the archive is damaged: layer {number} of {len(paths)} has not the digest it should")
-        layers.append(Layer(diff_id, digest, size))
-    return with_manifest(config, layers, manifest), names
+        layers.append(Layer(diff_id, digest, size, _TYPES.get(form, "")))
+    return with_manifest(config, layers, manifest)
 
 
 def with_manifest(config: bytes, layers: Sequence[Layer], manifest: bytes | None) -> Image:
     """Return the image. A manifest is kept where its layers are packed: only then does it say more than we do."""
     if manifest is None or all(layer.digest == layer.diff_id for layer in layers):
         return Image(config, tuple(layers))
-    types = [(one["digest"], one["size"], one["mediaType"]) for one in json.loads(manifest)["layers"]]
+    types = [(one["digest"], one["size"], one.get("mediaType") or "") for one in json.loads(manifest)["layers"]]
     if [digest for digest, _, _ in types] != [layer.digest for layer in layers]:
         return Image(config, tuple(layers))
     typed = [
@@ -312,66 +526,10 @@ def with_manifest(config: bytes, layers: Sequence[Layer], manifest: bytes | None
     return Image(config, tuple(typed), manifest)
 
 
-def _chosen(entries: Any, name: str | None) -> tuple[dict[str, Any], list[str]]:
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ArchiveError("it is no archive of an image: manifest.json lists none")
-    named = [(entry, [str(tag) for tag in entry.get("RepoTags") or []]) for entry in entries]
-    return _one_of(named, name)
-
-
-def _one_of(named: list[tuple[Any, list[str]]], name: str | None) -> tuple[Any, list[str]]:
-    if name is not None:
-        for one, names in named:
-            if name in names:
-                return one, names
-    if len(named) > 1 or (name is not None and named[0][1]):
-        known = ", ".join(sorted(tag for _, names in named for tag in names)) or "images without names"
-        if name is not None:
-            raise ArchiveError(f"{name} is not in the archive; it has {known}")
-        raise ArchiveError(f"the archive holds {len(named)} images ({known}): say which one")
-    return named[0]
-
-
-def _own_manifest(files: dict[str, bytes], config: str) -> bytes | None:
-    """The manifest that goes with a configuration, where the archive is a layout of OCI as well."""
-    for content in files.values():
-        if content[:1] == b"{" and config.encode() in content:
-            document = _parsed(content)
-            if isinstance(document, dict) and (document.get("config") or {}).get("digest") == config:
-                return content
-    return None
-
-
-def _of_layout(files: dict[str, bytes], name: str | None) -> tuple[bytes, list[str]]:
-    found: list[tuple[Any, list[str]]] = []
-    index = _document(files, "index.json")
-    entries = index.get("manifests") if isinstance(index, dict) else None
-    waiting = [(entry, _names(entry)) for entry in entries or []]
-    for descriptor, names in waiting:
-        content = files.get(blob_path(str(descriptor.get("digest"))))
-        document = _parsed(content) if content is not None else None
-        if isinstance(document, dict) and "manifests" in document:
-            waiting += [(entry, names) for entry in document["manifests"]]
-            continue
-        # What a build attests is no image: its platform is unknown.
-        attested = (descriptor.get("platform") or {}).get("os") == "unknown"
-        if isinstance(document, dict) and {"layers", "config"} <= document.keys() and not attested:
-            found.append((content, names))
-    if not found:
-        raise ArchiveError("it is no archive of an image: index.json lists none")
-    return _one_of(found, name)
-
-
-def _names(descriptor: dict[str, Any]) -> list[str]:
-    notes = descriptor.get("annotations") or {}
-    full = str(notes.get("io.containerd.image.name") or "")
-    return [full.removeprefix("docker.io/").removeprefix("library/")] if full else []
-
-
 def _document(files: dict[str, bytes], path: str) -> Any:
     document = _parsed(files[path])
     if document is None:
-        raise ArchiveError(f"it is no archive of an image: {path} is not JSON")
+        raise ArchiveError(f"it is not an archive of an image: {path} is not JSON")
     return document
 
 
@@ -380,9 +538,3 @@ def _parsed(content: bytes) -> Any:
         return json.loads(content)
     except ValueError:
         return None
-
-
-def _file(files: dict[str, bytes], path: Any) -> bytes:
-    if not isinstance(path, str) or path not in files:
-        raise ArchiveError("the archive is damaged: the configuration of the image is not in it")
-    return files[path]

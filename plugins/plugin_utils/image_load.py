@@ -28,13 +28,15 @@ class LoadError(Exception):
 class Reading:
     """What a host has of images.
 
-    place: where layers lie, free: bytes there, None where nobody can tell; zstd: whether that program is there.
+    place: where layers lie, free: bytes there, None where nobody can tell; zstd: whether that program is there;
+    machine: as uname -m has it.
     """
 
     held: image_archive.Held
     place: str
     free: int | None
     zstd: bool
+    machine: str
 
 
 def as_reading(said: dict[str, Any]) -> Reading:
@@ -43,8 +45,8 @@ def as_reading(said: dict[str, Any]) -> Reading:
         raise LoadError("docker does not answer")
     images = {one: (names, layers) for one, names, layers in said["images"]}
     blobs = frozenset(said["blobs"]) if said["blobs"] is not None else None
-    held = image_archive.Held(said["containerd"], images, blobs)
-    return Reading(held, said["place"], said["free"], said["zstd"])
+    held = image_archive.Held(said["containerd"], images, blobs, said["configs"])
+    return Reading(held, said["place"], said["free"], said["zstd"], said["machine"])
 
 
 class Listener:
@@ -80,23 +82,26 @@ class Listener:
 class Load(Listener):
     """What a host lacks of an image, sent to it.
 
-    about: {digest: bytes} as far as the source told; label: the host's name. After frames() has ended, before is
-    the ID of the image of that name that was there, changed whether something is to be done.
+    images: the image for each platform; about: {digest: bytes} as far as the source told; label: the host's name.
+    After frames() has ended, image is the one for the host's platform, before the ID of the image of that name that
+    was there, after the ID that must be there then, changed whether that takes a change.
     """
 
     def __init__(
-        self, image: image_archive.Image, names: Sequence[str], about: dict[str, int], fetch: layer_fetch.Fetch,
-        label: str,
+        self, images: Sequence[image_archive.Image], names: Sequence[str], about: dict[str, int],
+        fetch: layer_fetch.Fetch, label: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._image, self._names, self._fetch, self._label = image, list(names), fetch, label
+        self._images, self._names, self._fetch, self._label = images, list(names), fetch, label
         self._told = about
         self._about: dict[str, int] = {}
         self._host: Reading | None = None
         self._form = "none"
         self._progress: transfer_progress.Progress | None = None
+        self.image = images[0]
         self.missing: tuple[image_archive.Layer, ...] = ()
         self.before: str | None = None
+        self.after: str | None = None
         self.changed = True
 
     def frames(self, check_mode: bool = False) -> Generator[bytes]:
@@ -104,21 +109,24 @@ class Load(Listener):
         while (host := self.reading) is None:
             yield b""
         self._host, self._form = host, self._fetch.form(host.zstd)
-        held, image, fetch = host.held, self._image, self._fetch
+        held, fetch = host.held, self._fetch
         name = self._names[0]
+        image = self.image = image_archive.for_machine(self._images, host.machine)
+        self.before = held.named(name)
+        left = held.partial_tags(name)
+        if all(held.has(image, one) for one in self._names):
+            # However the host came to it. An index with attestations stays what it is.
+            self.after, self.changed = self.before, False
+            if left and not check_mode:
+                yield _begin(name, left)
+                yield layer_frames.frame(b"Z")
+            return
         self.missing = image_archive.lacking(image, held)
-        self.before = next((one for one, (tags, _) in held.images.items() if name in tags), None)
-        named = all(any(wanted in tags for tags, _ in held.images.values()) for wanted in self._names)
         if check_mode:
-            self.changed = bool(self.missing) or not named
             return
         if held.containerd:
             digests = {layer.digest for layer in self.missing}
             fetch.measure(layer for layer in image.layers if layer.size is None and layer.digest not in digests)
-        left = held.partial_tags(name)
-        if not self.missing and named and not left and self.before == self.wanted:
-            self.changed = False
-            return
         self._about = {
             digest: size or self._told.get(digest) or 0 for digest, size in fetch.sizes(image.layers).items()
         }
@@ -130,7 +138,7 @@ class Load(Listener):
             )
         parts = image_archive.parts(image, self.missing, self._about)
         left += [image_archive.partial_tag(name, image.id, reached) for reached, _new in parts[:-1]]
-        yield layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(left))}).encode())
+        yield _begin(name, left)
         with contextlib.ExitStack() as stack:
             # Only now: what went before would be taken for a very slow line.
             self._progress = stack.enter_context(transfer_progress.Progress("sending", self._label, self._total()))
@@ -139,6 +147,7 @@ class Load(Listener):
                 whole = reached == len(image.layers)
                 partial = [image_archive.partial_tag(name, image.id, reached)]
                 yield from self._archive(host, reached, new, self._names if whole else partial)
+            self.after = image_archive.id_on(image, held.containerd, fetch.sizes(image.layers))
             yield layer_frames.frame(b"Z")
 
     def _total(self) -> int:
@@ -155,21 +164,15 @@ class Load(Listener):
         """How many bytes the host got."""
         return self._progress.done if self._progress else 0
 
-    @property
-    def wanted(self) -> str:
-        """The ID by which the host is to show the image."""
-        assert self._host is not None
-        return image_archive.id_on(self._image, self._host.held.containerd, self._fetch.sizes(self._image.layers))
-
     def check(self, answer: host_pipe.Ended) -> None:
         """Raise LoadError where the image is not there as it should be."""
         if "no space left on device" in str(self.said.get("failed")) and self._host is not None:
             need = _megabytes(sum(self._about[layer.digest] for layer in self.missing))
             raise LoadError(f"the disk is full: {self._host.place} has no room for the {need} that are missing")
         super().check(answer)
-        if self._progress is not None and self.said.get("id") != self.wanted:
-            shown = self.said.get("id") or "no ID"
-            raise LoadError(f"{self._names[0]} has {shown} there, and should have {self.wanted}")
+        if "id" in self.said and self.said["id"] != self.after:
+            shown = self.said["id"] or "no ID"
+            raise LoadError(f"{self._names[0]} has {shown} there, and should have {self.after}")
 
     def _archive(
         self, host: Reading, count: int, new: Sequence[image_archive.Layer], names: Sequence[str]
@@ -177,7 +180,7 @@ class Load(Listener):
         """An archive as load_image.py takes it, with the layers as they lie in the spool."""
         fetch, form, progress = self._fetch, self._form, self._progress
         layers = True
-        for path, content in image_archive.members(self._image, count, new, names, host.held.containerd, fetch.sizes):
+        for path, content in image_archive.members(self.image, count, new, names, host.held.containerd, fetch.sizes):
             if isinstance(content, bytes):
                 if layers:
                     layers = False
@@ -199,6 +202,11 @@ class Load(Listener):
                 yield layer_frames.frame(b"D", tail)
         yield layer_frames.frame(b"D", image_archive.END)
         yield layer_frames.frame(b"E")
+
+
+def _begin(name: str, gone: Sequence[str]) -> bytes:
+    """The first frame: whose image comes, and which names go at the end."""
+    return layer_frames.frame(b"J", json.dumps({"name": name, "gone": list(dict.fromkeys(gone))}).encode())
 
 
 def _megabytes(size: int) -> str:

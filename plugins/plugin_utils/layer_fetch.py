@@ -165,7 +165,7 @@ class Fetch:
             time.sleep(_PAUSE)
         raise host_pipe.Stopped
 
-    def saved(self, form: str) -> image_archive.Image:
+    def saved(self, form: str) -> tuple[image_archive.Image, ...]:
         """Read the whole image into the spool, as docker save writes it."""
         assert self.export is not None
         with transfer_progress.Progress("fetching", self.label) as progress:

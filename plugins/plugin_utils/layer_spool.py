@@ -109,8 +109,8 @@ def take(where: Spool, data: Iterable[bytes], form: str, digest: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def keep(where: Spool, data: Iterable[bytes], form: str, expected: str | None = None) -> tuple[str, str, int]:
-    """Put a layer's blob into the spool; return its digest, its diff ID and its size.
+def keep(where: Spool, data: Iterable[bytes], form: str, expected: str | None = None) -> tuple[str, str, int, str]:
+    """Put a layer's blob into the spool; return its digest, its diff ID, its size and how it is packed.
 
     Where no digest is expected, a compressed blob is decompressed as well, for its diff ID. It is kept as it is:
     it would not shrink any more. Raises PackingError and ArchiveError.
@@ -149,7 +149,7 @@ def keep(where: Spool, data: Iterable[bytes], form: str, expected: str | None = 
         part.rename(where.path(digest, form))
     finally:
         part.unlink(missing_ok=True)
-    return digest, f"sha256:{inner.hexdigest()}" if kind != "raw" else digest, size
+    return digest, f"sha256:{inner.hexdigest()}" if kind != "raw" else digest, size, kind
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -160,16 +160,16 @@ def _write(path: Path, data: bytes) -> None:
 
 def read_archive(
     stream: layer_frames.Stream, where: Spool, form: str, name: str | None
-) -> tuple[image_archive.Image, list[str]]:
-    """Read an archive of docker save, or a layout of OCI, into the spool; return its image and that one's names.
+) -> tuple[tuple[image_archive.Image, ...], list[str]]:
+    """Read an archive of docker save, or a layout of OCI, into the spool; return its image as images_in does.
 
     stream gives the archive unpacked. Raises ArchiveError and PackingError.
     """
-    digests: dict[str, tuple[str, str, int]] = {}
+    digests: image_archive.Digests = {}
     try:
         return _read_archive(stream, where, form, name, digests)
     except (image_archive.ArchiveError, packing.PackingError):
-        where.drop(digest for digest, _, _ in digests.values())
+        where.drop(digest for digest, *_ in digests.values())
         raise
 
 
@@ -178,8 +178,8 @@ def _read_archive(
     where: Spool,
     form: str,
     name: str | None,
-    digests: dict[str, tuple[str, str, int]],
-) -> tuple[image_archive.Image, list[str]]:
+    digests: image_archive.Digests,
+) -> tuple[tuple[image_archive.Image, ...], list[str]]:
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     try:
@@ -203,33 +203,33 @@ def _read_archive(
                 else:
                     digests[path] = keep(where, blocks_of(content), form)
     except tarfile.TarError:
-        raise image_archive.ArchiveError("it is no archive of an image, or a damaged one") from None
+        raise image_archive.ArchiveError("it is not an archive of an image, or a damaged one") from None
     for path, data in files.items():
         digests[path] = _digests(data)
     for path, target in links.items():
         if target in digests:
             digests[path] = digests[target]
-    image, names = image_archive.image_in(files, digests, name)
-    wanted = {layer.digest for layer in image.layers}
+    images, names = image_archive.images_in(files, digests, name)
+    wanted = {layer.digest for image in images for layer in image.layers}
     for path, data in files.items():
         if digests[path][0] in wanted:
             keep(where, [data], form, digests[path][0])
-    where.drop({digest for digest, _, size in digests.values() if size > _SMALL} - wanted)
-    return image, names
+    where.drop({digest for digest, _, size, _ in digests.values() if size > _SMALL} - wanted)
+    return images, names
 
 
-def _digests(data: bytes) -> tuple[str, str, int]:
+def _digests(data: bytes) -> tuple[str, str, int, str]:
     digest = image_archive.digest_of(data)
     kind = packing.form_of(data)
     if kind == "raw":
-        return digest, digest, len(data)
+        return digest, digest, len(data), kind
     try:
         inner = hashlib.sha256()
         for block in packing.unpacked(kind, [data]):
             inner.update(block)
     except packing.PackingError:
-        return digest, digest, len(data)
-    return digest, f"sha256:{inner.hexdigest()}", len(data)
+        return digest, digest, len(data), "raw"
+    return digest, f"sha256:{inner.hexdigest()}", len(data), kind
 
 
 def blocks_of(file: IO[bytes]) -> Iterator[bytes]:

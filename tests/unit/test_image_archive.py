@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -137,42 +138,280 @@ def test_what_is_left_of_an_interrupted_transfer_is_known_by_the_repository_what
 # ---- what an archive holds
 
 
-def files_of(one: Image, names: list[str]) -> tuple[dict[str, bytes], dict[str, tuple[str, str, int]]]:
-    files, digests = {}, {}
-    for path, content in image_archive.members(one, len(one.layers), one.layers, names, False, sizes):
-        if isinstance(content, Layer):
-            digests[path] = (content.digest, content.diff_id, content.size or 0)
-        else:
-            files[path] = content
-    return files, digests
+Files = dict[str, bytes]
 
 
-def test_an_archive_of_ours_is_read_back() -> None:
-    files, digests = files_of(ABC, ["x:1"])
-    found, names = image_archive.image_in(files, digests)
-    assert (found.config, found.layers, names) == (ABC.config, ABC.layers, ["x:1"])
+def blobs_of(files: Files) -> image_archive.Digests:
+    """What reading an archive tells of its files."""
+    found = {}
+    for path, content in files.items():
+        packed = content.startswith(b"\x1f\x8b")
+        inner = gzip.decompress(content) if packed else content
+        found[path] = (digest(content), digest(inner), len(content), "gzip" if packed else "raw")
+    return found
+
+
+def read(files: Files, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
+    return image_archive.images_in(files, blobs_of(files), name)
+
+
+def config_of(layers: Sequence[bytes], platform: str) -> bytes:
+    system, architecture, *variant = platform.split("/")
+    diff_ids = [digest(layer) for layer in layers]
+    config = {"os": system, "architecture": architecture, "rootfs": {"diff_ids": diff_ids}}
+    return json.dumps(config | ({"variant": variant[0]} if variant else {})).encode()
+
+
+def docker_archive(*tags: str, layers: Sequence[bytes] = (b"a", b"b"), packed: bool = False, **more: Any) -> Files:
+    """docker save before 25, podman and skopeo; kaniko's with packed layers."""
+    config = config_of(layers, more.get("platform", "linux/amd64"))
+    blobs = [gzip.compress(layer) if packed else layer for layer in layers]
+    paths = [f"{digest(blob)[7:]}.tar{'.gz' if packed else ''}" for blob in blobs]
+    config_path = more.get("config", f"{digest(config)[7:]}.json")
+    entry = {"Config": config_path, "RepoTags": list(tags), "Layers": paths}
+    return {**dict(zip(paths, blobs, strict=True)), config_path: config, "manifest.json": dumped([entry])}
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+class Layout:
+    """An OCI layout, put together like tools do."""
+
+    def __init__(self) -> None:
+        self.files: Files = {"oci-layout": dumped({"imageLayoutVersion": "1.0.0"})}
+        self.entries: list[dict[str, Any]] = []
+
+    def blob(self, content: bytes, kind: str, **more: Any) -> dict[str, Any]:
+        self.files[image_archive.blob_path(digest(content))] = content
+        return {
+            "mediaType": f"application/vnd.oci.image.{kind}",
+            "digest": digest(content),
+            "size": len(content),
+            **more,
+        }
+
+    def image(self, platform: str, *layers: bytes, described: bool = True, **more: Any) -> dict[str, Any]:
+        """The descriptor of an image for one platform."""
+        layers = layers or (b"base", platform.encode())
+        packed = [self.blob(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers]
+        manifest = {"config": self.blob(config_of(layers, platform), "config.v1+json"), "layers": packed}
+        keys = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+        return self.blob(dumped(manifest), "manifest.v1+json", **({"platform": keys} if described else {}), **more)
+
+    def attestation(self, of: dict[str, Any]) -> dict[str, Any]:
+        """What BuildKit attests of an image."""
+        statement = {**self.blob(b"{}", ""), "mediaType": "application/vnd.in-toto+json"}
+        config = self.blob(
+            dumped({"os": "unknown", "architecture": "unknown", "rootfs": {"diff_ids": []}}), "config.v1+json"
+        )
+        notes = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": of["digest"]}
+        platform = {"os": "unknown", "architecture": "unknown"}
+        manifest = dumped({"config": config, "layers": [statement]})
+        return self.blob(manifest, "manifest.v1+json", annotations=notes, platform=platform)
+
+    def index(self, *descriptors: dict[str, Any]) -> dict[str, Any]:
+        return self.blob(dumped({"manifests": descriptors}), "index.v1+json")
+
+    def add(self, descriptor: dict[str, Any], name: str = "", ref: str = "") -> None:
+        notes = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": ref}
+        notes = {key: value for key, value in notes.items() if value}
+        self.entries.append({**descriptor, **({"annotations": notes} if notes else {})})
+
+    def whole(self) -> Files:
+        return {**self.files, "index.json": dumped({"manifests": self.entries})}
+
+
+def layout(*platforms: str, name: str = "", ref: str = "", attested: bool = False, nested: bool = True) -> Files:
+    """An OCI layout of one image for several platforms: buildx nests an index, others list them all."""
+    made = Layout()
+    images = [made.image(platform, described=nested) for platform in platforms]
+    more = [made.attestation(image) for image in images] if attested else []
+    for one in [made.index(*images, *more)] if nested else [*more, *images]:
+        made.add(one, name, ref)
+    return made.whole()
+
+
+ARCHIVES: list[tuple[str, Files, list[str], list[str]]] = [
+    # who writes it, its files, its names as docker shows them, other names by which it is found
+    (
+        "docker save",
+        docker_archive("train:1.9.1"),
+        ["train:1.9.1"],
+        ["docker.io/library/train:1.9.1", "docker.io/train:1.9.1"],
+    ),
+    (
+        "skopeo",
+        docker_archive("docker.io/library/train:1.9.1"),
+        ["train:1.9.1"],
+        ["index.docker.io/library/train:1.9.1"],
+    ),
+    ("skopeo, a user's", docker_archive("docker.io/user/train:1"), ["user/train:1"], ["docker.io/user/train:1"]),
+    ("a port", docker_archive("registry:5000/a/train:1"), ["registry:5000/a/train:1"], []),
+    ("no tag", docker_archive("docker.io/library/train"), ["train:latest"], ["train"]),
+    ("podman", docker_archive("localhost/train:1"), ["localhost/train:1"], ["train:1"]),
+    (
+        "podman, two names",
+        docker_archive("localhost/train:1", "r.test/train:1"),
+        ["localhost/train:1", "r.test/train:1"],
+        [],
+    ),
+    ("kaniko", docker_archive("index.docker.io/library/train:1", packed=True, config="sha256:c0ffee"), ["train:1"], []),
+    ("no name", docker_archive(), [], ["whatever:7"]),
+    ("podman, OCI", layout("linux/amd64", ref="localhost/train:1", nested=False), ["localhost/train:1"], ["train:1"]),
+    ("skopeo, OCI", layout("linux/amd64", ref="registry:5000/train:1", nested=False), ["registry:5000/train:1"], []),
+    ("skopeo, OCI, a tag", layout("linux/amd64", ref="1.9.1", nested=False), [], ["train:1.9.1", "r.test/x:1.9.1"]),
+    ("skopeo, OCI, no name", layout("linux/amd64", nested=False), [], ["whatever:7"]),
+    ("buildx", layout("linux/amd64", name="docker.io/library/train:1", ref="1", attested=True), ["train:1"], []),
+    ("no architecture", docker_archive("train:1", platform="/"), ["train:1"], []),
+]
+
+
+@pytest.mark.parametrize(("files", "names", "others"), [one[1:] for one in ARCHIVES], ids=[one[0] for one in ARCHIVES])
+def test_an_archive_of_any_tool_is_found_by_its_names_as_docker_compares_them(
+    files: Files, names: list[str], others: list[str]
+) -> None:
+    images, found = read(files)
+    assert found == names
+    (one,) = images
+    for name in [*names, *others]:
+        assert read(files, name)[0] == images
+    assert image_archive.for_machine(images, "x86_64") == one
+    if names:
+        for wrong in ("train:2", "other/train:1", "r.test:5000/train:1.9.1"):
+            with pytest.raises(ArchiveError, match=f"^{wrong} is not in the archive; it has "):
+                read(files, wrong)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("name", ["docker.io/library/multi:1.0.0", ""])
+def test_the_platform_of_the_host_is_chosen_whatever_comes_first(nested: bool, name: str) -> None:
+    platforms = [
+        "linux/arm64",
+        "linux/arm/v7",
+        "linux/arm/v6",
+        "windows/amd64",
+        "linux/amd64/v3",
+        "linux/amd64",
+        "linux/s390x",
+    ]
+    files = layout(*platforms, name=name, attested=True, nested=nested)
+    images, names = read(files, "multi:1.0.0")
+    assert [image_archive.platform_text(image) for image in images] == platforms
+    assert names == (["multi:1.0.0"] if name else [])
+    machines = {"x86_64": "linux/amd64", "aarch64": "linux/arm64", "armv7l": "linux/arm/v7", "armv6l": "linux/arm/v6"}
+    for machine, platform in (machines | {"s390x": "linux/s390x"}).items():
+        assert image_archive.platform_text(image_archive.for_machine(images, machine)) == platform
+
+
+@pytest.mark.parametrize(
+    ("platforms", "machine", "said"),
+    [
+        (["linux/arm64"], "x86_64", "the image is for linux/arm64, and this host is linux/amd64"),
+        (["linux/amd64"], "aarch64", "the image is for linux/amd64, and this host is linux/arm64"),
+        (["windows/amd64", "linux/arm/v7"], "x86_64", "the image is for linux/arm/v7, windows/amd64, and this host is"),
+        (["linux/arm/v7"], "armv6l", "the image is for linux/arm/v7, and this host is linux/arm"),
+        (["linux/amd64"], "riscv64", "the image is for linux/amd64, and this host is linux/riscv64"),
+    ],
+)
+def test_an_image_for_other_platforms_alone_is_refused(platforms: list[str], machine: str, said: str) -> None:
+    with pytest.raises(ArchiveError, match=said):
+        image_archive.for_machine(read(layout(*platforms))[0], machine)
+
+
+@pytest.mark.parametrize(("platform", "machine"), [("linux/386", "x86_64"), ("linux/arm/v7", "aarch64")])
+def test_a_machine_takes_what_it_runs_besides_its_own(platform: str, machine: str) -> None:
+    images, _ = read(layout(platform))
+    assert image_archive.platform_text(image_archive.for_machine(images, machine)) == platform
+
+
+def test_docker_save_leaves_out_what_it_does_not_have_of_other_platforms() -> None:
+    files = layout("linux/arm64", "linux/amd64", name="docker.io/library/train:1")
+    gone = [path for path, content in files.items() if gzip_of(content) == b"linux/arm64"]
+    whole = {path: content for path, content in files.items() if path not in gone}
+    assert [image_archive.platform_text(image) for image in read(whole)[0]] == ["linux/amd64"]
+    both = [path for path, content in files.items() if gzip_of(content) in (b"linux/arm64", b"linux/amd64")]
+    with pytest.raises(ArchiveError, match="damaged: layer 2 of 2 is not in it"):
+        read({path: content for path, content in files.items() if path not in both})
+
+
+def gzip_of(content: bytes) -> bytes:
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else b""
+
+
+def test_docker_save_from_25_on_has_two_lists_of_which_one_has_all_platforms_and_manifests() -> None:
+    files = layout("linux/arm64", "linux/amd64", name="docker.io/library/train:1")
+    old = docker_archive("train:1", layers=[b"base", b"linux/amd64"])
+    images, names = read({**old, **files})
+    assert (len(images), names) == (2, ["train:1"])
+    assert all(image.manifest is not None for image in images)
+    # One that lists nothing in its index is an archive of the old kind.
+    assert read({**old, "oci-layout": b"{}", "index.json": b'{"manifests": []}'})[1] == ["train:1"]
+
+
+def test_an_image_that_has_two_tags_is_one_image_and_signatures_are_none() -> None:
+    made = Layout()
+    image = made.image("linux/amd64")
+    made.add(image, "docker.io/library/train:1")
+    made.add(image, "docker.io/library/train:latest")
+    signature = {**made.blob(b"s", ""), "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json"}
+    config = made.blob(config_of([b"s"], "linux/amd64"), "config.v1+json")
+    made.add(made.blob(dumped({"config": config, "layers": [signature]}), "manifest.v1+json"), ref="sha256-1.sig")
+    images, names = read(made.whole())
+    assert (len(images), names) == (1, ["train:1", "train:latest"])
 
 
 def test_one_of_several_images_is_chosen_by_name() -> None:
-    files, digests = files_of(ABC, ["x:1"])
-    more, other = files_of(image(b"a"), ["y:1"])
-    entries = json.loads(files["manifest.json"]) + json.loads(more["manifest.json"])
-    both = {**files, **more, "manifest.json": json.dumps(entries).encode()}
-    found, _ = image_archive.image_in(both, {**digests, **other}, "y:1")
-    assert len(found.layers) == 1
-    with pytest.raises(ArchiveError, match=r"holds 2 images \(x:1, y:1\)"):
-        image_archive.image_in(both, {**digests, **other})
+    one, other = docker_archive("docker.io/library/x:1"), docker_archive("y:1", layers=[b"c"])
+    entries = [*json.loads(one["manifest.json"]), *json.loads(other["manifest.json"])]
+    both = {**one, **other, "manifest.json": dumped(entries)}
+    assert len(read(both, "y:1")[0][0].layers) == 1
+    assert len(read(both, "x:1")[0][0].layers) == 2
+    with pytest.raises(ArchiveError, match=r"holds 2 images \(x:1, y:1\): say which one"):
+        read(both)
     with pytest.raises(ArchiveError, match=r"z:1 is not in the archive; it has x:1, y:1"):
-        image_archive.image_in(both, {**digests, **other}, "z:1")
+        read(both, "z:1")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_two_images_of_a_layout_are_not_taken_for_platforms_of_one(named: bool) -> None:
+    made = Layout()
+    for number in (b"1", b"2"):
+        made.add(made.image("linux/amd64", number), ref=f"1.{number.decode()}" if named else "")
+    with pytest.raises(ArchiveError, match=r"holds 2 images \((1.1, 1.2|images without names)\): say which one"):
+        read(made.whole())
+    if named:
+        assert read(made.whole(), "train:1.2")[0][0].layers[0].diff_id == digest(b"2")
+
+
+def test_an_archive_of_ours_is_read_back_in_both_kinds() -> None:
+    for containerd in (False, True):
+        files = {
+            path: content
+            if isinstance(content, bytes)
+            else {one.digest: data for one, data in zip(ABC.layers, (b"a", b"b", b"c"), strict=True)}[content.digest]
+            for path, content in image_archive.members(ABC, 3, ABC.layers, ["team/x:1"], containerd, sizes)
+        }
+        assert read(files) == ((ABC,), ["team/x:1"])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_containerd_is_told_how_a_layer_of_an_old_archive_is_packed(form: str) -> None:
+    files = docker_archive("train:1", layers=[b"a"], packed=True)
+    told = {path: (*said[:3], form if said[3] == "gzip" else "raw") for path, said in blobs_of(files).items()}
+    (one,), _ = image_archive.images_in(files, told)
+    (layer,) = json.loads(image_archive.manifest_of(one, {}))["layers"]
+    assert layer["mediaType"] == f"application/vnd.oci.image.layer.v1.tar+{form}"
 
 
 def test_a_layer_that_is_not_what_the_image_says_is_damage() -> None:
-    files, digests = files_of(ABC, ["x:1"])
-    path = next(iter(digests))
+    files = docker_archive("x:1", layers=[b"a", b"b", b"c"])
+    path = next(iter(files))
     with pytest.raises(ArchiveError, match="layer 1 of 3 has not the digest"):
-        image_archive.image_in(files, {**digests, path: (digest(b"z"), digest(b"z"), 1)})
+        read({**files, path: b"z"})
     with pytest.raises(ArchiveError, match="layer 1 of 3 is not in it"):
-        image_archive.image_in(files, {key: value for key, value in digests.items() if key != path})
+        read({key: value for key, value in files.items() if key != path})
 
 
 @pytest.mark.parametrize(
@@ -188,25 +427,25 @@ def test_a_layer_that_is_not_what_the_image_says_is_damage() -> None:
         {"manifest.json": b'[{"Config": "c", "Layers": 5}]', "c": b'{"rootfs": {"diff_ids": []}}'},
         {"index.json": b"[]", "oci-layout": b"{}"},
         {"index.json": b'{"manifests": [{"digest": "sha256:00"}]}', "oci-layout": b"{}"},
+        {"index.json": b'{"manifests": [5, {}]}', "oci-layout": b"{}"},
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(files: dict[str, bytes]) -> None:
-    with pytest.raises(ArchiveError, match=r"no archive of an image|damaged"):
-        image_archive.image_in(files, {})
+def test_what_is_no_image_is_refused_with_a_reason(files: Files) -> None:
+    with pytest.raises(ArchiveError, match=r"not an archive of an image|damaged"):
+        image_archive.images_in(files, {})
 
 
-def test_a_layout_without_a_list_for_docker_is_an_image_too_and_what_a_build_attests_is_none() -> None:
-    files, digests = {}, {}
-    for path, content in image_archive.members(ABC, 3, ABC.layers, ["team/x:1"], True, sizes):
-        if isinstance(content, Layer):
-            digests[path] = (content.digest, content.diff_id, 1)
-        else:
-            files[path] = content
-    index = json.loads(files["index.json"])
-    index["manifests"].append({**index["manifests"][0], "platform": {"os": "unknown", "architecture": "unknown"}})
-    files["index.json"] = json.dumps(index).encode()
-    found, names = image_archive.image_in(files, digests)
-    assert (found.id, names) == (ABC.id, ["team/x:1"])
+# ---- what a host has already
+
+
+def test_a_host_has_an_image_whichever_manifest_or_index_names_it() -> None:
+    by_id = Held(False, {ABC.id: (["x:1"], IDS)})
+    by_index = Held(True, {"sha256:index": (["x:1", "x:2"], IDS)}, frozenset(), {"sha256:index": ["sha256:0", ABC.id]})
+    for host in (by_id, by_index):
+        assert host.has(ABC, "x:1")
+        assert not host.has(ABC, "y:1")
+        assert not host.has(image(b"z"), "x:1")
+    assert not Held(True, {"sha256:index": (["x:1"], IDS)}, None).has(ABC, "x:1")
 
 
 def test_a_manifest_is_kept_where_layers_are_packed_so_that_containerd_shows_the_same_id() -> None:

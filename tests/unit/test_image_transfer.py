@@ -95,9 +95,17 @@ def test_the_end_says_which_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -
     assert status == 0
     assert out.splitlines()[-2:] == [
         f"x:1 is {ID} on all 3 hosts.",
-        "containerd shows it as bbbbbbbbbbbb, the manifest's digest: gpu10",
+        "containerd shows it as bbbbbbbbbbbb, the digest of a manifest or an index: gpu10",
     ]
     assert "gpu10  bbbbbbbbbbbb  1 of 5  1.2 kB" in out
+
+
+def test_the_end_says_which_platform_s_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -> None:
+    runs.events = [shipped("gpu1"), shipped("gpu2"), shipped("grace1", SHOWN, id=SHOWN)]
+    assert gpuprov("ship", "x:1", "a,")[1].splitlines()[-2:] == [
+        f"x:1 is {ID} on gpu[1:2].",
+        f"x:1 is {SHOWN} on grace1.",
+    ]
 
 
 def test_a_host_that_fails_has_one_line_and_the_others_are_counted(runs: Runs, gpuprov: Call) -> None:

@@ -26,7 +26,12 @@ SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/file
 SOCKET = '"/var/run/docker.sock"'
 # Seconds, for what happens at once on an idle machine.
 PATIENCE = 120
-INFO = {"ServerVersion": "20.10.24", "DockerRootDir": "/", "DriverStatus": [["Backing Filesystem", "extfs"]]}
+INFO = {
+    "ServerVersion": "20.10.24",
+    "DockerRootDir": "/",
+    "Architecture": "aarch64",
+    "DriverStatus": [["Backing Filesystem", "extfs"]],
+}
 # 16.04's is a 2.7; without one the new ones stand alone.
 PYTHONS = [sys.executable, *(str(path) for path in Path.home().glob(".pyenv/versions/2.7.*/bin/python"))]
 
@@ -161,7 +166,7 @@ def test_it_says_what_is_there_before_anything_comes(loader: subprocess.Popen[by
     assert reading.pop("zstd") == (shutil.which("zstd") is not None)
     assert reading == {
         "engine": "20.10.24", "containerd": False, "images": [["sha256:1", ["old:1"], ["sha256:a"]]], "blobs": None,
-        "place": "/",
+        "place": "/", "machine": "aarch64", "configs": {},
     }  # fmt: skip
     assert loader.communicate(b"")[0] == b""
     assert loader.returncode == 0

@@ -36,7 +36,6 @@ import zlib
 
 BLOCK = 1 << 18
 SOCKETS = ("/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock")
-INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 
 
 def main(words):
@@ -80,49 +79,47 @@ def docker(*words):
 def describe(name):
     """Return what is known of an image.
 
-    id and diff_ids as docker shows them, tags, platform, containerd: whether that stores it, zstd: whether that
-    program is there; config and manifest in base64 and layers as {digest, size, type, chain}, all three None
-    where only docker save can tell. size is a guess where layers are files.
+    id and size as docker shows them, machine: as uname -m has it, containerd: whether that stores it, zstd: whether
+    that program is there; images: {config, manifest, diff_ids, layers} for each platform that is there completely,
+    config and manifest in base64, layers as {digest, size, type, chain}; None where only docker save can tell.
+    size is a guess where layers are files.
     """
     # Side by side: the client takes longer to start than dockerd to answer.
     inspection, information = docker("image", "inspect", name), docker("info", "--format", "{{json .}}")
     image, info = json.loads(inspection())[0], json.loads(information())
     found = {
         "id": image["Id"],
-        "diff_ids": (image.get("RootFS") or {}).get("Layers") or [],
-        "tags": image.get("RepoTags") or [],
+        "machine": info.get("Architecture") or os.uname()[4],
         "size": image.get("Size") or 0,
         "root": info.get("DockerRootDir") or "",
         "containerd": ["driver-type", "io.containerd.snapshotter.v1"] in (info.get("DriverStatus") or []),
         "address": "",
         "zstd": any(os.access(os.path.join(place, "zstd"), os.X_OK) for place in os.environ["PATH"].split(":")),
-        "config": None,
-        "manifest": None,
-        "layers": None,
+        "images": None,
     }
     try:
         if found["containerd"]:
-            of_containerd(found, image)
+            of_containerd(found)
         elif info.get("Driver") == "overlay2":
-            of_overlay2(found)
+            of_overlay2(found, (image.get("RootFS") or {}).get("Layers") or [])
     except (IOError, OSError, ValueError, KeyError, Refused):
-        found["layers"] = None
+        pass
     return found
 
 
-def of_overlay2(found):
-    """Add config and layers, where dockerd's files may be read."""
+def of_overlay2(found, diff_ids):
+    """Add the image, where dockerd's files may be read."""
     home = os.path.join(found["root"], "image", "overlay2")
     with open(os.path.join(home, "imagedb", "content", "sha256", found["id"].partition(":")[2]), "rb") as file:
-        found["config"] = base64.b64encode(file.read()).decode("ascii")
+        config = base64.b64encode(file.read()).decode("ascii")
     layers, chain = [], ""
-    for diff_id in found["diff_ids"]:
+    for diff_id in diff_ids:
         chain = chain_of(chain, diff_id)
         place = os.path.join(home, "layerdb", "sha256", chain)
         os.stat(os.path.join(place, "tar-split.json.gz"))
         with open(os.path.join(place, "size")) as file:
             layers.append({"digest": diff_id, "size": int(file.read()), "type": None, "chain": chain})
-    found["layers"] = layers
+    found["images"] = [{"config": config, "manifest": None, "diff_ids": diff_ids, "layers": layers}]
 
 
 def chain_of(parent, diff_id):
@@ -132,30 +129,48 @@ def chain_of(parent, diff_id):
     return hashlib.sha256(("sha256:%s %s" % (parent, diff_id)).encode("ascii")).hexdigest()
 
 
-def of_containerd(found, image):
-    """Add config, manifest and layers as containerd has them."""
+def of_containerd(found):
+    """Add the image as containerd has it, for each platform."""
     for address in SOCKETS:
         if os.path.exists(address):
             found["address"] = address
             break
-    manifest = content(found["address"], found["id"])
-    document = json.loads(manifest.decode("utf-8"))
-    if document.get("mediaType") in INDEXES or "manifests" in document:
-        for one in document["manifests"]:
-            platform = one.get("platform") or {}
-            if (platform.get("os"), platform.get("architecture")) == (image["Os"], image["Architecture"]):
-                manifest = content(found["address"], one["digest"])
-                document = json.loads(manifest.decode("utf-8"))
-                break
-    config = content(found["address"], document["config"]["digest"])
-    layers = [
-        {"digest": one["digest"], "size": one["size"], "type": one["mediaType"], "chain": ""}
-        for one in document["layers"]
-    ]
-    found["diff_ids"] = json.loads(config.decode("utf-8"))["rootfs"]["diff_ids"]
-    found["manifest"] = base64.b64encode(manifest).decode("ascii")
-    found["config"] = base64.b64encode(config).decode("ascii")
-    found["layers"] = layers
+    words = ("ctr", "--address", found["address"], "--namespace", "moby", "content", "ls", "--quiet")
+    there = set(b"".join(output(*words)).decode("ascii").split())
+    images = []
+    for manifest in manifests(found["address"], found["id"], there):
+        document = json.loads(manifest.decode("utf-8"))
+        digests = [one["digest"] for one in [document["config"]] + document["layers"]]
+        if not all(digest in there for digest in digests):
+            continue
+        config = content(found["address"], digests[0])
+        image = {
+            "config": base64.b64encode(config).decode("ascii"),
+            "manifest": base64.b64encode(manifest).decode("ascii"),
+            "diff_ids": json.loads(config.decode("utf-8"))["rootfs"]["diff_ids"],
+            "layers": [
+                {"digest": one["digest"], "size": one["size"], "type": one["mediaType"], "chain": ""}
+                for one in document["layers"]
+            ],
+        }
+        images.append(image)
+    found["images"] = images or None
+
+
+def manifests(address, digest, there):
+    """Yield the manifests of images that a digest leads to, without what a build attested."""
+    if digest not in there:
+        return
+    found = content(address, digest)
+    document = json.loads(found.decode("utf-8"))
+    if "manifests" not in document:
+        yield found
+        return
+    for one in document["manifests"]:
+        notes, platform = one.get("annotations") or {}, one.get("platform") or {}
+        if "vnd.docker.reference.type" not in notes and platform.get("os") != "unknown":
+            for manifest in manifests(address, one["digest"], there):
+                yield manifest
 
 
 def content(address, digest):

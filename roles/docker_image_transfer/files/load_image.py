@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Loads one image into the dockerd beside it, as it comes on standard input. Python 2.7 and 3.5 syntax.
 
-load_image.py WORD: one that loads under a word waits until others under the same one have ended.
+load_image.py WORD NAME...: one that loads under a word waits until others under the same one have ended.
 
 It asks dockerd's socket itself: the client costs a start for each of a dozen requests, and passes every byte on.
 What it says are lines of "gpuprov ", a JSON object: first {"reading": see reading()}, then, where archives came,
@@ -47,7 +47,7 @@ def main():
     """Say what is there, load what comes; return the exit status."""
     try:
         alone = claim(sys.argv[1])
-        say(reading=reading())
+        say(reading=reading(sys.argv[2:]))
         say(**load())
         alone.close()
     except Failed as error:
@@ -174,21 +174,24 @@ def one_line(text):
     return " ".join(str(text or "nothing").split())
 
 
-def reading():
+def reading(names):
     """Return what is there.
 
-    engine: dockerd's version, containerd: whether that stores the images, images: [[ID, names, diff IDs]],
-    blobs: digests that containerd has, None where nobody can tell, place: where layers are, free: bytes there,
-    zstd: whether that program is there.
+    engine: dockerd's version, machine: as uname -m has it, containerd: whether that stores the images,
+    images: [[ID, names, diff IDs]], blobs: digests that containerd has, None where nobody can tell,
+    configs: {ID: digests of configurations} of the images in containerd that have one of names,
+    place: where layers are, free: bytes there, zstd: whether that program is there.
     """
     info = ask("/info")
     store = info.get("DriverStatus") or []
     containerd = ["driver-type", "io.containerd.snapshotter.v1"] in store
     found = {
         "engine": info.get("ServerVersion") or "",
+        "machine": info.get("Architecture") or os.uname()[4],
         "containerd": containerd,
         "images": [],
         "blobs": None,
+        "configs": {},
         "place": "/var/lib/containerd" if containerd else info.get("DockerRootDir") or "/var/lib/docker",
         "free": None,
         "zstd": program("zstd"),
@@ -203,17 +206,37 @@ def reading():
     except OSError:
         pass
     if containerd:
-        found["blobs"] = blobs()
+        listed = ctr("ls", "--quiet")
+        found["blobs"] = listed.decode("ascii").split() if listed is not None else None
+        for one, tags, _ in found["images"]:
+            if listed is not None and any(name in tags for name in names):
+                found["configs"][one] = configs(one, set(found["blobs"]))
     return found
 
 
-def blobs():
-    """Return the digests of the blobs that containerd has for dockerd, None where nobody can tell."""
+def configs(digest, there):
+    """Return the digests of the configurations of images that are there completely.
+
+    digest: of a manifest or an index in containerd, there: digests of all blobs.
+    """
+    content = ctr("get", digest) if digest in there else None
+    try:
+        document = json.loads((content or b"{}").decode("utf-8"))
+        if "manifests" in document:
+            return [config for one in document["manifests"] for config in configs(one["digest"], there)]
+        parts = [document["config"]["digest"]] + [one["digest"] for one in document["layers"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return parts[:1] if all(part in there for part in parts) else []
+
+
+def ctr(*words):
+    """Return what containerd's client says of content, None where it cannot be asked."""
     for address in CONTAINERD_SOCKETS:
         if os.path.exists(address):
             try:
                 process = subprocess.Popen(
-                    ("ctr", "--address", address, "--namespace", "moby", "content", "ls", "--quiet"),
+                    ("ctr", "--address", address, "--namespace", "moby", "content") + words,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                 )
@@ -221,7 +244,7 @@ def blobs():
                 return None
             out, _ = process.communicate()
             if process.returncode == 0:
-                return out.decode("ascii").split()
+                return out
     return None
 
 
