@@ -26,7 +26,7 @@ CACHE = Path(os.environ.get("GPUPROV_LAB_CACHE", "/var/cache/gpuprov-lab"))
 KEEP = 7 * 24 * 3600
 
 # The lab's name of a kind of host, and the Debian suite under it.
-SUITES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
+SUITES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie", "resolute": "forky"}
 DISTROS = (*SUITES, "xenial")
 # Debian 12 again, with sshd in the place of systemd.
 NO_SYSTEMD = "nosystemd"
@@ -42,10 +42,15 @@ DRIVER_LIBRARIES = ("libcuda", "libnvidia-ml")
 DRIVER_VERSION = "580.159.04"
 # Served to the hosts as their distribution, with all that these depend on.
 DISTRO_PACKAGES = {
-    "bullseye": "docker.io containerd runc python3 python3-apt python2.7",
-    "bookworm": "docker.io containerd runc python3 python3-apt",
-    "trixie": "docker.io docker-cli containerd runc python3 python3-apt",
+    "bullseye": "docker.io containerd runc nftables python3 python3-apt python2.7",
+    "bookworm": "docker.io containerd runc nftables python3 python3-apt",
+    "trixie": "docker.io docker-cli containerd runc nftables python3 python3-apt",
+    "forky": "docker.io docker-cli docker-buildx containerd runc nftables python3 python3-apt",
 }
+# What a suite's root file system has beside PACKAGES.
+EXTRA_PACKAGES = {"bullseye": "lsb-base", "bookworm": "lsb-base", "forky": "sudo-rs rust-coreutils"}
+# The stored Release of forky is past its Valid-Until.
+APT_OPTIONS = {"forky": 'Acquire::Check-Valid-Until "false"'}
 # Used by the lab itself, from this suite.
 TOOL_SUITE = "bookworm"
 TOOLS = ("docker-registry", "busybox-static")
@@ -75,6 +80,14 @@ for home in /root /home/admin /home/alice /home/carol; do
     install -m 0600 -o $owner /etc/gpuprov-lab/authorized_keys $home/.ssh/authorized_keys
 done
 """
+# As Ubuntu 25.10 and newer have them: the old sudo as sudo.ws, uutils coreutils first on PATH.
+RESOLUTE = """\
+dpkg-divert --quiet --divert /usr/bin/sudo.ws --rename /usr/bin/sudo
+ln -s /usr/lib/cargo/bin/sudo /usr/bin/sudo
+ln -s /usr/lib/cargo/bin/coreutils/* /usr/local/bin/
+"""
+# The hosts with os-release and lsb-release of another distribution than the suite's.
+DISGUISED = ("xenial", "resolute")
 SYSTEM = """\
 ldconfig
 systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service \
@@ -142,7 +155,7 @@ def image(distro: str) -> str:
 
 @functools.cache
 def _root_key() -> str:
-    return key(PACKAGES, repr(DISTRO_PACKAGES), repr(TOOLS), FETCH, CLEAN)
+    return key(PACKAGES, repr(DISTRO_PACKAGES), repr(EXTRA_PACKAGES), repr(TOOLS), FETCH, CLEAN)
 
 
 def debs(suite: str) -> Path:
@@ -242,11 +255,12 @@ def _root(suite: str) -> Path:
         script = fetched / "fetch.sh"
         tools = " ".join(TOOLS) if suite == TOOL_SUITE else ""
         script.write_text(FETCH.format(packages=DISTRO_PACKAGES[suite], tools=tools))
-        lsb = [] if suite == "trixie" else ["lsb-base"]
+        options = [f"--aptopt={APT_OPTIONS[suite]}"] if suite in APT_OPTIONS else []
         new = tar.with_suffix(".new")
         run(
             "mmdebstrap", "--variant=minbase", "--format=tar", "--skip=check/empty",
-            f"--include={','.join([*PACKAGES.split(), *lsb])}",
+            *options,
+            f"--include={','.join([*PACKAGES.split(), *EXTRA_PACKAGES.get(suite, '').split()])}",
             f"--customize-hook=copy-in {script} /",
             "--customize-hook=chroot $1 sh -e /fetch.sh && rm $1/fetch.sh",
             f"--customize-hook=sync-out /fetched {fetched}",
@@ -271,9 +285,11 @@ def _base(suite: str) -> str:
 
 def _containerfile(base: str, distro: str) -> str:
     lines = [f"FROM {base}", "COPY root/ /"]
-    lines += [f"RUN {json.dumps(['sh', '-e', '-c', script])}" for script in (SYSTEM, USERS)]
-    if distro == "xenial":
-        lines.append("COPY xenial/ /etc/")
+    scripts = [SYSTEM, USERS, *([RESOLUTE] if distro == "resolute" else [])]
+    lines += [f"RUN {json.dumps(['sh', '-e', '-c', script])}" for script in scripts]
+    if distro in DISGUISED:
+        # usr/lib/os-release is what /etc/os-release links to.
+        lines += ["RUN rm -f /etc/os-release", "COPY release/ /etc/"]
     return "\n".join([*lines, 'CMD ["/sbin/init"]', ""])
 
 
@@ -300,9 +316,10 @@ def _image(distro: str, base: str) -> None:
         compiled("nvidia-smi", root / "usr/bin/nvidia-smi")
         for name in DRIVER_LIBRARIES:
             compiled_library(name, libraries)
-        (context / "xenial").mkdir()
-        for name in ("os-release", "lsb-release"):
-            shutil.copy(FILES / f"xenial-{name}", context / "xenial" / name)
+        if distro in DISGUISED:
+            (context / "release").mkdir()
+            for name in ("os-release", "lsb-release"):
+                shutil.copy(FILES / f"{distro}-{name}", context / "release" / name)
         (context / "Containerfile").write_text(_containerfile(base, distro))
         run(
             "podman", "--runtime", "runc", "build", "--quiet", "--network", "none",

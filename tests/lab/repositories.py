@@ -10,7 +10,9 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from tests.lab import relationships
 from tests.lab.images import (
     CACHE,
     FILES,
@@ -26,9 +28,8 @@ from tests.lab.images import (
     step,
 )
 
-# Our own copies of what `apt-cache show` names in the vendors' packages, as far as tests need it.
-SYSTEM_DEPENDS = "iptables, libc6, libdevmapper1.02.1, libsystemd0, procps, xz-utils"
-ENGINE_CONFLICTS = "docker (<< 1.5~), docker-engine, docker.io"
+# What shlibs:Depends of the vendors' engine stands for.
+ENGINE_LIBRARIES = "libc6, libsystemd0"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ class Package:
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
     conffiles: tuple[str, ...] = ()
     scripts: dict[str, str] = field(default_factory=dict)
-    recommends: str = ""
+
+
+def _vendors(name: str, version: str, libraries: str = "", **more: Any) -> Package:
+    """A package with the vendor's relationships; libraries are what it depends on beside them."""
+    relations = relationships.fields(name, version)
+    depends = ", ".join(filter(None, (relations.pop("Depends", ""), libraries)))
+    return Package(name, version, depends, relations, **more)
 
 
 @dataclass(frozen=True)
@@ -59,33 +66,46 @@ class Release:
     compose: tuple[str, ...] = ()
 
 
-def _debian(number: int, codename: str, *rows: tuple[str, ...]) -> Release:
-    """A Debian release: rows of engine, containerd, buildx and compose, each without a suffix."""
-    suffix = f"~debian.{number}~{codename}"
+def _release(os: str, number: str, codename: str, *rows: tuple[str, ...], suite: str = "") -> Release:
+    """A release with rows of engine, containerd, buildx and compose, each without a suffix.
+
+    suite is the Debian suite that its programs come from, where that is not the codename.
+    """
+    suffix = f"~{os}.{number}~{codename}"
     engine, containerd, buildx, compose = (
         # containerd.io had no suffix before 2.0.
-        tuple(f"{one}-1" if one.startswith("1.7.") else f"{one}-1{suffix}" for one in row)
+        tuple(one if one.startswith("1.7.") else one + suffix for one in (_revised(two) for two in row))
         for row in rows
     )
-    return Release(codename, "debian", codename, engine, containerd, buildx, compose)
+    return Release(codename, os, suite or codename, engine, containerd, buildx, compose)
+
+
+def _revised(version: str) -> str:
+    return version if "-" in version else f"{version}-1"
 
 
 # The middle ones are the pins of roles/docker_ce/vars/.
 RELEASES = (
-    _debian(
-        11, "bullseye",
-        ("5:28.5.2", "5:29.8.0", "5:29.9.1"), ("1.7.27", "2.1.4", "2.1.5"),
-        ("0.29.1", "0.30.1", "0.31.0"), ("2.40.3", "5.0.0", "5.1.0"),
+    _release(
+        "debian", "11", "bullseye",
+        ("5:28.5.2", "5:29.8.0", "5:29.9.1"), ("1.7.29", "2.3.4-2", "2.3.9"),
+        ("0.30.1", "0.37.0", "0.37.1"), ("2.40.3", "5.5.1", "5.6.0"),
     ),
-    _debian(
-        12, "bookworm",
-        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.27", "2.3.3", "2.3.9"),
+    _release(
+        "debian", "12", "bookworm",
+        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.29", "2.3.3", "2.3.9"),
         ("0.30.1", "0.36.1", "0.37.0"), ("2.40.3", "5.5.0", "5.6.0"),
     ),
-    _debian(
-        13, "trixie",
-        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.27", "2.3.4", "2.3.9"),
+    _release(
+        "debian", "13", "trixie",
+        ("5:28.5.2", "5:29.7.2", "5:29.9.1"), ("1.7.29", "2.3.4", "2.3.9"),
         ("0.30.1", "0.36.1", "0.37.0"), ("2.40.3", "5.5.0", "5.6.0"),
+    ),
+    _release(
+        "ubuntu", "26.04", "resolute",
+        ("5:29.5.3", "5:29.7.2", "5:29.9.1"), ("2.2.4", "2.3.3", "2.3.9"),
+        ("0.33.0", "0.36.1", "0.37.0"), ("5.1.4", "5.4.0", "5.6.0"),
+        suite="forky",
     ),
     Release(
         "xenial", "ubuntu", "bullseye",
@@ -93,6 +113,8 @@ RELEASES = (
         ("1.2.4-1", "1.2.5-1", "1.2.6-3"),
     ),
 )  # fmt: skip
+# Their docker.io has the CLI in it, and looks for docker-init on PATH.
+OLD_SUITES = ("bullseye", "bookworm")
 TOOLKIT_VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
 # Before its package refreshed CDI specifications by itself.
 OLD_TOOLKIT_VERSION = "1.17.8-1"
@@ -100,7 +122,9 @@ OLD_TOOLKIT_VERSION = "1.17.8-1"
 
 def directory() -> Path:
     """Where the document root of the lab's web server lies."""
-    made_by = source("repositories.py", "files/nvidia-container-runtime.c", "files/gpu.h", "files/nvidia-ctk.sh")
+    made_by = source(
+        "repositories.py", "relationships.py", "files/nvidia-container-runtime.c", "files/gpu.h", "files/nvidia-ctk.sh"
+    )
     return CACHE / f"www-{key(debs('bookworm').parent.name, made_by)}"
 
 
@@ -144,17 +168,24 @@ def _engine_trees(suite: str, workspace: Path) -> dict[str, Path]:
     if trees["docker-ce"].exists():
         return trees
     engine = _unpacked(suite, "docker.io", workspace)
-    client = _unpacked(suite, "docker-cli", workspace) if suite == "trixie" else engine
+    client = engine if suite in OLD_SUITES else _unpacked(suite, "docker-cli", workspace)
     containerd = _unpacked(suite, "containerd", workspace)
     runc = _unpacked(suite, "runc", workspace)
-    tini = _unpacked(suite, "tini", workspace)
+    tini = _unpacked(suite, "tini-static" if suite == "forky" else "tini", workspace)
     _link(engine, trees["docker-ce"], "usr/*bin/dockerd", "usr/*bin/docker-proxy")
     _link(engine, trees["docker-ce"], "usr/libexec/docker/*")
     _link(client, trees["docker-ce-cli"], "usr/bin/docker")
     _link(containerd, trees["containerd.io"], "usr/bin/*")
     _link(runc, trees["containerd.io"], "usr/*bin/runc")
     # The vendor's docker-init is tini; Debian's is a link to it.
-    (trees["docker-ce"] / "usr/bin/docker-init").hardlink_to(tini / "usr/bin/tini-static")
+    # It moved with 24.0 (docker-ce-packaging commit 5a998af).
+    init = trees["docker-ce"] / ("usr/bin" if suite in OLD_SUITES else "usr/libexec/docker") / "docker-init"
+    init.parent.mkdir(parents=True, exist_ok=True)
+    init.hardlink_to(tini / "usr/bin/tini-static")
+    if suite == "forky":
+        trees["docker-buildx-plugin"] = workspace / f"tree-{suite}-buildx"
+        buildx = _unpacked(suite, "docker-buildx", workspace)
+        _link(buildx, trees["docker-buildx-plugin"], "usr/libexec/docker/cli-plugins/*")
     return trees
 
 
@@ -226,6 +257,11 @@ UNITS = {
 }
 
 
+# The vendor's file has more comments; the unit does not read it.
+ENGINE_DEFAULTS = """\
+# Docker Upstart and SysVinit configuration file
+#DOCKER_OPTS="--dns 8.8.8.8 --dns 8.8.4.4"
+"""
 POSTINST = """\
 #!/bin/sh
 set -e
@@ -280,37 +316,23 @@ def _unit_files(*units: str) -> dict[str, tuple[str, int]]:
 def _docker_packages(release: Release, workspace: Path) -> list[Package]:
     trees = _engine_trees(release.suite, workspace)
     packages = []
+    units = ("docker.service", "docker.socket")
+    group = "getent group docker >/dev/null || groupadd --system docker"
     for version in release.engine:
-        units = ("docker.service", "docker.socket")
         packages += [
-            Package(
-                "docker-ce", version,
-                f"containerd.io (>= 1.2.2-3), docker-ce-cli, {SYSTEM_DEPENDS}",
-                {"Conflicts": ENGINE_CONFLICTS, "Replaces": "docker-engine, docker.io"},
-                trees["docker-ce"], _unit_files(*units),
-                scripts=_service_scripts(
-                    *units, before="getent group docker >/dev/null || groupadd --system docker"
-                ),
-                recommends="apparmor, ca-certificates, docker-ce-rootless-extras, git, pigz",
+            _vendors(
+                "docker-ce", version, ENGINE_LIBRARIES, tree=trees["docker-ce"],
+                files={**_unit_files(*units), "etc/default/docker": (ENGINE_DEFAULTS, 0o644)},
+                conffiles=("/etc/default/docker",),
+                scripts=_service_scripts(*units, before=group),
             ),
-            Package(
-                "docker-ce-cli", version, "libc6",
-                {
-                    "Conflicts": "docker (<< 1.5~), docker-cli",
-                    "Replaces": "docker.io, docker-cli",
-                    "Breaks": "docker.io",
-                },
-                trees["docker-ce-cli"],
-            ),
+            _vendors("docker-ce-cli", version, "libc6", tree=trees["docker-ce-cli"]),
         ]  # fmt: skip
     for version in release.containerd:
-        other = "containerd, runc"
         packages.append(
-            Package(
-                "containerd.io", version, "libc6, libseccomp2",
-                {"Conflicts": other, "Replaces": other, "Provides": other},
-                trees["containerd.io"],
-                {
+            _vendors(
+                "containerd.io", version, "libc6, libseccomp2", tree=trees["containerd.io"],
+                files={
                     **_unit_files("containerd.service"),
                     "etc/containerd/config.toml": ('disabled_plugins = ["cri"]\n', 0o644),
                 },
@@ -318,21 +340,18 @@ def _docker_packages(release: Release, workspace: Path) -> list[Package]:
                 scripts=_service_scripts("containerd.service"),
             )
         )  # fmt: skip
-    for name, versions, legacy in (
-        ("docker-buildx-plugin", release.buildx, "docker-buildx"),
-        ("docker-compose-plugin", release.compose, "docker-compose-v2"),
-    ):
-        plugin = name.removesuffix("-plugin")
-        for version in versions:
-            script = PLUGIN.format(version=version.split("-")[0], name=plugin)
-            packages.append(
-                Package(
-                    name, version, "",
-                    {"Conflicts": legacy, "Replaces": legacy},
-                    files={f"usr/libexec/docker/cli-plugins/{plugin}": (script, 0o755)},
-                )
-            )  # fmt: skip
+    buildx = trees.get("docker-buildx-plugin")
+    packages += [_plugin("docker-buildx-plugin", version, buildx) for version in release.buildx]
+    packages += [_plugin("docker-compose-plugin", version) for version in release.compose]
     return packages
+
+
+def _plugin(name: str, version: str, tree: Path | None = None) -> Package:
+    """A plugin of the CLI: a genuine one where there is a tree, else a stand-in."""
+    plugin = name.removesuffix("-plugin")
+    script = PLUGIN.format(version=version.split("-")[0], name=plugin)
+    stand_in = {f"usr/libexec/docker/cli-plugins/{plugin}": (script, 0o755)}
+    return _vendors(name, version, tree=tree, files={} if tree else stand_in)
 
 
 RUNTIME = "usr/bin/nvidia-container-runtime"
@@ -367,26 +386,29 @@ NVIDIA_DOCKER2_CONFIG = """\
     }
 }
 """
-# What the package does since 1.18: it enables the units that refresh the specification, and starts them.
-TOOLKIT_POSTINST = """\
+# TOOLKIT commits 063e1aa and 430fe4d of tests/lab/relationships.py: from 1.18 on the package has units in /etc as
+# conffiles and enables and starts them by hand; from 1.20 on debhelper does, and the units are in /lib.
+TOOLKIT_CONFIG = "/usr/bin/nvidia-ctk --quiet config --config-file=/etc/nvidia-container-runtime/config.toml --in-place"
+TOOLKIT_POSTINST = f"""\
 #!/bin/sh
 set -e
 [ "$1" = configure ] || exit 0
-/usr/bin/nvidia-ctk --quiet config --config-file=/etc/nvidia-container-runtime/config.toml --in-place
-[ -e /lib/systemd/system/nvidia-cdi-refresh.path ] && [ -d /run/systemd/system ] || exit 0
+{TOOLKIT_CONFIG}
+"""
+TOOLKIT_POSTINST_1_18 = f"""\
+{TOOLKIT_POSTINST}case $(systemctl is-system-running 2>/dev/null || true) in
+running | degraded) ;;
+*) exit 0 ;;
+esac
 systemctl daemon-reload || true
-systemctl enable --now --quiet nvidia-cdi-refresh.path nvidia-cdi-refresh.service || true
+systemctl enable --now nvidia-cdi-refresh.path || true
+systemctl enable --now nvidia-cdi-refresh.service || true
 systemctl start nvidia-cdi-refresh.service || true
 """
-TOOLKIT_PRERM = """\
-#!/bin/sh
-set -e
-[ "$1" = remove ] && [ -d /run/systemd/system ] || exit 0
-systemctl disable --now --quiet nvidia-cdi-refresh.path nvidia-cdi-refresh.service 2>/dev/null || true
-"""
+TOOLKIT_ENVIRONMENT = "etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"
 # NVIDIA's service looks for the kernel module, too; there is none in the lab.
 REFRESH_UNITS = {
-    "lib/systemd/system/nvidia-cdi-refresh.path": (
+    "nvidia-cdi-refresh.path": (
         textwrap.dedent("""\
             [Unit]
             Description=Watch for another driver or toolkit (stand-in)
@@ -400,7 +422,7 @@ REFRESH_UNITS = {
             """),
         0o644,
     ),
-    "lib/systemd/system/nvidia-cdi-refresh.service": (
+    "nvidia-cdi-refresh.service": (
         textwrap.dedent("""\
             [Unit]
             Description=Refresh the CDI specification (stand-in)
@@ -410,6 +432,7 @@ REFRESH_UNITS = {
             [Service]
             Type=oneshot
             Environment=NVIDIA_CTK_CDI_OUTPUT_FILE_PATH=/var/run/cdi/nvidia.yaml
+            EnvironmentFile=-/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env
             ExecStart=/usr/bin/nvidia-ctk cdi generate
 
             [Install]
@@ -422,31 +445,43 @@ REFRESH_UNITS = {
 
 def _toolkit_packages(runtime: Path) -> list[Package]:
     """The four packages of the toolkit; runtime is the tree with the stand-in runtime."""
-    older = {
-        "Breaks": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
-        "Replaces": "nvidia-container-runtime (<= 3.5.0-1), nvidia-container-runtime-hook",
-    }
     packages = []
-    ctk = {"usr/bin/nvidia-ctk": ((FILES / "nvidia-ctk.sh").read_text(encoding="utf-8"), 0o755)}
     for version in (OLD_TOOLKIT_VERSION, *TOOLKIT_VERSIONS):
-        tools = f"libnvidia-container-tools (>= {version}), libnvidia-container-tools (<< 2.0.0)"
         packages += [
-            Package(
-                "nvidia-container-toolkit", version,
-                f"nvidia-container-toolkit-base (= {version}), {tools}", older, files=HOOK,
-            ),
-            Package(
-                "nvidia-container-toolkit-base", version, "libc6", older, tree=runtime,
-                files=ctk if version == OLD_TOOLKIT_VERSION else {**ctk, **REFRESH_UNITS},
-                scripts={"postinst": TOOLKIT_POSTINST, "prerm": TOOLKIT_PRERM},
-            ),
-            Package(
-                "libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})",
-                files=CLI,
-            ),
-            Package("libnvidia-container1", version, "libc6", files=LIBRARY),
-        ]  # fmt: skip
+            _vendors("nvidia-container-toolkit", version, files=HOOK),
+            _toolkit_base(version, runtime),
+            _vendors("libnvidia-container-tools", version, files=CLI),
+            _vendors("libnvidia-container1", version, "libc6", files=LIBRARY),
+        ]
     return packages
+
+
+def _toolkit_base(version: str, runtime: Path) -> Package:
+    files = {"usr/bin/nvidia-ctk": ((FILES / "nvidia-ctk.sh").read_text(encoding="utf-8"), 0o755)}
+    scripts = {"postinst": TOOLKIT_POSTINST}
+    conffiles: tuple[str, ...] = ()
+    if relationships.satisfies(version, ">=", "1.18.0"):
+        by_hand = relationships.satisfies(version, "<<", "1.20.0")
+        place = "etc/systemd/system" if by_hand else "lib/systemd/system"
+        units = {f"{place}/{name}": unit for name, unit in REFRESH_UNITS.items()}
+        files |= {**units, TOOLKIT_ENVIRONMENT: ("# Overrides of nvidia-cdi-refresh.service.\n", 0o644)}
+        conffiles = (f"/{TOOLKIT_ENVIRONMENT}", *(f"/{path}" for path in units if by_hand))
+        scripts = {"postinst": TOOLKIT_POSTINST_1_18} if by_hand else _toolkit_scripts()
+    return _vendors(
+        "nvidia-container-toolkit-base", version, "libc6", tree=runtime, files=files, conffiles=conffiles,
+        scripts=scripts,
+    )  # fmt: skip
+
+
+def _toolkit_scripts() -> dict[str, str]:
+    """Debhelper's scripts for the toolkit's units, which it had as conffiles in /etc before."""
+    scripts = {"preinst": "#!/bin/sh\nset -e\n", **_service_scripts(*REFRESH_UNITS, before=TOOLKIT_CONFIG)}
+    removed = "".join(
+        f"dpkg-maintscript-helper rm_conffile /etc/systemd/system/{name} 1.20.0-1~ nvidia-container-toolkit-base"
+        ' -- "$@"\n'
+        for name in REFRESH_UNITS
+    )
+    return {name: text.replace("set -e\n", f"set -e\n{removed}", 1) for name, text in scripts.items()}
 
 
 def _legacy_packages(runtime: Path) -> dict[str, list[Package]]:
@@ -516,7 +551,6 @@ def _pack(package: Package, directory: Path, workspace: Path) -> None:
         "Architecture": "amd64",
         "Maintainer": "gpuprov lab <lab@gpuprov.invalid>",
         "Depends": package.depends,
-        "Recommends": package.recommends,
         **package.relations,
         "Description": "vendor-shaped package of gpuprov's lab",
     }

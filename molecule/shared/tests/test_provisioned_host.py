@@ -42,9 +42,9 @@ PINS = {
     "bullseye": TOOLKIT
     | _engine(
         "5:29.8.0-1~debian.11~bullseye",
-        "2.1.4-1~debian.11~bullseye",
-        "0.30.1-1~debian.11~bullseye",
-        "5.0.0-1~debian.11~bullseye",
+        "2.3.4-2~debian.11~bullseye",
+        "0.37.0-1~debian.11~bullseye",
+        "5.5.1-1~debian.11~bullseye",
     ),
     "bookworm": TOOLKIT
     | _engine(
@@ -52,6 +52,13 @@ PINS = {
         "2.3.3-1~debian.12~bookworm",
         "0.36.1-1~debian.12~bookworm",
         "5.5.0-1~debian.12~bookworm",
+    ),
+    "resolute": TOOLKIT
+    | _engine(
+        "5:29.7.2-1~ubuntu.26.04~resolute",
+        "2.3.3-1~ubuntu.26.04~resolute",
+        "0.36.1-1~ubuntu.26.04~resolute",
+        "5.4.0-1~ubuntu.26.04~resolute",
     ),
     "trixie": TOOLKIT
     | _engine(
