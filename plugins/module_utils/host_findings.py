@@ -8,6 +8,8 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
+import re
+
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
     dockerd_flags,
@@ -43,6 +45,20 @@ _PROBLEMS = {
     ),
     "docker_group": ("gpuprov makes nobody a member whom the host does not know", "correct docker_group_users"),
 }
+# {package: [(the versions before this one, the first with the fixes, what is fixed)]}, as numbers without epoch and
+# suffix. Advisories: runc GHSA-9493-h29p-rfm2, -qw9x-cqr3-wc7r and -cgrx-mc8f-2prm, which containerd.io has from
+# 1.7.28-2 and 2.1.5 on; moby CVE-2026-34040; nvidia-container-toolkit CVE-2025-23266 and CVE-2025-23267.
+_RUNC = "runc's CVE-2025-31133, -52565 and -52881: a container can take over the host"
+_TOOLKIT = "CVE-2025-23266 and CVE-2025-23267: a container can take over the host"
+SECURITY_FLOORS = {
+    "docker-ce": [((30,), (29, 3, 1), "CVE-2026-34040: a request can get past authorization plugins")],
+    "containerd.io": [((2,), (1, 7, 28, 2), _RUNC), ((3,), (2, 1, 5), _RUNC)],
+    "nvidia-container-toolkit": [((2,), (1, 17, 8), _TOOLKIT)],
+    "nvidia-container-toolkit-base": [((2,), (1, 17, 8), _TOOLKIT)],
+}
+# The vendors have published no newer packages for these since: no version to ask for is above the floors.
+_FROZEN = ("xenial", "bionic", "focal")
+
 _WRONG_VARIABLE = ("the plan cannot be made", "correct the variable in the inventory")
 
 
@@ -58,6 +74,7 @@ def findings(found, plan):
             result.append(finding(name, "error", redact(problem["message"]), why, cure))
     result += _of_engine(found)
     result += _of_packages(found["apt"])
+    result += _of_versions(found)
     result += _of_system(found)
     if host_plan.engine_installed(found) and plan["changes"] and not plan["problems"]:
         number = len(plan["changes"])
@@ -276,6 +293,39 @@ def _of_packages(apt):
             )
         )
     return result
+
+
+def _of_versions(found):
+    old, fixes = [], []
+    for name, package in sorted(found["apt"]["packages"].items()):
+        fix = package["status"].startswith(("ii", "hi")) and missing_fix(name, package["version"])
+        if fix:
+            old.append("%s %s" % (name, package["version"]))
+            fixes += [] if fix in fixes else [fix]
+    if not old:
+        return []
+    frozen = found["os"]["codename"] in _FROZEN
+    return [
+        finding(
+            "security-fixes",
+            "info" if frozen else "warning",
+            "without known security fixes: %s" % ", ".join(old),
+            "; ".join(fixes),
+            "an OS release that the vendors still publish for: there are no newer packages for this one"
+            if frozen
+            else "gpuprov provision, with pins that are not older than gpuprov's own",
+        )
+    ]
+
+
+def missing_fix(package, version):
+    """Return the security fix that a version of a package lacks, in words; None where no such is known."""
+    # Neither epoch nor suffix: 5:29.3.1-1~debian.12~bookworm is (29, 3, 1, 1).
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version.split(":")[-1].split("~")[0])[:4])
+    for below, floor, fix in SECURITY_FLOORS.get(package, ()):
+        if numbers < below:
+            return fix if numbers < floor else None
+    return None
 
 
 def _of_system(found):

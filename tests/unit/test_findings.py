@@ -295,6 +295,14 @@ def test_a_reload_of_systemd_takes_gpus_away_where_systemd_does_not_know_of_them
 # ---- the host
 
 
+def packages(found: Found, status: str = "ii", **versions: str) -> Found:
+    """Have packages in these versions."""
+    found["apt"]["packages"].update(
+        {name: {"version": version, "status": status, "hold": False} for name, version in versions.items()}
+    )
+    return found
+
+
 def engine(found: Found, info: dict[str, Any] | None = None, **service: Any) -> Found:
     """Have dockerd run, unless info, what it says of itself, is empty."""
     found["docker"]["service"].update(
@@ -329,8 +337,19 @@ HOSTS: dict[str, tuple[Change, dict[str, str]]] = {
     "starting": (lambda found: engine(found, {}, active="activating", sub="start"), {"dockerd-fails": "error"}),
     "stopped": (lambda found: engine(found, {}, active="inactive"), {"dockerd-stopped": "error"}),
     "masked": (lambda found: (engine(found, {}, load="masked", active="inactive", enabled="masked"),
-        found["apt"]["packages"].update({"docker-ce": {"version": "1", "status": "ii", "hold": False}})),
+        packages(found, **{"docker-ce": "5:29.7.2-1~debian.12~bookworm"})),
         {"dockerd-masked": "error"}),
+    "old engine": (lambda found: packages(found, **{"docker-ce": "5:29.3.0-1~x"}), {"security-fixes": "warning"}),
+    "old containerd": (
+        lambda found: packages(found, **{"docker-ce": "5:29.7.2-1~x", "containerd.io": "2.1.4-1~x"}),
+        {"security-fixes": "warning"},
+    ),
+    "old, and nothing newer is published": (
+        lambda found: (packages(found, **{"docker-ce": "5:18.09.4~3-0~ubuntu-xenial", "containerd.io": "1.2.5-1"}),
+            found["os"].update(codename="xenial")),
+        {"security-fixes": "info"},
+    ),
+    "old, and removed": (lambda found: packages(found, "rc", **{"docker-ce": "5:18.09.4"}), {}),
     "disabled": (lambda found: engine(found, enabled="disabled"), {"dockerd-disabled": "warning"}),
     "stopped and disabled": (
         lambda found: engine(found, {}, active="inactive", enabled="disabled"),

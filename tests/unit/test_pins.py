@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_findings
 
 from tests.lab import relationships, repositories
 
@@ -33,12 +34,13 @@ def docker_set(row: dict[str, str]) -> dict[str, str]:
 def nvidia_set(stack: str) -> dict[str, str]:
     """{package: version} of a stack of nvidia_docker's pins."""
     fixed = {
-        "nvidia_docker_version": NVIDIA["__nvidia_docker_versions"][stack],
-        "nvidia_docker_runtime_version": NVIDIA_DEFAULTS["nvidia_docker_runtime_version"],
-        "nvidia_docker_hook_version": NVIDIA_DEFAULTS["nvidia_docker_hook_version"],
+        "version": NVIDIA["__nvidia_docker_versions"][stack],
+        "runtime_version": NVIDIA_DEFAULTS["nvidia_docker_runtime_version"],
+        "hook_version": NVIDIA_DEFAULTS["nvidia_docker_hook_version"],
     }
     packages = NVIDIA["__nvidia_docker_stacks"][stack]["packages"]
-    return {one["name"]: fixed[re.findall(r"\w+", one["version"])[0]] for one in packages}
+    # "{{ __nvidia_docker.options.version }}"
+    return {one["name"]: fixed[re.findall(r"\w+", one["version"])[-1]] for one in packages}
 
 
 @pytest.mark.parametrize("codename", sorted(DOCKER))
@@ -113,6 +115,41 @@ def test_versions_are_ordered_as_dpkg_orders_them(pair: tuple[str, str]) -> None
     older, newer = pair
     assert relationships.satisfies(older, "<<", newer)
     assert subprocess.run(["dpkg", "--compare-versions", older, "lt", newer], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("codename", sorted(set(DOCKER) - {"xenial", "bionic", "focal"}))
+def test_where_the_os_gets_updates_no_pin_lacks_a_security_fix(codename: str) -> None:
+    pins = {**docker_set(DOCKER[codename]), **nvidia_set(NVIDIA["__nvidia_docker_releases"][codename]["stack"])}
+    assert {name: host_findings.missing_fix(name, version) for name, version in pins.items()} == dict.fromkeys(pins)
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "lacks"),
+    [
+        ("docker-ce", "5:29.3.1-1~debian.12~bookworm", False),
+        ("docker-ce", "5:29.10.1-1~debian.12~bookworm", False),
+        ("docker-ce", "5:29.3.0-1~debian.12~bookworm", True),
+        ("docker-ce", "5:18.09.4~3-0~ubuntu-xenial", True),
+        ("docker-ce", "5:24.0.2-1~ubuntu.18.04~bionic", True),
+        ("docker-ce", "5:30.0.0-1~debian.13~trixie", False),
+        ("containerd.io", "1.2.5-1", True),
+        ("containerd.io", "1.6.21-1", True),
+        ("containerd.io", "1.7.27-1", True),
+        ("containerd.io", "1.7.28-1~debian.12~bookworm", True),
+        ("containerd.io", "1.7.28-2~debian.12~bookworm", False),
+        ("containerd.io", "1.7.29-1~debian.12~bookworm", False),
+        ("containerd.io", "2.1.4-1~debian.11~bullseye", True),
+        ("containerd.io", "2.1.5-1~debian.11~bullseye", False),
+        ("containerd.io", "2.3.3-1~debian.12~bookworm", False),
+        ("nvidia-container-toolkit", "1.17.7-1", True),
+        ("nvidia-container-toolkit", "1.17.8-1", False),
+        ("nvidia-container-toolkit-base", "1.9.0-1", True),
+        ("nvidia-container-toolkit-base", "1.20.0~rc.1-1", False),
+        ("docker.io", "20.10.24+dfsg1-1", False),
+    ],
+)
+def test_a_version_without_a_security_fix_is_known(package: str, version: str, lacks: bool) -> None:
+    assert (host_findings.missing_fix(package, version) is not None) is lacks
 
 
 def test_the_lab_serves_the_pins() -> None:
