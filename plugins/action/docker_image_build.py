@@ -153,6 +153,8 @@ class ActionModule(ActionBase):
         answer = self._script("end_script", [run, words[2], status])
         if status != "0":
             raise AnsibleActionFail(f"docker build ended with status {status}: {shown.last or 'it said nothing'}")
+        for line in shown.held:
+            self._display.display(f"{host} | {line}")
         image_id, _space, size = answer[0].partition(" ") if answer else ("", "", "")
         if not size.isdecimal():
             raise AnsibleActionFail(f"docker build ended well, yet there is no {words[2]} on the host")

@@ -32,6 +32,33 @@ def test_secrets_are_taken_out_the_longest_first_and_short_ones_are_none() -> No
     assert lines.take("1 s3cr3t-and-more s3cr3t\n", ended=True) == ["1 *** ***"]
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        'ERROR: failed to build: failed to solve: process "/bin/sh -c exit 7" did not complete: exit code: 7',
+        "failed to solve with frontend dockerfile.v0: failed to create LLB definition: no such host",
+        "The command '/bin/sh -c exit 7' returned a non-zero code: 7",
+        "ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+        "error: unable to prepare context",
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_the_reason_of_a_failure_is_left_to_whoever_reports_it_however_it_comes(reason: str, pieces: int) -> None:
+    lines = Lines([])
+    said = [f"#3 ERROR: exit 7\n------\n{reason}\n", "\n", ""]
+    text = ["".join(said[: 4 - pieces]), *said[4 - pieces :]]
+    shown = [line for number, part in enumerate(text, 1) for line in lines.take(part, ended=number == len(text))]
+    assert shown == ["#3 ERROR: exit 7", "------"]
+    assert (lines.last, lines.held[0]) == (reason, reason)
+
+
+def test_what_looked_like_a_reason_is_shown_once_more_comes() -> None:
+    lines = Lines([])
+    assert lines.take("an error is handled\n", ended=False) == []
+    assert lines.take("\n", ended=False) == []
+    assert lines.take("go on\n", ended=False) == ["an error is handled", "", "go on"]
+
+
 def test_the_last_line_that_says_something_is_kept_for_the_end() -> None:
     lines = Lines([])
     lines.take("ERROR: no\n", ended=False)
