@@ -37,7 +37,7 @@ Forks = Annotated[int | None, typer.Option("--forks", "-f", metavar="N", min=1, 
 User = Annotated[str | None, typer.Option("--user", "-u", metavar="NAME", help="Log in as this account.")]
 Key = Annotated[Path | None, typer.Option("--private-key", "--key-file", metavar="FILE", help="Log in with this key.")]
 AskPass = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the login password.")]
-AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
+AskBecome = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for the password of sudo, su or doas.")]
 AskVault = Annotated[bool, typer.Option("--ask-vault-pass", "-J", help="Ask for the vault's password.")]
 VaultFile = Annotated[
     list[Path] | None,

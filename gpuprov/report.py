@@ -31,9 +31,14 @@ _UNREACHABLE = (
 )
 _FAILED = (
     (
-        r"Missing sudo password|sudo: a password is required|sudo wants a password",
-        "sudo wants a password that was not given",
-        "give it with -K, or allow the account passwordless sudo",
+        r"Missing (\w+) password|\b(sudo|doas): (?:a password is|interactive authentication is|\w+) required",
+        r"\1\2 needs a password that was not given",
+        "give it with -K, or allow the account to become root without one",
+    ),
+    (
+        r"Incorrect (\w+) password",
+        r"\1 did not accept the password",
+        r"give the password that \1 asks for with -K (su: that of root; sudo and doas: that of the login user)",
     ),
     (
         r"must have a tty",
@@ -175,8 +180,9 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
         str(result.get(name) or "") for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
     )
     for pattern, cause, hint in _FAILED:
-        if re.search(pattern, said):
-            return cause, hint
+        found = re.search(pattern, said)
+        if found:
+            return found.expand(cause), found.expand(hint)
     message = str(result.get("msg") or "").strip()
     of_module = str(result.get("module_stderr") or result.get("module_stdout") or "").strip()
     if message.startswith("MODULE FAILURE") and of_module:

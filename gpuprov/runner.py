@@ -163,6 +163,8 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
     return words
 
 
+# They take the place of ansible-core's sudo and su, and are found as doas.
+_BECOME = "playbooks/collections/ansible_collections/gpuprov/gpuprov/plugins/become"
 _CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.loaded_once")
 
 
@@ -221,6 +223,8 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
                 ours[setting.variable] = value
     enabled = base.get("ANSIBLE_CALLBACKS_ENABLED", own.get("defaults", "callbacks_enabled", fallback="")).split(",")
     ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*(name.strip() for name in enabled if name.strip()), *_CALLBACKS])
+    searched = [*_become_plugins(base, own, own_file), str(root / _BECOME)]
+    ours["ANSIBLE_BECOME_PLUGINS"] = os.pathsep.join(dict.fromkeys(searched))
     # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     return ours
@@ -254,6 +258,17 @@ def _read_config(path: Path | None) -> ConfigParser:
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
         parser.read(path or [], encoding="utf-8")
     return parser
+
+
+def _become_plugins(base: Mapping[str, str], own: ConfigParser, own_file: Path | None) -> list[str]:
+    """Return the person's directories of become plugins, searched before ours. The default is Ansible's."""
+    text, start = base.get("ANSIBLE_BECOME_PLUGINS"), Path.cwd()
+    if text is None and own_file and own.has_option("defaults", "become_plugins"):
+        text, start = own.get("defaults", "become_plugins"), own_file.parent
+    if text is None:
+        text = f"{base.get('ANSIBLE_HOME', '~/.ansible')}/plugins/become:/usr/share/ansible/plugins/become"
+    paths = (os.path.expanduser(os.path.expandvars(path)) for path in text.split(os.pathsep) if path)
+    return [str(start / path) for path in paths]
 
 
 def run_directory() -> Path:

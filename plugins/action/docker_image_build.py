@@ -18,7 +18,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import build_context, build_output
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import build_context, build_output, host_command
 
 # A build goes on while the host cannot be asked; see build.sh for how long.
 _RETRIES = 8
@@ -42,6 +42,7 @@ class ActionModule(ActionBase):
         """Return docker_image; fail with the last line of a build that failed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
+        self._interpreter = host_command.interpreter(self, task_vars)
         arguments = self._arguments()
         values = _values(arguments["args"])
         context = Path(arguments["context"]).expanduser().absolute()
@@ -163,8 +164,7 @@ class ActionModule(ActionBase):
     def _script(self, which: str, words: list[str], stdin: bytes | None = None) -> list[str]:
         """Run one of the role's scripts on the host; return the lines that it prints."""
         script = Path(self._find_needle("files", self._task.args[which])).read_text(encoding="utf-8")
-        command = shlex.join(["sh", "-c", script, "gpuprov-build", *words])
-        answer = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
+        answer = host_command.execute(self, ["sh", "-c", script, "gpuprov-build", *words], stdin, self._interpreter)
         if answer["rc"] != 0:
             raise AnsibleActionFail(str(answer["stderr"] or answer["stdout"]).strip() or "it failed without a word")
         return str(answer["stdout"]).splitlines()

@@ -19,8 +19,8 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_command,
     host_pipe,
-    host_probe,
     image_archive,
     image_load,
     layer_fetch,
@@ -28,11 +28,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     layer_spool,
     packing,
     transfer_progress,
-)
-
-_PYTHON = (
-    'for python in python3 python2.7 python2 python; do if command -v "$python" >/dev/null 2>&1; then '
-    'exec "$python" -c "$@"; fi; done; echo "there is no Python" >&2; exit 3'
 )
 
 
@@ -62,12 +57,12 @@ class ActionModule(ActionBase):
         except host_pipe.Stopped:
             return {**result, **self._failure("interrupted"), "interrupted": True}
         except AnsibleConnectionFailure as error:
-            advice = host_probe.why_not_root(str(error))
+            advice = host_command.why_not_root(str(error))
             if advice is None and "source" not in self._failure(""):
                 raise
             return {**result, **self._failure(advice or str(error)), "source_unreachable": advice is None}
         except (Failure, AnsibleError, *_ERRORS) as error:
-            message = host_probe.why_not_root(str(error)) or str(error)
+            message = host_command.why_not_root(str(error)) or str(error)
             early = isinstance(error, Failure) and error.early
             return {**result, **self._failure(message, early)}
 
@@ -308,14 +303,15 @@ class ActionModule(ActionBase):
         script = self._script("export_image.py")
         if self._source()[0] == "local":
             return host_pipe.here([sys.executable, "-c", script, *words])
-        return self._there(["sh", "-c", _PYTHON, "gpuprov-export", script, *words])
+        return self._there(script, list(words))
 
     def _load_image(self, *names: str) -> host_pipe.Start:
         word = image_archive.repository_digest(names[0])
-        return self._there(["sh", "-c", _PYTHON, "gpuprov-load", self._script("load_image.py"), word, *names])
+        return self._there(self._script("load_image.py"), [word, *names])
 
-    def _there(self, words: list[str]) -> host_pipe.Start:
-        return host_pipe.there(self, words)
+    def _there(self, script: str, words: list[str]) -> host_pipe.Start:
+        interpreter = host_command.interpreter(self, self._vars)
+        return host_pipe.there(self, host_command.python(interpreter, script, words), interpreter)
 
     def _script(self, name: str) -> str:
         return Path(self._find_needle("files", name)).read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
 
 
 class ActionModule(ActionBase):
@@ -38,9 +38,7 @@ class ActionModule(ActionBase):
         words += _words(dockerrun_files.LAUNCHER, "0755", None if absent else launcher)
         words += _words(dockerrun_files.DEFAULTS, "0644", None if absent or not defaults else defaults.encode())
         script = self._file(arguments["script"]).decode()
-        answer = self._low_level_execute_command(
-            shlex.join(["sh", "-c", script, "gpuprov-dockerrun", *words]), sudoable=True
-        )
+        answer = host_command.execute(self, ["sh", "-c", script, "gpuprov-dockerrun", *words])
         if answer["rc"] != 0:
             said = f"{answer['stderr']}\n{answer['stdout']}".strip().splitlines()
             return {**result, "failed": True, "msg": f"dockerrun cannot be written: {said[0] if said else 'no answer'}"}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shlex
 import socket
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import run_mark
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, run_mark
 
 _POLL = 2.0  # seconds
 
@@ -54,7 +53,7 @@ class ActionModule(ActionBase):
     def _ask(self, what: str, me: dict[str, Any], replaced: str = "") -> list[str]:
         script = Path(self._find_needle("files", self._task.args["script"])).read_text(encoding="utf-8")
         words = ["sh", "-c", script, "gpuprov-lock", what, me["run"], replaced, json.dumps(me)]
-        answer = self._low_level_execute_command(shlex.join(words), sudoable=True)
+        answer = host_command.execute(self, words)
         if answer["rc"] != 0:
             return str(answer["stderr"]).strip().splitlines()
         return run_mark.answer(str(answer["stdout"]))

@@ -15,7 +15,12 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     host_plan,
     probe_report,
 )
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_probe, role_options, shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_command,
+    host_probe,
+    role_options,
+    shared_result,
+)
 
 
 class ActionModule(ActionBase):
@@ -42,10 +47,13 @@ class ActionModule(ActionBase):
         )
         if problems:
             return {**result, "failed": True, "msg": _sentences(problems)}
+        interpreter = host_command.interpreter(self, task_vars)
         # What is wrong with them is said by the plan.
         users = resolver.resolve("docker_group").get("users") or []
         try:
-            found = host_probe.probe(self, arguments["script"], users, arguments["keyrings"], own["timeout"])
+            found = host_probe.probe(
+                self, arguments["script"], users, arguments["keyrings"], own["timeout"], interpreter
+            )
         except host_probe.ProbeFailure as failure:
             return {**result, "failed": True, "msg": str(failure)}
         # Contents of files may be secret: they are compared here, and are in no fact that a callback would show.
@@ -53,7 +61,7 @@ class ActionModule(ActionBase):
             **host_probe.standard_facts(found),
             "gpu_host_probe": probe_report.without_contents(found),
         }
-        if "ansible_python_interpreter" not in task_vars:
+        if not interpreter:
             python = probe_report.choose_python(found["pythons"], release.__version__)
             if python:
                 facts["discovered_interpreter_python"] = python

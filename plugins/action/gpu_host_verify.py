@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
 
 
 class ActionModule(ActionBase):
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
                 self._text(arguments["program"]),
                 " ".join(python["path"] for python in found["pythons"]),
             ]
-            answer = self._low_level_execute_command(shlex.join(["sh", "-c", *words]), sudoable=True)
+            answer = host_command.execute(self, ["sh", "-c", *words])
             try:
                 checks += host_proof.container_checks(answer["stdout"], found["gpu"])
             except host_proof.ProofError as error:

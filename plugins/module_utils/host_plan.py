@@ -231,7 +231,7 @@ def _daemon_notes(wanted, found):
 
 
 def _decide_docker_group(wanted, found):
-    return group_members.decide(wanted, found["groups"], found["users"])
+    return group_members.decide(wanted, found["groups"], found["accounts"])
 
 
 def _decide_dockerrun(wanted, found):
@@ -280,8 +280,18 @@ def host_problems(found, core_version, free_mib):
     core_version is the running ansible-core's; free_mib: {path: MiB that must be free there}.
     """
     problems = []
-    if not choose_python(found["pythons"], core_version):
-        have = ", ".join("%(path)s is %(version)s" % python for python in found["pythons"]) or "it has no Python"
+    interpreter = found["interpreter"]
+    pythons = [interpreter] if interpreter else found["pythons"]
+    if interpreter and not interpreter["version"]:
+        problems.append(
+            _problem(
+                "python",
+                "ansible_python_interpreter is %(path)s, which does not run on this host: install it, or correct the "
+                "setting, or set it to auto" % interpreter,
+            )
+        )
+    elif not choose_python(pythons, core_version):
+        have = ", ".join("%(path)s is %(version)s" % python for python in pythons) or "it has no Python"
         problems.append(
             _problem(
                 "python",

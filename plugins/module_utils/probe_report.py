@@ -82,11 +82,12 @@ def parse_report(text, nonce):
         return _found(single, every, files)
     except ProbeError:
         raise
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ProbeError("the host's answer to the probe is garbled: %s" % error)
 
 
 def _found(single, every, files):
+    accounts = {fields[0]: fields[1] or None for fields in every.get("account", [])}
     return {
         "format": FORMAT,
         "os": _os(files),
@@ -95,6 +96,7 @@ def _found(single, every, files):
         "kernel": single.get("kernel", ""),
         "uid": _number(single["uid"]),
         "login_user": single.get("login_user") or None,
+        "interpreter": _interpreter(every.get("interpreter", [])),
         "pythons": [{"path": fields[0], "version": fields[1]} for fields in every.get("python", [])],
         "init": single.get("init", "other"),
         "system_state": single.get("system_state", ""),
@@ -110,8 +112,8 @@ def _found(single, every, files):
             for path in (dockerrun_files.LAUNCHER, dockerrun_files.DEFAULTS)
             if path in files
         },
-        "groups": _groups(every.get("group", []), [fields[0] for fields in every.get("primary_member", [])]),
-        "users": {fields[0]: fields[1] == "yes" for fields in every.get("user", [])},
+        "groups": _groups(every.get("group", []), [accounts[fields[0]] for fields in every.get("primary_member", [])]),
+        "accounts": accounts,
         "gpu": gpu_report.gpu(single, every, files),
     }
 
@@ -393,11 +395,21 @@ def _roots(rows, start):
     return roots
 
 
+def _interpreter(rows):
+    """Return the Python that the inventory names; version is None where it does not run."""
+    return {"path": rows[0][0], "version": rows[0][1] or None} if rows else None
+
+
 def _groups(rows, primary_members):
     groups = {}
     for fields in rows:
         parts = fields[0].split(":")
         if len(parts) == 4:
             members = [name for name in parts[3].split(",") if name] + primary_members
-            groups[parts[0]] = {"exists": True, "gid": _number(parts[2]), "members": members}
+            groups[parts[0]] = {
+                "exists": True,
+                "local": fields[1] == "local",
+                "gid": _number(parts[2]),
+                "members": members,
+            }
     return groups

@@ -9,8 +9,9 @@ module: docker_group_members
 short_description: Make users members of the docker group
 description:
   - Adds users to a group, creating the group where it is missing. Nobody is taken out of it.
-  - Names are compared whole, accounts from directory services count, and an account that does
-    not exist is an error instead of being created.
+  - Accounts from directory services count. Each is added by the name that the host's name service answers, whatever
+    spelling was asked for (case, short name, C(DOMAIN\\user)). An account that does not exist is an error instead of
+    being created, and so is a new member of a group that is not in /etc/group.
   - Works in check mode on a host that has no such group yet.
   - A warning names those who have to log in again.
 author: gpuprov contributors
@@ -20,7 +21,7 @@ options:
     type: str
     default: docker
   users:
-    description: The users that are to be its members.
+    description: The users that should be its members.
     type: list
     elements: str
     required: true
@@ -62,22 +63,29 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members impo
 )
 
 
-def read_group(name):
-    """Return {exists, members} of a group; a member by primary group counts."""
+def read_account(name):
+    """Return (the name that the name service answers, primary group) of an account, or (None, None)."""
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        return None, None
+    return account.pw_name, account.pw_gid
+
+
+def is_local(name):
+    """Return whether a group is in /etc/group, which is the only place that gpasswd changes."""
+    with open("/etc/group", "rb") as lines:
+        return any(line.startswith(name.encode("utf-8") + b":") for line in lines)
+
+
+def read_group(name, accounts):
+    """Return {exists, local, members} of a group; of those asked for, a member by primary group counts."""
     try:
         group = grp.getgrnam(name)
     except KeyError:
-        return {"exists": False, "members": []}
-    primary = [user.pw_name for user in pwd.getpwall() if user.pw_gid == group.gr_gid]
-    return {"exists": True, "members": sorted(set(group.gr_mem) | set(primary))}
-
-
-def account_exists(name):
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
+        return {"exists": False, "local": False, "members": []}
+    primary = [canonical for canonical, gid in accounts if gid == group.gr_gid]
+    return {"exists": True, "local": is_local(name), "members": sorted(set(group.gr_mem) | set(primary))}
 
 
 def main():
@@ -89,17 +97,16 @@ def main():
         supports_check_mode=True,
     )
     wanted = module.params
-    before = read_group(wanted["group"])
+    accounts = {user: read_account(user) for user in wanted["users"]}
+    before = read_group(wanted["group"], accounts.values())
     try:
         changes = decide(
-            wanted,
-            {wanted["group"]: before},
-            {user: account_exists(user) for user in wanted["users"]},
+            wanted, {wanted["group"]: before}, {user: canonical for user, (canonical, _gid) in accounts.items()}
         )
     except GroupError as error:
         module.fail_json(msg=str(error))
 
-    added = sorted(set(wanted["users"]) - set(before["members"]))
+    added = [change["to"] for change in changes]
     if changes and not module.check_mode:
         if not before["exists"]:
             module.run_command(["groupadd", "--system", wanted["group"]], check_rc=True)

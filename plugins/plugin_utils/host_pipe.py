@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import selectors
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ssh_ciphers
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, ssh_ciphers
 
 _BLOCK = 1 << 20
 # Seconds between two looks at whether the run is to end, and at whether there is more to feed.
@@ -35,13 +36,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Start:
-    """How a command is started: prompt and success are those of becoming another account, or empty."""
+    """How a command is started.
+
+    become is the plugin that knows the prompts and errors of becoming another account, where the command does that,
+    and password its answer. Before the line with success, what is printed is not the command's.
+    """
 
     words: list[bytes]
     options: dict[str, Any] = field(default_factory=dict)
     ssh_password: bytes | None = None
     password_pipe: tuple[int, int] | None = None
-    prompt: bytes = b""
+    become: Any = None
     password: bytes = b""
     success: bytes = b""
     remote: bool = False
@@ -61,24 +66,31 @@ def here(words: list[str]) -> Start:
     return Start([word.encode() for word in words])
 
 
-def there(action: ActionBase, words: list[str]) -> Start:
-    """A command on the action's host, as what the task becomes. Raises AnsibleError."""
+def there(action: ActionBase, words: list[str], interpreter: str | None = None) -> Start:
+    """A command on the action's host, as what the task becomes. Raises AnsibleError.
+
+    interpreter is the Python there, where the inventory names one.
+    """
     connection = action._connection
-    command = shlex.join(words)
-    prompt = password = success = b""
-    become = connection.become
-    own, other = action._get_remote_user(), action.get_become_option("become_user")
-    if become and (own != other or not own):
+    become = connection.become if host_command.becomes(action) else None
+    command = host_command.portable(words)
+    if become:
         command = become.build_become_command(command, connection._shell)
-        success = str(become.success).encode()
-        if become.expect_prompt():
-            prompt = str(become.prompt).strip().encode()
-            password = str(become.get_option("become_pass")).encode()
+        success = str(become.success)
+        if host_command.needs_terminal(action):
+            command = host_command.portable(host_command.with_terminal(["/bin/sh", "-c", command], interpreter))
+    else:
+        # A login shell's start-up files may print something first.
+        success = f"gpuprov-{secrets.token_hex(8)}"
+        command = f"echo {success}; {command}"
+    password = str(become.get_option("become_pass") or "").encode() if become else b""
     if connection.transport == "local":
-        return Start([b"/bin/sh", b"-c", command.encode()], {}, None, None, prompt, password, success)
-    if not _is_ssh(connection):
+        start = Start([b"/bin/sh", b"-c", command.encode()])
+    elif _is_ssh(connection):
+        start = _over_ssh(action, command)
+    else:
         raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
-    return replace(_over_ssh(action, command), prompt=prompt, password=password, success=success)
+    return replace(start, become=become, password=password, success=success.encode())
 
 
 def _is_ssh(connection: Any) -> bool:
@@ -124,7 +136,7 @@ def log_in(action: ActionBase) -> None:
 
 def repeatable(start: Start) -> dict[str, Any] | None:
     """Return a start as JSON, for other processes of the run to use; None where a password goes with it."""
-    if start.password_pipe or start.prompt or start.options:
+    if start.password_pipe or start.password or start.options:
         return None
     return {"words": [word.decode() for word in start.words], "success": start.success.decode(), "remote": start.remote}
 
@@ -254,7 +266,7 @@ def _converse(
     printed, complaints = bytearray(), bytearray()
     # Until the account has changed, what comes is not the command's, and nothing is for it.
     ready = not start.success
-    told = False
+    told, heard = False, (0, 0)
     pending: memoryview | None = memoryview(b"")
     looked = time.monotonic()
     for pipe in (process.stdin, process.stdout, process.stderr):
@@ -306,12 +318,6 @@ def _converse(
                 else:
                     printed += block
                 if not ready:
-                    prompts = bytes(printed + complaints).count(start.prompt) if start.prompt else 0
-                    if prompts > 1:
-                        raise AnsibleError("Incorrect become password")
-                    if prompts and not told:
-                        told = True
-                        os.write(process.stdin.fileno(), start.password + b"\n")
                     _before, found, rest = bytes(printed).partition(start.success)
                     if found and b"\n" in rest:
                         ready = True
@@ -321,6 +327,10 @@ def _converse(
                             take(rest)
                         elif rest:
                             printed += rest
+                    elif start.become and _is_asked(start, printed[heard[0] :], complaints[heard[1] :], told):
+                        told = True
+                        heard = len(printed), len(complaints)
+                        os.write(process.stdin.fileno(), start.password + b"\n")
             if time.monotonic() - looked >= _TICK:
                 looked = time.monotonic()
                 if stopped():
@@ -332,6 +342,28 @@ def _converse(
                 process.stdin.close()
     status = process.wait()
     said = complaints.decode(errors="replace")
-    if start.remote and (status == 255 or status < 0):
+    logged_in = ready or start.become is not None
+    if start.remote and (status == 255 or status < 0 or (start.password_pipe and not logged_in)):
         raise AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {last_line(said) or 'it hung up'}")
-    return Ended(status, printed.decode(errors="replace"), said)
+    text = printed.decode(errors="replace")
+    if not ready:
+        why = host_command.why_not_root(f"{text}\n{said}") if start.become else None
+        raise AnsibleError(why or last_line(f"{text}\n{said}") or f"it ended with {status}, without a word")
+    return Ended(status, text, said)
+
+
+def _is_asked(start: Start, printed: bytearray, complaints: bytearray, told: bool) -> bool:
+    """Return whether the password must be given now. Raises AnsibleError where it is missing, or was wrong."""
+    become = start.become
+    for line in printed.splitlines() + complaints.splitlines():
+        # sudo-rs prints more around the prompt that it is given.
+        key = become.prompt.encode() if isinstance(become.prompt, str) and become.name == "sudo" else b""
+        if become.check_password_prompt(line) or (key and key in line):
+            if told or not start.password:
+                raise AnsibleError(f"{'Incorrect' if told else 'Missing'} {host_command.program(become)} password")
+            return True
+        if become.check_incorrect_password(line):
+            raise AnsibleError(f"Incorrect {host_command.program(become)} password")
+        if become.check_missing_password(line):
+            raise AnsibleError(f"Missing {host_command.program(become)} password")
+    return False

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_command,
     host_pipe,
-    host_probe,
     image_archive,
     layer_fetch,
     layer_frames,
@@ -76,7 +76,7 @@ class Listener:
         if answer.status or "reading" not in self.said:
             text = f"{answer.stdout}\n{answer.stderr}"
             reason = host_pipe.last_line(text) or f"it ended with {answer.status}, without a word"
-            raise LoadError(host_probe.why_not_root(text) or f"the host cannot be read: {reason}")
+            raise LoadError(host_command.why_not_root(text) or f"the host cannot be read: {reason}")
 
 
 class Load(Listener):

@@ -177,7 +177,7 @@ def test_a_sudo_that_wants_a_password_says_so_and_a_login_through_sudo_works(gpu
     host.run("echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin")
     answer = gpuprov("plan", "-l", "debian12", "-e", "ansible_user=admin")
     assert answer.status == 2, answer.text
-    assert "sudo wants a password" in answer.stdout
+    assert "sudo needs a password" in answer.stdout
 
 
 def test_secrets_reach_neither_the_run_directory_nor_the_output(

@@ -11,9 +11,12 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members impo
 )
 
 
-def members(users: list[str], present: list[str] | None) -> list[tuple[Any, Any]]:
-    group = {"exists": present is not None, "members": present or []}
-    changes = decide({"group": "docker", "users": users}, {"docker": group}, dict.fromkeys(users, True))
+def members(
+    users: list[str], present: list[str] | None, answers: dict[str, str] | None = None, local: bool = True
+) -> list[tuple[Any, Any]]:
+    group = {"exists": present is not None, "local": local, "members": present or []}
+    accounts = {user: user for user in users} | (answers or {})
+    changes = decide({"group": "docker", "users": users}, {"docker": group}, accounts)
     return [(change["from"], change["to"]) for change in changes]
 
 
@@ -32,10 +35,41 @@ def test_a_missing_group_is_made_only_for_members() -> None:
 
 def test_an_account_that_does_not_exist_is_named() -> None:
     with pytest.raises(GroupError, match="no account carol on this host"):
-        decide({"group": "docker", "users": ["bob", "carol"]}, {}, {"bob": True, "carol": False})
+        decide({"group": "docker", "users": ["bob", "carol"]}, {}, {"bob": "bob", "carol": None})
 
 
-@pytest.mark.parametrize("name", ["", "-G", "a b", "a;reboot", "$(id)", "a\n", "../x"])
+@pytest.mark.parametrize(
+    "name", ["", "-G", "+alice", " a", "a ", "a:b", "a,b", "a;reboot", "a\tb", "*", "a|b", "$(id)", "a\n", "../x"]
+)
 def test_what_is_no_user_name_is_refused(name: str) -> None:
     with pytest.raises(GroupError, match="is not a user name"):
-        decide({"group": "docker", "users": [name]}, {}, {name: True})
+        decide({"group": "docker", "users": [name]}, {}, {name: name})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ASmith", "CORP\\bob", "corp\\bob smith", "bob@corp.example", "j.doe", "svc$", "CORP\\host$", "zoë", "42",
+        "a_b-c", "CORP+bob", "o'neil", "#1", "%x", "!x", "a&b", "~bob",
+    ],
+)  # fmt: skip
+def test_whatever_a_directory_calls_an_account_is_taken_as_the_name_service_answers(name: str) -> None:
+    assert members([name], []) == [(None, name)]
+    assert members([name], ["canonical"], {name: "canonical"}) == []
+    assert members([name], [name], {name: "canonical"}) == [(None, "canonical")]
+
+
+def test_two_spellings_of_one_account_are_one_member() -> None:
+    assert members(["ASmith", "asmith"], [], {"ASmith": "asmith"}) == [(None, "asmith")]
+
+
+@pytest.mark.parametrize("answered", ["a:b", "a,b", "a\nb", "-a", "+a"])
+def test_a_name_that_etc_group_cannot_hold_is_refused(answered: str) -> None:
+    with pytest.raises(GroupError, match="which /etc/group cannot hold"):
+        members(["bob"], [], {"bob": answered})
+
+
+def test_a_group_of_a_directory_is_refused_where_a_member_is_missing() -> None:
+    assert members(["alice"], ["alice"], local=False) == []
+    with pytest.raises(GroupError, match=r"comes from a directory service .* make bob a member in the directory"):
+        members(["alice", "Bob"], ["alice"], {"Bob": "bob"}, local=False)

@@ -9,15 +9,30 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.become import BecomeBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_pipe import Start
+
+
+class Key(BecomeBase):
+    """Become plugin of a program that asks for a key."""
+
+    name = "community.general.lock"
+    missing = ("no key at all",)
+
+    def build_become_command(self, cmd: str, shell: object) -> str:
+        return cmd
+
+    def check_password_prompt(self, b_output: bytes) -> bool:
+        return b_output.startswith(b"key:")
+
 
 # What sudo does: asks on the terminal's behalf, says when the account has changed, and asks again.
 SUDO = "printf 'key: ' >&2; read -r p; if [ \"$p\" = right ]; then echo BECOME; exec cat; fi; printf 'key: ' >&2; cat"
 
 
 def sudo(password: bytes) -> Start:
-    return Start([b"sh", b"-c", SUDO.encode()], prompt=b"key:", password=password, success=b"BECOME")
+    return Start([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
 
 
 def test_what_is_fed_can_depend_on_what_was_printed() -> None:
@@ -59,8 +74,31 @@ def test_a_command_that_ends_early_takes_no_more_and_what_it_printed_is_there() 
 def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
     answer = host_pipe.run(sudo(b"right"), [b"data"])
     assert (answer.status, answer.stdout) == (0, "data")
-    with pytest.raises(AnsibleError, match="Incorrect become password"):
+    with pytest.raises(AnsibleError, match=r"^Incorrect lock password"):
         host_pipe.run(sudo(b"wrong"), [b"data"])
+    with pytest.raises(AnsibleError, match=r"^Missing lock password"):
+        host_pipe.run(sudo(b""), [b"data"])
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("echo no key at all >&2; exec sleep 60", "^Missing lock password"),
+        ("echo sudo: interactive authentication is required >&2; exit 1", "^sudo needs a password: give it with -K"),
+        ("echo su: Authentication failure >&2; exit 1", "^su did not accept the password"),
+        ("echo doas: Operation not permitted >&2; exit 1", "^the account may not use doas"),
+        ("echo and now for something else; exit 3", "^and now for something else$"),
+        ("exit 3", "^it ended with 3"),
+    ],
+)
+def test_who_does_not_become_another_account_is_told_why(program: str, said: str) -> None:
+    with pytest.raises(AnsibleError, match=said):
+        host_pipe.run(Start([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), [b"data"])
+
+
+def test_what_a_login_shell_prints_first_is_not_the_command_s() -> None:
+    start = Start([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
+    assert host_pipe.run(start, [b"data"]).stdout == "data"
 
 
 def test_a_run_that_is_to_end_leaves_no_command_behind() -> None:

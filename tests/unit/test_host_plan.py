@@ -47,6 +47,7 @@ def right() -> dict[str, Any]:
         "init": "systemd",
         "clock": 1000,
         "pythons": [{"path": "/usr/bin/python3", "version": "3.11.2"}],
+        "interpreter": None,
         "disk": {"/": {"free_kb": 9 * 1024 * 1024, "free_inodes": 1000}},
         "apt": {
             "version": "2.6.1",
@@ -68,7 +69,7 @@ def right() -> dict[str, Any]:
         },
         "dockerrun": {LAUNCHER: {"sha256": "5ca1", "mode": "0755", "uid": 0, "gid": 0, "ours": True}},
         "groups": {"docker": {"exists": True, "members": ["alice"]}},
-        "users": {"alice": True, "bob": True},
+        "accounts": {"alice": "alice", "bob": "bob"},
         "gpu": {
             "toolkit": {"mode": "auto", "no_cgroups": None},
             "nodes": [],

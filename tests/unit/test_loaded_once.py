@@ -11,6 +11,8 @@ import sys
 WANTED = ["ansible.plugins.filter.core", "ansible.plugins.test.core", "ansible.plugins.connection.ssh"]
 PROGRAM = f"""
 import gc, json, sys
+from ansible.plugins.loader import init_plugin_loader
+init_plugin_loader()
 from ansible_collections.gpuprov.gpuprov.plugins.callback import loaded_once
 def found():
     return [[one for one in {WANTED} if any(name.startswith(one) for name in sys.modules)], gc.get_freeze_count()]

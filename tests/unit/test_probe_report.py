@@ -69,11 +69,11 @@ BOOKWORM = answer(
     ("lock", "812", "unattended-upgr"),
     ("space", "/", "1000 4096 77 100"),
     ("space", "/boot", "3 512 0 0"),
-    ("group", "docker:x:996:alice,bob"),
-    ("user", "alice", "yes"),
-    ("user", "carol", "yes"),
-    ("primary_member", "carol"),
-    ("user", "zoë", "no"),
+    ("group", "docker:x:996:alice,bob", "local"),
+    ("account", "alice", "alice"),
+    ("account", "CORP\\Carol", "carol"),
+    ("primary_member", "CORP\\Carol"),
+    ("account", "zoë", ""),
     ("pci_bus", "yes"),
     ("pci", "0000:01:00.0", "10de", "2330", "nvidia"),
     ("driver", "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build  (x)"),
@@ -146,8 +146,10 @@ def test_a_debian_12_with_docker_is_read() -> None:
     assert (host["apt"]["version"], host["apt"]["lock_holder"]) == ("2.6.1", "unattended-upgr (process 812)")
     assert host["apt"]["source_files"] == {"/etc/apt/sources.list.d/docker.sources": "Types: deb\n"}
     assert host["apt"]["keyrings"] == {"/etc/apt/keyrings/docker.gpg": {**file, "data": "YSBrZXk="}}
-    assert host["groups"] == {"docker": {"exists": True, "gid": 996, "members": ["alice", "bob", "carol"]}}
-    assert host["users"] == {"alice": True, "carol": True, "zoë": False}
+    assert host["groups"] == {
+        "docker": {"exists": True, "local": True, "gid": 996, "members": ["alice", "bob", "carol"]}
+    }
+    assert host["accounts"] == {"alice": "alice", "CORP\\Carol": "carol", "zoë": None}
     assert host["gpu"] == {
         **NO_GPU,
         "pci_bus": True,
@@ -271,7 +273,10 @@ def test_an_answer_that_is_cut_off_anywhere_is_refused() -> None:
         ("package", "a", "1"),
         ("python", "/x"),
         ("python",),
-        ("user", "a"),
+        ("account", "a"),
+        ("group", "docker:x:996:alice"),
+        ("primary_member", "nobody"),
+        ("interpreter", "python3"),
         ("lock", "1"),
         ("volume",),
         ("service", "MainPID=x"),

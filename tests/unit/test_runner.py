@@ -323,3 +323,24 @@ def test_callbacks_that_the_person_enabled_stay_enabled(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ansible.cfg").write_text(config, encoding="utf-8")
     assert runner.environment(base, Path("/ours"))["ANSIBLE_CALLBACKS_ENABLED"] == enabled
+
+
+@pytest.mark.parametrize(
+    ("base", "config", "searched"),
+    [
+        ({}, "", ["{home}/.ansible/plugins/become", "/usr/share/ansible/plugins/become"]),
+        ({"ANSIBLE_HOME": "/a"}, "[defaults]\n", ["/a/plugins/become", "/usr/share/ansible/plugins/become"]),
+        ({}, "[defaults]\nbecome_plugins = own:~/more\n", ["{here}/own", "{home}/more"]),
+        ({"ANSIBLE_BECOME_PLUGINS": "x:/y"}, "[defaults]\nbecome_plugins = own\n", ["{here}/x", "/y"]),
+        ({"ANSIBLE_BECOME_PLUGINS": "/ours/" + runner._BECOME}, "", []),
+        ({}, "no configuration", ["{home}/.ansible/plugins/become", "/usr/share/ansible/plugins/become"]),
+    ],
+)
+def test_the_become_plugins_of_the_person_are_found_before_ours(
+    base: dict[str, str], config: str, searched: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "ansible.cfg").write_text(config, encoding="utf-8")
+    said = runner.environment(base, Path("/ours"))["ANSIBLE_BECOME_PLUGINS"].split(":")
+    assert said == [*(path.format(home="/home/me", here=tmp_path) for path in searched), f"/ours/{runner._BECOME}"]

@@ -5,7 +5,7 @@
 # what every Debian and Ubuntu since 16.04 has (coreutils, dpkg, tar, gzip, libc-bin); no Python,
 # no temporary file, no network.
 #
-#   sh probe.sh NONCE [user:NAME | keyring:PATH | package:NAME | mount:PATH]...
+#   sh probe.sh NONCE [user:NAME | keyring:PATH | package:NAME | mount:PATH | python:COMMAND]...
 #
 # Format 1. What stands before the first and after the last of these lines is not ours:
 #   gpuprov-probe 1 NONCE
@@ -18,9 +18,11 @@
 #   package      NAME VERSION STATUS ARCHITECTURE     as dpkg-query's db:Status-Abbrev has it
 #   apt_get      PATH
 #   python       PATH VERSION
+#   interpreter  COMMAND VERSION    of the inventory; no version where it does not run
 #   space        PATH "BLOCKS BLOCKSIZE INODES_FREE INODES"
 #   lock         PID NAME                             who holds dpkg's lock
-#   user         NAME yes|no        group       LINE of getent
+#   account      NAME CANONICAL     as the name service answers; empty where there is no such account
+#   group        LINE of getent, local|directory      whether it is in /etc/group
 #   primary_member  NAME            a user whose primary group that is
 #   failed_unit  NAME               where the system is degraded
 #   broken       NAME STATUS        a package that dpkg left half way, with dpkg's words
@@ -60,6 +62,10 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}:/usr/
 DOCKER_CONTEXT=default
 export LC_ALL PATH DOCKER_CONTEXT
 unset DOCKER_HOST DOCKER_API_VERSION
+
+# Who logged in before this became root: sudo and doas say so; after su, LOGNAME is still ssh's.
+login_user=${SUDO_USER:-${DOAS_USER:-${LOGNAME:-}}}
+[ "$login_user" != root ] || login_user=
 
 tab='	'
 newline='
@@ -126,7 +132,7 @@ probe_system() {
 	read -r uptime text </proc/uptime
 	record uptime "$uptime"
 	record clock "$(date +%s)"
-	record login_user "${SUDO_USER:-${DOAS_USER:-}}"
+	record login_user "$login_user"
 	# What sd_booted(3) looks at.
 	if [ -d /run/systemd/system ]; then
 		record init systemd
@@ -171,10 +177,25 @@ probe_failed_units() {
 	set +f
 }
 
-probe_pythons() {
+probe_pythons() { # COMMAND of the inventory, if any
+	named=
+	if [ $# -gt 0 ]; then
+		# A path, or words such as "/usr/bin/env python3" and "python3 -X utf8".
+		set -f
+		# shellcheck disable=SC2086
+		version=$($1 -V 2>&1 </dev/null)
+		set +f
+		case $version in
+		'Python '[0-9]*) record interpreter "$1" "${version#Python }" ;;
+		*) record interpreter "$1" "" ;;
+		esac
+		case $1 in
+		/*) named=$1 ;;
+		esac
+	fi
 	seen=
 	# /usr/bin/python3 comes first: it is the one that python3-apt is for.
-	for python in /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
+	for python in "$named" /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
 		/usr/bin/python2.7 /usr/bin/python \
 		/usr/local/bin/python3 /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9]; do
 		[ -x "$python" ] || continue
@@ -298,20 +319,32 @@ probe_space() { # paths...
 }
 
 probe_accounts() { # user names...
-	group=$(getent group docker) && record group "$group"
-	gid=${group#*:*:}
-	gid=${gid%%:*}
-	[ $# -gt 0 ] || return 0
-	accounts=$newline$(getent passwd -- "$@")$newline
+	gid=
+	if group=$(getent group docker); then
+		if grep -q '^docker:' /etc/group; then
+			record group "$group" local
+		else
+			record group "$group" directory
+		fi
+		gid=${group#*:*:}
+		gid=${gid%%:*}
+	fi
 	for user; do
-		case $accounts in
-		*"$newline$user:"*)
-			record user "$user" yes
-			account=${accounts#*"$newline$user:"*:*:} # from its group on
-			[ "${account%%:*}" != "$gid" ] || record primary_member "$user"
+		case $user in
+		*[!0-9]*) account=$(getent passwd -- "$user") || account= ;;
+		# getent takes a number for an ID; id looks for an account of that name first.
+		*)
+			account=$(id -un -- "$user" 2>/dev/null) || account=
+			[ "$account" != "$user" ] || account=$user::$(id -u -- "$user"):$(id -g -- "$user")
+			case $account in
+			*:*) ;;
+			*) account= ;;
+			esac
 			;;
-		*) record user "$user" no ;;
 		esac
+		record account "$user" "${account%%:*}"
+		account=${account#*:*:*:} # from its group on
+		[ -z "$gid" ] || [ "${account%%:*}" != "$gid" ] || record primary_member "$user"
 	done
 }
 
@@ -676,7 +709,7 @@ probe() { # nonce, arguments...
 	shift
 	printf 'gpuprov-probe 1 %s\n' "$nonce"
 	probe_system
-	probe_pythons
+	each python: probe_pythons "$@"
 	each package: probe_packages "$@"
 	each mount: probe_space "$@"
 	each user: probe_accounts "$@"
@@ -708,7 +741,7 @@ each() { # prefix, function, arguments...: calls the function with the arguments
 	done
 	case $prefix in
 	mount:) set -- / /etc /var /boot /var/lib/docker "$@" ;;
-	user:) [ -z "${SUDO_USER:-${DOAS_USER:-}}" ] || set -- "${SUDO_USER:-$DOAS_USER}" "$@" ;;
+	user:) [ -z "$login_user" ] || set -- "$login_user" "$@" ;;
 	esac
 	"$callee" "$@"
 }

@@ -395,8 +395,8 @@ FAULTS: dict[str, Fault] = {
         "cp /root/.bashrc /root/.bashrc.kept 2>/dev/null; sed -i '1i umask 077' /root/.bashrc",
         pristine=True, dockerd="any",
     ),
-    "sudo wants a password": Fault(
-        "an account whose sudo asks", 2, "sudo wants a password",
+    "sudo needs a password": Fault(
+        "an account whose sudo asks", 2, "sudo needs a password",
         "echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin", SUDO,
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
     ),
@@ -406,7 +406,7 @@ FAULTS: dict[str, Fault] = {
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
     ),
     "no sudo for the account": Fault(
-        "an account that may not", 2, "may not use sudo|sudo wants a password",
+        "an account that may not", 2, "may not use sudo|sudo needs a password",
         "rm /etc/sudoers.d/admin", SUDO,
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
     ),

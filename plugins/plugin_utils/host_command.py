@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Run a command on a host, whatever the login shell there, and say in people's words why it did not become root."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible import constants, release
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
+
+SUDO_RS = (
+    "sudo on this host is sudo-rs, whose password prompt this ansible-core does not recognise: set "
+    "ansible_become_method=gpuprov.gpuprov.sudo, or ansible_become_exe=sudo.ws (the former sudo, on Ubuntu), or allow "
+    "the account passwordless sudo"
+)
+_PASSWORDLESS = {
+    "sudo": "allow the account passwordless sudo (NOPASSWD)",
+    "doas": "allow it in /etc/doas.conf without one (nopass)",
+}
+# What sudo, sudo-rs, su and doas say, and what Ansible says of them. {0} is the program.
+_MISSING = (
+    r"(sudo|su|become)[^\n]*password is required|Missing (\S+) password|a terminal is required"
+    r"|sudo: interactive authentication is required|doas: Authentication required|doas: a tty is required"
+)
+_WRONG = (
+    r"Incorrect (\S+) password|Sorry, try again|incorrect (password|authentication) attempt"
+    r"|sudo: Authentication failed|doas: Authentication failed|su: Authentication failure"
+)
+_FORBIDDEN = (
+    r"not in the sudoers file|not allowed to execute|I'm afraid I can't do that"
+    r"|doas: Operation not permitted|su: Permission denied"
+)
+_BECOME = (
+    (_MISSING, "{0} needs a password: give it with -K (--ask-become-pass), or {1}"),
+    (_WRONG, "{0} did not accept the password given with -K"),
+    (_FORBIDDEN, "the account may not use {0}: log in with one that may, or as root"),
+    (
+        r"must have a tty",
+        "sudo asks for a terminal (requiretty): take that away for this account, or set ansible_pipelining=false",
+    ),
+    (
+        r"(sudo|doas): (command )?not found|(sudo|doas): No such file",
+        "there is no {0}: log in as root, or set ansible_become_method",
+    ),
+)
+_NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|^(?:\S+: \d+: )?(sudo|su|doas): ", re.MULTILINE)
+# A word of these is one word to every shell, and to none of them more than that.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+-][A-Za-z0-9_./:@+=-]*")
+
+
+def why_not_root(text: str) -> str | None:
+    """Return what to do about a failure to become root, given what was said, or None for another failure."""
+    for pattern, advice in _BECOME:
+        if re.search(pattern, text, re.IGNORECASE):
+            named = _NAMED.search(text)
+            program = (named.group(1) or named.group(2)).rpartition(".")[2] if named else "sudo"
+            return advice.format(program, _PASSWORDLESS.get(program, "log in as root"))
+    return None
+
+
+def portable(words: list[str]) -> str:
+    """Return a command of these words that every login shell passes on as it is.
+
+    csh expands ``!`` and refuses a line end within quotes, fish takes ``\\\\`` within them for one character: what is
+    not plain travels as base64. Plain words at the end stay readable, after the first word.
+    """
+    plain = len(words)
+    while plain > 1 and _PLAIN.fullmatch(words[plain - 1]):
+        plain -= 1
+    if plain == 1 and _PLAIN.fullmatch(words[0]):
+        return " ".join(words)
+    text = f'exec {shlex.join(words[:plain])} "$@"'.encode("utf-8", "surrogateescape")
+    packed = base64.b64encode(gzip.compress(text, mtime=0)).decode("ascii")
+    return " ".join(["sh -c 'eval \"$(echo", packed, "| base64 -d | gzip -d)\"' sh", *words[plain:]])
+
+
+def program(become: Any) -> str:
+    """Return the name of a become plugin's program, without the collection: doas for community.general.doas."""
+    return str(become.name).rpartition(".")[2]
+
+
+def becomes(action: ActionBase) -> bool:
+    """Return whether the action's commands become another account: what _low_level_execute_command asks."""
+    own, other = action._get_remote_user(), action.get_become_option("become_user")
+    return bool(action._connection.become) and (own != other or not own)
+
+
+def needs_terminal(action: ActionBase) -> bool:
+    """Return whether a password is given to a program that reads it from a terminal only."""
+    become = action._connection.become
+    return becomes(action) and program(become) == "doas" and bool(become.get_option("become_pass"))
+
+
+def with_terminal(words: list[str], interpreter: str | None) -> list[str]:
+    """Return words that run a command with a controlling terminal, its input and output left alone."""
+    return python(interpreter, Path(str(terminal.__file__)).read_text(encoding="utf-8"), words)
+
+
+_PYTHON = (
+    'for python in "$@"; do shift; [ "$python" != -- ] || break; if command -v "${python%% *}" >/dev/null 2>&1; then '
+    'found=${found:-$python}; fi; done; [ -n "${found-}" ] || { echo "there is no Python" >&2; exit 3; }; '
+    'exec $found -c "$@"'
+)
+
+
+def python(interpreter: str | None, script: str, words: list[str]) -> list[str]:
+    """Return words that run a script by the interpreter that the inventory names, or the first that there is."""
+    candidates = [interpreter] if interpreter else ["python3", "python2.7", "python2", "python"]
+    return ["sh", "-c", _PYTHON, "gpuprov-python", *candidates, "--", script, *words]
+
+
+def interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:
+    """Return the Python there that the inventory or the configuration names, None where Ansible looks for one."""
+    named = variables.get("ansible_python_interpreter")
+    if named is None:
+        named = constants.config.get_config_value("INTERPRETER_PYTHON")
+    value = str(action._templar.template(named) or "").strip()
+    return None if value.partition("_")[0] in ("auto", "") else value
+
+
+def execute(
+    action: ActionBase, words: list[str], stdin: bytes | None = None, interpreter: str | None = None
+) -> dict[str, Any]:
+    """Run a command on the action's host as what the task becomes, and return Ansible's {rc, stdout, stderr}.
+
+    stdin must not be empty: Ansible would leave it open. interpreter as for host_pipe.there. Raises
+    AnsibleConnectionFailure, and AnsibleActionFail where the account did not become another one, with the cure.
+    """
+    become = action._connection.become
+    if becomes(action):
+        _check_become(action, become)
+    try:
+        if stdin is not None and needs_terminal(action):
+            from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+
+            ended = host_pipe.run(host_pipe.there(action, words, interpreter), [stdin])
+            return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
+        answer: dict[str, Any] = action._low_level_execute_command(portable(words), sudoable=True, in_data=stdin)
+    except AnsibleConnectionFailure as error:
+        advice = why_not_root(str(error))
+        if advice is None:
+            raise
+        raise AnsibleActionFail(advice) from error
+    except AnsibleError as error:
+        raise AnsibleActionFail(why_not_root(str(error)) or str(error)) from error
+    if answer["rc"] != 0 and becomes(action):
+        advice = why_not_root(f"{answer['stdout']}\n{answer['stderr']}")
+        if advice:
+            raise AnsibleActionFail(advice)
+    return answer
+
+
+def _check_become(action: ActionBase, become: Any) -> None:
+    """Raise AnsibleActionFail at once where this ansible-core would wait for a prompt until its timeout, or fail."""
+    password = become.get_option("become_pass")
+    name = program(become)
+    if name == "sudo" and password:
+        become.build_become_command("true", action._connection._shell)
+        if become.check_password_prompt(f"[sudo: {become.prompt}] Password: ".encode()):
+            return
+        asked = shlex.join([become.get_option("become_exe") or "sudo", "--version"])
+        if "sudo-rs" in action._low_level_execute_command(asked, sudoable=False)["stdout"]:
+            raise AnsibleActionFail(SUDO_RS)
+    elif name == "su" and not password and getattr(become, "prompt", None) is not False:
+        command = become.build_become_command("true", action._connection._shell)
+        if become.prompt and action._low_level_execute_command(f"{command} </dev/null", sudoable=False)["rc"]:
+            raise AnsibleActionFail(why_not_root("Missing su password"))
+    elif needs_terminal(action) and action._is_pipelining_enabled("new"):
+        raise AnsibleActionFail(
+            f"doas reads its password from a terminal, which ansible-core {release.__version__} does not give it with "
+            "pipelining: set ansible_pipelining=false for this host, or allow it in /etc/doas.conf without a password"
+        )
