@@ -1,4 +1,4 @@
-"""The commands of gpuprov: each runs one playbook and says how it went."""
+"""The commands of gpuprov. Each runs one playbook and reports the result."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ PLAN_HELP = (
 )
 
 DOCTOR_HELP = (
-    "Exit status: 0 all hosts healthy (info alone is no ailment); 2 something to cure, or a host failed; "
-    "4 a host was unreachable, and nothing to cure on the others; 1 gpuprov could not run; 130 interrupted."
+    "Exit status: 0 all hosts healthy (a finding of severity info does not count); 2 a finding to fix, or a host "
+    "failed; 4 a host was unreachable, and nothing to fix on the others; 1 gpuprov could not run; 130 interrupted."
 )
 
 
 @app.command(epilog=PLAN_HELP)
 @takes_options
 def plan(options: Options, as_json: Json = False) -> None:
-    """Read the hosts and show what would change. Touches nothing."""
+    """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("plan", "plan.yml", options, _plan_ending, as_json)
 
@@ -65,18 +65,22 @@ def provision(
     full: Annotated[bool, typer.Option("--full", help="Run every role on every host, pending or not.")] = False,
     serial: Annotated[
         str | None,
-        typer.Option("--serial", metavar="N,N%,…", help="In waves of so many pending hosts; a failure ends the run."),
+        typer.Option("--serial", metavar="N,N%,…", help="Work on N pending hosts at a time; a failure ends the run."),
     ] = None,
     max_fail_percentage: Annotated[
         int | None,
         typer.Option(
-            "--max-fail-percentage", metavar="N", min=0, max=100, help="Hosts that may fail before waves end; 0."
+            "--max-fail-percentage",
+            metavar="N",
+            min=0,
+            max=100,
+            help="Percentage of a wave that may fail before the run ends; default 0.",
         ),
     ] = None,
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Show the plan, apply it, and prove the result on the hosts."""
+    """Show the plan, apply it, and verify the result on the hosts."""
     options.check, options.diff = check, diff
     if full:
         options.variables["gpuprov_full"] = True
@@ -104,14 +108,14 @@ def provision(
 @app.command(epilog=STATUS_HELP)
 @takes_options
 def verify(options: Options, as_json: Json = False) -> None:
-    """Prove that the hosts are as wanted and run containers. Repairs nothing."""
+    """Verify that the hosts match the inventory and run containers. Changes nothing."""
     run("verify", "verify.yml", options, _result_ending, as_json)
 
 
 @app.command(epilog=DOCTOR_HELP)
 @takes_options
 def doctor(options: Options, as_json: Json = False) -> None:
-    """Read the hosts and say what is wrong, why it matters, and what cures it. Touches nothing."""
+    """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("doctor", "doctor.yml", options, _doctor_ending, as_json)
 
@@ -122,12 +126,14 @@ def uninstall(
     options: Options,
     check: Check = False,
     diff: Diff = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    purge_data: Annotated[bool, typer.Option("--purge-data", help="Images, containers and volumes go too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    purge_data: Annotated[
+        bool, typer.Option("--purge-data", help="Delete images, containers and volumes too.")
+    ] = False,
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Take packages and settings away again. Images, containers and volumes stay unless --purge-data."""
+    """Remove packages and settings. Images, containers and volumes stay unless --purge-data is given."""
     options.check, options.diff = check, diff
     if purge_data:
         options.variables["docker_ce_uninstall_data"] = True
@@ -145,7 +151,7 @@ def uninstall(
 
 
 def waves(text: str) -> list[int | str]:
-    """Return the sizes of waves, for Ansible's serial: ``1,10%`` is [1, "10%"]. Raises UsageError."""
+    """Parse --serial into sizes for Ansible's serial: ``1,10%`` is [1, "10%"]. Raises UsageError."""
     sizes: list[int | str] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([1-9]\d{0,5})(%?)\s*", part)
@@ -205,12 +211,12 @@ def _main(
     return None
 
 
-# Newer typers carry a click of their own: this is the base of whichever is in use.
+# Newer versions of typer bundle click; this is the base class of the click errors in use.
 _ClickError: Any = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
-    """Run the command line; every error of usage is one line and exit status 1."""
+    """Run the command line. A usage error is reported in one line, with exit status 1."""
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -230,5 +236,5 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     finally:
-        # Nothing is left but the end: what lies in memory needs no look.
+        # Skip garbage collection at exit: it costs 50 ms.
         gc.freeze()

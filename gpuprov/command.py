@@ -1,4 +1,4 @@
-"""What the commands share: options, the run of one playbook, and how it ended."""
+"""Code shared by the commands: options, running one playbook, and its exit status."""
 
 from __future__ import annotations
 
@@ -42,19 +42,22 @@ AskVault = Annotated[bool, typer.Option("--ask-vault-pass", "-J", help="Ask for 
 VaultFile = Annotated[
     list[Path] | None,
     typer.Option(
-        "--vault-password-file", "--vault-pass-file", metavar="FILE", help="Read the vault's password here; repeatable."
+        "--vault-password-file",
+        "--vault-pass-file",
+        metavar="FILE",
+        help="Read the vault's password from this file; repeatable.",
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", "-C", help="Predict; change nothing.")]
-Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show files before and after.")]
+Check = Annotated[bool, typer.Option("--check", "-C", help="Predict changes; change nothing.")]
+Diff = Annotated[bool, typer.Option("--diff", "-D", help="Show how files change.")]
 Verbose = Annotated[
     int,
-    typer.Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv more of it."),
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv shows more."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; text goes to stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and text on stderr.")]
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run that is at a host, instead of failing.")]
-# A day: whoever wants another limit sets gpu_host_lock_wait.
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run is at work on a host, instead of failing.")]
+# One day. The variable gpu_host_lock_wait sets another limit.
 WAIT_SECONDS = 86400
 
 
@@ -71,7 +74,7 @@ def common_options(
     vault_password_file: VaultFile = None,
     verbose: Verbose = 0,
 ) -> Options:
-    """The options that every command takes. Raises UsageError."""
+    """Return the options that every command takes. Raises UsageError."""
     if private_key and not private_key.expanduser().is_file():
         raise UsageError(f"the private key {private_key} does not exist")
     for path in vault_password_file or []:
@@ -85,10 +88,10 @@ def common_options(
 
 
 def takes_options(command: Callable[..., None], inventory: str | None = None) -> Callable[..., None]:
-    """Give a command, in place of its first parameter, those of common_options.
+    """Replace a command's first parameter with the parameters of common_options.
 
-    Its own arguments come before INVENTORY, its own options after those of all commands. inventory is
-    the default of INVENTORY, where a command can do without.
+    The command's own arguments come before INVENTORY, its own options after the common ones. inventory is
+    the default of INVENTORY, for commands that do not need one.
     """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     common = dict(inspect.signature(common_options, eval_str=True).parameters)
@@ -99,7 +102,7 @@ def takes_options(command: Callable[..., None], inventory: str | None = None) ->
     def run(**given: Any) -> None:
         command(common_options(**{name: given.pop(name) for name in common}), **given)
 
-    # Python wants what has no default before INVENTORY, which may have one.
+    # Python requires parameters without a default to come before INVENTORY, which may have one.
     first = [one for one in own if _is_argument(one) or one.default is inspect.Parameter.empty]
     parameters = [*first, *common.values(), *(one for one in own if one not in first)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -113,7 +116,7 @@ def _is_argument(parameter: inspect.Parameter) -> bool:
 
 
 def passwords_of(options: Options) -> dict[str, str]:
-    """Ask for what was asked to be asked; {prompt pattern: password}."""
+    """Ask for the passwords that the options request; return {prompt pattern: password}."""
     passwords = {}
     if options.ask_pass:
         passwords[r"SSH password:\s*?$"] = getpass.getpass("SSH password: ")
@@ -127,7 +130,7 @@ def passwords_of(options: Options) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run that is over."""
+    """A finished run."""
 
     command: str
     options: Options
@@ -137,13 +140,13 @@ class Ran:
 
     @property
     def document(self) -> str:
-        """The one JSON document of the run: see docs/json.md."""
+        """Return the run as JSON text; docs/json.md describes it."""
         document = report.document(self.command, self.status, self.hosts, self.seconds)
         return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 Say = Callable[[str], None]
-# Gets each event before it is collected, what was collected so far, and a way to say something.
+# Called with each event before it is collected, the events collected so far, and a function that prints.
 Watch = Callable[[runner.Event, report.Collector, Say], None]
 
 
@@ -155,7 +158,7 @@ def run(
     as_json: bool = False,
     watch: Watch | None = None,
 ) -> NoReturn:
-    """Run a playbook, say how it ended, and leave with gpuprov's exit status."""
+    """Run a playbook, print the result, and exit with gpuprov's exit status."""
     ran = play(command, playbook, options, ending, people=sys.stderr if as_json else sys.stdout, watch=watch)
     if as_json:
         sys.stdout.write(ran.document)
@@ -172,10 +175,10 @@ def play(
     passwords: Mapping[str, str] | None = None,
     screen: Plain | None = None,
 ) -> Ran:
-    """Run a playbook, write to people what happens and then the ending, and return how it went.
+    """Run a playbook, write progress and then the ending to people, and return the finished run.
 
-    passwords: those of an earlier passwords_of, which asks for them otherwise; screen: a display in
-    place of that of people. Raises UsageError where no host was reached.
+    passwords: the result of an earlier passwords_of; without it they are asked for. screen: the display to use
+    instead of the one that fits people. Raises UsageError if Ansible did not get as far as a host.
     """
     begun = time.monotonic()
     passwords = passwords_of(options) if passwords is None else passwords
@@ -220,17 +223,17 @@ def play(
 
 
 def errors_text(ran: Ran) -> str:
-    """Return what is said of the hosts that failed."""
+    """Return the errors of the hosts that failed."""
     return report.errors_text(ran.hosts) if ran.status != 0 else ""
 
 
 def interrupted_text(ran: Ran) -> str:
-    """Return what is said last of a run that was interrupted."""
+    """Return the last line of a run that was interrupted."""
     return "Interrupted. Run it again to finish: what is done already stays.\n" if ran.status == 130 else ""
 
 
 def in_order(collected: report.Collector) -> list[report.Host]:
-    """Return the hosts in the order in which people count: gpu2 before gpu10."""
+    """Return the hosts in natural order: gpu2 before gpu10."""
     return [collected.hosts[name] for name in sorted(collected.hosts, key=report.as_counted)]
 
 
@@ -249,7 +252,7 @@ def _show_diff(say: Say, data: dict[str, Any]) -> None:
 
 
 def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int:
-    """Return gpuprov's exit status: see STATUS_HELP, PLAN_HELP and DOCTOR_HELP."""
+    """Return gpuprov's exit status, as STATUS_HELP, PLAN_HELP and DOCTOR_HELP define it."""
     if outcome.status == "canceled":
         return 130
     if not hosts:
@@ -268,7 +271,7 @@ def exit_status(command: str, outcome: Outcome, hosts: list[report.Host]) -> int
 
 
 def why_not_run(outcome: Outcome, limit: str | None) -> str:
-    """Return in one line why Ansible did not get as far as a host."""
+    """Explain in one line why Ansible did not get as far as a host."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in outcome.lines]
     text = " ".join(line for line in lines if line)
     # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".

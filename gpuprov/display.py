@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line a host on a terminal, plain lines elsewhere."""
+"""Show progress during a run: a live line per host on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpuprov.report import Host
 
 
 class Plain:
-    """Plain lines on stderr or stdout, for pipes and logs."""
+    """Print plain lines, for pipes and logs."""
 
     def __init__(self, stream: Any, predicts: bool = False) -> None:
         self.stream = stream
@@ -27,7 +27,7 @@ class Plain:
         print(text, file=self.stream, flush=True)
 
     def update(self, what: str, host: Host) -> None:
-        """Print a line where something happened that lasts."""
+        """Print a line if the host was changed, failed or is unreachable."""
         if what == "changed":
             self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {host.doing}")
         elif what in ("failed", "unreachable") and host.error:
@@ -35,7 +35,7 @@ class Plain:
 
 
 class Live(Plain):
-    """One line for each host that is at work, as many as the terminal has room for."""
+    """Show one line for each active host, as many as fit on the terminal."""
 
     def __enter__(self) -> Live:
         from rich.console import Console
@@ -80,6 +80,6 @@ class Live(Plain):
 
 
 def display(stream: Any = None, predicts: bool = False) -> Plain:
-    """Return the display that fits a stream; predicts: whether nothing is changed in fact."""
+    """Return the display that fits a stream. predicts: the run is a check that changes nothing."""
     stream = stream or sys.stderr
     return Live(stream, predicts) if stream.isatty() else Plain(stream, predicts)

@@ -1,4 +1,4 @@
-"""The commands of ``gpuprov image``: each runs one playbook and says how it went."""
+"""The commands of ``gpuprov image``. Each runs one playbook and reports the result."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _main() -> None:
 
 
 def checked_image(text: str) -> Any:
-    """Return the ImageName (plugins/module_utils/image_name.py) that text is. Raises UsageError."""
+    """Parse text into an ImageName (plugins/module_utils/image_name.py). Raises UsageError."""
     names = module_utils("image_name")
     try:
         return names.parse(text)
@@ -58,7 +58,7 @@ def checked_image(text: str) -> Any:
         raise UsageError(str(error)) from None
 
 
-# A host by its name: no pattern, no group operators.
+# The name of one host: no patterns or group operators.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -68,13 +68,16 @@ _BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def build(
     options: Options,
     context: Annotated[Path, typer.Argument(metavar="CONTEXT", help="The directory to build from.")],
-    name: Annotated[str, typer.Option("--tag", "-t", metavar="NAME:VERSION", help="What the image is to be called.")],
+    name: Annotated[str, typer.Option("--tag", "-t", metavar="NAME:VERSION", help="Name of the image.")],
     on: Annotated[
-        str | None, typer.Option("--on", metavar="HOST", help="Build on this host of the inventory; without it, here.")
+        str | None,
+        typer.Option("--on", metavar="HOST", help="Build on this host of the inventory; default: this machine."),
     ] = None,
     build_arg: Annotated[
         list[str] | None,
-        typer.Option("--build-arg", metavar="NAME[=VALUE]", help="Without =VALUE from the environment; repeatable."),
+        typer.Option(
+            "--build-arg", metavar="NAME[=VALUE]", help="Without =VALUE it is taken from the environment; repeatable."
+        ),
     ] = None,
     file: Annotated[str, typer.Option("--file", metavar="FILE", help="The Dockerfile, in CONTEXT.")] = "Dockerfile",
     target: Annotated[str, typer.Option("--target", metavar="STAGE", help="Build up to this stage.")] = "",
@@ -83,12 +86,12 @@ def build(
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Build an image here or on a host, to which only changed files of CONTEXT travel."""
+    """Build an image here or on a host. Only changed files of CONTEXT are sent."""
     image = checked_image(name)
     if image.tag is None or image.digest is not None:
         raise UsageError(f"build takes a name with a version, such as -t train:1.9.1: not {name}")
     if not context.is_dir():
-        raise UsageError(f"the build context {context} is no directory")
+        raise UsageError(f"the build context {context} is not a directory")
     if not (context / file).is_file() or os.path.isabs(file) or ".." in Path(file).parts:
         raise UsageError(f"there is no {file} in the build context {context}")
     if on is not None and not _HOST.match(on):
@@ -114,20 +117,20 @@ def build(
         return image_report.built_text(ran.hosts, check) + interrupted_text(ran)
 
     try:
-        # With -v all that Ansible says is shown anyway.
+        # With -v, all of Ansible's output is shown anyway.
         run("image build", "image_build.yml", options, ending, as_json, None if options.verbosity else _show_output)
     except UsageError as error:
         raise UsageError(str(error).replace("--limit", "--on")) from None
 
 
 def _show_output(event: runner.Event, _collected: report.Collector, say: Say) -> None:
-    """Say what docker build says, which comes as Ansible's own messages, a line each with the host before it."""
+    """Print the output of docker build, which arrives as verbose messages of the form "HOST | LINE"."""
     if event.get("event") == "verbose" and re.match(r"[^\s|]+ \| ", event.get("stdout") or ""):
         say(report.redact(event["stdout"]))
 
 
 def build_args(texts: list[str]) -> dict[str, str | None]:
-    """Return {NAME: value} of --build-arg; None for what is taken from the environment. Raises UsageError."""
+    """Parse --build-arg into {NAME: value}; None means from the environment. Raises UsageError."""
     result: dict[str, str | None] = {}
     for text in texts:
         name, given, value = text.partition("=")
@@ -140,7 +143,7 @@ def build_args(texts: list[str]) -> dict[str, str | None]:
 
 
 def literal(text: str, what: str) -> str:
-    """Return text, which Ansible is to take as it is. Raises UsageError where it would take it for a template."""
+    """Return text unchanged. Raises UsageError if Ansible would evaluate it as a template."""
     if re.search(r"\{[{%#]", text):
         hint = ": give the value by the environment, and --build-arg the name alone" if "--build-arg" in what else ""
         raise UsageError(f"{what} must not contain {{{{, {{% or {{#{hint}")
@@ -157,7 +160,7 @@ def tag(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Keep 1.9, 1 and latest at the newest versions that the hosts have, after NAME:1.9.1 came to them."""
+    """Move the tags 1.9, 1 and latest to the newest versions on the hosts, after NAME:1.9.1 was added."""
     image = checked_image(name)
     if image.tag is None or image.digest is not None:
         raise UsageError(f"tag takes a name with a version, such as train:1.9.1: not {name}")
@@ -178,7 +181,7 @@ def tag(
 @app.command(epilog=STATUS_HELP)
 @takes_options
 def ls(options: Options, as_json: Json = False) -> None:
-    """List the images of the hosts, with what differs between them first. Touches nothing."""
+    """List the images of the hosts, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
 
@@ -202,7 +205,10 @@ def prune(
         bool, typer.Option("--all", help="Images of any tag that no container uses, but for latest, 1 and 1.9.")
     ] = False,
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="Only what ended or came longer ago: 7d, 12h.")
+        str,
+        typer.Option(
+            "--older-than", metavar="AGE", help="Only containers that ended, and images that came, longer ago: 7d, 12h."
+        ),
     ] = "",
     keep: Annotated[
         int,
@@ -215,7 +221,7 @@ def prune(
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
-    """Remove containers and images that nobody needs, after showing them and asking.
+    """Remove unused containers and images, after showing them and asking.
 
     What runs, its image, the newest versions of each variant, what latest, 1 and 1.9 point at, and what has the label
     org.gpuprov.keep=true stay, whatever is asked.
@@ -256,7 +262,7 @@ def prune(
 
 
 class _Shown:
-    """Says what goes on all hosts before the first of them removes anything."""
+    """Show what will be removed on all hosts before the first host removes anything."""
 
     def __init__(self) -> None:
         self.said = False

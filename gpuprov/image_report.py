@@ -1,4 +1,4 @@
-"""What a person sees of the commands of ``gpuprov image``: pure functions over what a run collected."""
+"""Text about the runs of ``gpuprov image``: pure functions over the data collected from events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gpuprov.shared import plugin_utils
 
 _text: Any = plugin_utils("image_text")
 
-# Wider names have a line of their own.
+# Longer names get a line of their own.
 _NAME = 40
 
 
 def errors_text(hosts: list[Host]) -> str:
-    """Return why hosts failed, those that failed alike together."""
+    """Return the errors of the hosts; hosts with the same error are grouped."""
     said: dict[str, list[str]] = {}
     for host in hosts:
         if host.error:
@@ -29,7 +29,7 @@ def errors_text(hosts: list[Host]) -> str:
 
 
 def built_text(hosts: list[Host], check: bool) -> str:
-    """Return what was built, and what of the context travelled."""
+    """Describe the image that was built and how much of the context was sent."""
     text = ""
     for host in hosts:
         image = host.image or {}
@@ -48,9 +48,9 @@ def built_text(hosts: list[Host], check: bool) -> str:
 
 
 def ls_text(hosts: list[Host], width: int = 80) -> str:
-    """Return one table of images and the hosts that have them, those that are not the same everywhere first.
+    """Return a table of images and the hosts that have them, with those that differ between hosts first.
 
-    Where a name is not the same image on all hosts, or not on all, each case has a line, and the first a ≠.
+    If a name is not the same image on all hosts, or some hosts lack it, each case has a line, the first marked ≠.
     """
     listed = [host for host in hosts if host.image and not host.error]
     if not listed:
@@ -77,13 +77,13 @@ def ls_text(hosts: list[Host], width: int = 80) -> str:
 
 
 def _image_rows(hosts: list[Host]) -> list[tuple[int, str, list[tuple[str, str, str]]]]:
-    """(number of cases, name, [(ID, size, hosts)]) of each name of an image; a host without it is a case too."""
+    """Return (number of cases, name, [(ID, size, hosts)]) for each image name; hosts without it are a case too."""
     found: dict[str, dict[str, list[tuple[Host, dict[str, Any]]]]] = {}
     for host in hosts:
         for image in (host.image or {})["images"]:
             names = image["tags"] or [_short(digest) for digest in image["digests"]]
             for name in names or ["<none>"]:
-                # Images without a name have nothing in common but that.
+                # Images without a name share one row.
                 key = image["content"] if names else ""
                 cases = found.setdefault(name, {}).setdefault(key, [])
                 if names or all(one is not host for one, _image in cases):
@@ -119,7 +119,7 @@ def _hosts_text(names: list[str], hosts: list[Host]) -> str:
 
 
 def tag_text(hosts: list[Host], check: bool) -> str:
-    """Return which tags were moved on which hosts, or would be."""
+    """List the tags that were moved, or would be, on each host."""
     said = []
     for host in hosts:
         if not host.error:
@@ -134,7 +134,7 @@ def tag_text(hosts: list[Host], check: bool) -> str:
 
 
 def going_text(hosts: list[Host]) -> str:
-    """Return what goes on which hosts and how many bytes that frees."""
+    """List what will be removed on each host, and how many bytes that frees."""
     said = []
     for host in hosts:
         image = host.image or {}
@@ -157,7 +157,7 @@ def anything_goes(hosts: list[Host]) -> bool:
 
 
 def agreed(hosts: list[Host]) -> dict[str, list[str]]:
-    """Return {host: IDs} of what was shown."""
+    """Return {host: IDs} of the containers and images that were shown."""
     return {
         host.name: [one["id"] for kind in ("containers", "images") for one in (host.image or {}).get(kind, [])]
         for host in hosts
@@ -165,7 +165,7 @@ def agreed(hosts: list[Host]) -> dict[str, list[str]]:
 
 
 def freed_text(hosts: list[Host]) -> str:
-    """Return what was removed on which hosts, what stayed against the decision, and what that freed."""
+    """List what was removed on each host, what stayed nevertheless, and how many bytes that freed."""
     said: list[tuple[Host, tuple[str, ...]]] = []
     for host in hosts:
         image = host.image or {}

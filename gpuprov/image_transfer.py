@@ -1,4 +1,4 @@
-"""``gpuprov image ship``, ``save`` and ``load``: images from here, from a host or from an archive."""
+"""``gpuprov image ship``, ``save`` and ``load``: copy images from this machine, a host or an archive."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ ImageName = Annotated[
 ]
 From = Annotated[
     str,
-    typer.Option("--from", metavar="local|HOST|FILE", help="Docker here, a host of the inventory, or an archive."),
+    typer.Option(
+        "--from", metavar="local|HOST|FILE", help="Docker on this machine, a host of the inventory, or an archive."
+    ),
 ]
-FromHost = Annotated[str, typer.Option("--from", metavar="local|HOST", help="Docker here, or a host of the inventory.")]
-# ansible-playbook wants an inventory even for what happens here alone.
+FromHost = Annotated[
+    str, typer.Option("--from", metavar="local|HOST", help="Docker on this machine, or a host of the inventory.")
+]
+# ansible-playbook needs an inventory even if only this machine takes part.
 NO_INVENTORY = "localhost,"
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands onto ``gpuprov image``."""
+    """Add the commands to ``gpuprov image``."""
     app.command(epilog=STATUS_HELP)(takes_options(ship))
     app.command(epilog=STATUS_HELP)(takes_options(save, NO_INVENTORY))
     app.command(epilog=STATUS_HELP)(takes_options(load))
@@ -46,7 +50,7 @@ def register(app: typer.Typer) -> None:
 def ship(
     options: Options, name: ImageName, source: From = "local", check: Check = False, as_json: Json = False
 ) -> None:
-    """Bring an image to all hosts. Only layers that a host lacks travel."""
+    """Copy an image to all hosts. Only layers that a host lacks are sent."""
     options.check = check
     options.variables["docker_image_transfer_name"] = _tagged(name)
     options.variables["docker_image_transfer_from"] = _absolute(source)
@@ -59,7 +63,7 @@ def load(
     check: Check = False,
     as_json: Json = False,
 ) -> None:
-    """Load an archive on all hosts. Only layers that a host lacks travel."""
+    """Load an archive on all hosts. Only layers that a host lacks are sent."""
     options.check = check
     options.variables["docker_image_transfer_file"] = str(file.expanduser().absolute())
     _run("image load", "image_load.yml", options, _shipped, as_json)
@@ -74,7 +78,7 @@ def save(
     source: FromHost = "local",
     as_json: Json = False,
 ) -> None:
-    """Write an image into an archive, and its checksum beside it (FILE.sha256). INVENTORY is for --from HOST."""
+    """Write an image to an archive, and its checksum to FILE.sha256. INVENTORY is only needed for --from HOST."""
     if output is None:
         raise UsageError("save writes a file: say which with -o FILE")
     if source != "local" and options.inventory == NO_INVENTORY:
@@ -86,7 +90,7 @@ def save(
 
 
 def _tagged(name: str) -> str:
-    """The name in full, with its tag. Raises UsageError."""
+    """Return the full name, with its tag. Raises UsageError."""
     from gpuprov.image import checked_image
 
     image = checked_image(name)
@@ -96,7 +100,7 @@ def _tagged(name: str) -> str:
 
 
 def _absolute(source: str) -> str:
-    """A source as the playbook takes it: a file by its whole path, for Ansible runs elsewhere."""
+    """Return a source for the playbook. A file becomes absolute, as Ansible runs in another directory."""
     path = Path(source).expanduser()
     return str(path.absolute()) if "/" in source or (source != "local" and path.is_file()) else source
 
@@ -111,12 +115,12 @@ def _run(command: str, playbook: str, options: Options, ending: Any, as_json: bo
         data = event.get("event_data", {})
         result = data.get("res") or {}
         if event.get("event") == "runner_on_failed" and (result.get("before_hosts") or result.get("interrupted")):
-            # No host failed: it is the command that cannot go on.
+            # No host failed: the command itself cannot continue.
             event["event"] = "gpuprov_refused"
             if result.get("before_hosts"):
                 refused.append(str(result["msg"]))
         elif "source" in result:
-            # The task was one for all hosts, and is counted as that of the first of them.
+            # The task ran once for all hosts; Ansible reports it for the first of them.
             data["host"] = result["source"]
             result["msg"] = result.get("reason", "")
             if result.get("source_unreachable"):
@@ -125,7 +129,7 @@ def _run(command: str, playbook: str, options: Options, ending: Any, as_json: bo
     def checked(ran: Ran) -> str:
         if refused and ran.status != 130:
             raise UsageError(refused[0])
-        # The hosts that failed had a line each when they did.
+        # Failed hosts were reported when they failed.
         return str(ending(ran)) + interrupted_text(ran)
 
     with transfers(people) as screen:
@@ -158,7 +162,7 @@ def _shipped(ran: Ran) -> str:
 
 
 def conclusion(hosts: list[report.Host], check: bool) -> str:
-    """Return which image is on which of the hosts now: a line, or one for each platform."""
+    """Report which image is now on which hosts: one line, or one for each platform."""
     done = [(host.name, host.image) for host in hosts if host.image and not host.error]
     if check or not done:
         return ""

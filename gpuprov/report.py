@@ -1,4 +1,4 @@
-"""What a person sees of a run: pure functions over what was collected from its events."""
+"""Text and JSON about a run: pure functions over the data collected from its events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Event = dict[str, Any]
 
 _CREDENTIALS = re.compile(r"(://)[^/@\s\"']+@")
 
-# What Ansible or ssh says, and what it means to a person.
+# Messages of Ansible and ssh, and what they mean.
 _UNREACHABLE = (
     (r"connect to host (\S+) port (\d+): Connection refused", r"connection refused by \1 port \2"),
     (
@@ -50,7 +50,7 @@ _FAILED = (
         "there is no Python on the host",
         "install python3 there: apt-get install python3",
     ),
-    # The last: it is what Ansible says of all of the above too.
+    # Must be last: Ansible prints this for the errors above too.
     (
         r"No start of json char found|Module result deserialization failed",
         "the Python on the host is not one that this ansible-core manages",
@@ -59,16 +59,16 @@ _FAILED = (
 )
 
 
-_AGAIN = "mend that and run gpuprov again: it goes on where it stopped"
+_AGAIN = "fix that and run gpuprov again: it continues where it stopped"
 
 
 def redact(text: str) -> str:
-    """Return text with the user information of every URL in it replaced by ``***``."""
+    """Replace the user information of every URL in a text by ``***``."""
     return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def redacted(value: Any) -> Any:
-    """Return a JSON value with every string in it redacted."""
+    """Redact every string in a JSON value."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -80,7 +80,7 @@ def redacted(value: Any) -> Any:
 
 @dataclass
 class Host:
-    """What is known of one host. seconds is from its first task to its last."""
+    """Data about one host. seconds is the time from its first task to its last."""
 
     name: str
     facts: dict[str, Any] | None = None
@@ -99,13 +99,13 @@ class Host:
 
 
 class Collector:
-    """Collects what a run's events tell of each host."""
+    """Collect data about each host from a run's events."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
 
     def take(self, event: Event) -> tuple[str, Host] | None:
-        """Take one event; return what happened at which host, if anything a person wants to know."""
+        """Process one event; return (what happened, host) if it concerns a host."""
         kind = event.get("event", "")
         data = event.get("event_data", {})
         if not kind.startswith("runner_") or not data.get("host"):
@@ -115,7 +115,7 @@ class Collector:
         host.seconds = time.monotonic() - host.began
         result = data.get("res") or {}
         task = words_of(data.get("task", ""))
-        # Of the plan's hosts, a run that stops between two waves leaves some alone.
+        # A run that stops between two waves does not reach all hosts of the plan.
         host.reached |= data.get("play") != "Probe and plan"
         if kind == "runner_on_start":
             host.doing = task
@@ -155,22 +155,22 @@ class Collector:
 
 
 def words_of(task: str) -> str:
-    """Return a task's name without the role and the file before it."""
+    """Return a task's name without its prefix of role and file."""
     return task.rpartition(" : ")[2].rpartition(" | ")[2]
 
 
 def unreachable_text(message: str) -> str:
-    """Return in a person's words why a host could not be reached."""
+    """Explain why a host could not be reached."""
     for pattern, words in _UNREACHABLE:
         match = re.search(pattern, message)
         if match:
             return match.expand(words)
     said = message.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh:").strip()
-    return redact(said) or "ssh ended without a word"
+    return redact(said) or "ssh ended without a message"
 
 
 def failure_text(result: dict[str, Any]) -> tuple[str, str]:
-    """Return (cause, what to do next) of a failed task's result, in a person's words."""
+    """Explain a failed task's result: return (cause, what to do next)."""
     if "censored" in result:
         return "the task keeps its output to itself (no_log)", _AGAIN
     broken = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
@@ -188,9 +188,10 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
     if message.startswith("MODULE FAILURE") and of_module:
         message = of_module.splitlines()[-1]
     if message in ("", "non-zero return code", "MODULE FAILURE"):
-        # On a terminal of ssh's, stderr holds only what ssh says at its end.
+        # With a terminal, stderr holds only the last line of ssh itself.
         stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", str(result.get("stderr") or ""), flags=re.M)
-        message = (stderr.strip() or str(result.get("stdout") or "").strip()) or message or "it failed without a word"
+        output = stderr.strip() or str(result.get("stdout") or "").strip()
+        message = output or message or "it failed without a message"
     message = re.sub(r"^(Task failed: |Module failed: |Action failed: )+", "", message)
     if "Traceback (most recent call last)" in message:
         message = message.strip().splitlines()[-1]
@@ -201,7 +202,7 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def change_text(change: dict[str, Any]) -> str:
-    """Return what a change does, e.g. ``5:28 → 5:29`` or ``+ alice``."""
+    """Describe a change, e.g. ``5:28 → 5:29`` or ``+ alice``."""
     before, after = change["from"], change["to"]
     if before is None:
         return redact(f"+ {after}")
@@ -211,7 +212,7 @@ def change_text(change: dict[str, Any]) -> str:
 
 
 def host_heading(host: Host) -> str:
-    """Return one line on a host: its OS and how much is to change."""
+    """Describe a host in one line: its OS and the number of changes."""
     plan = host.plan or {}
     changes = plan.get("changes", [])
     if host.error:
@@ -234,7 +235,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def as_counted(name: str) -> list[tuple[int, str]]:
-    """Return what sorts names as people count: gpu2 before gpu10, 1.9.1 before 1.10.0."""
+    """Return the sort key for natural order: gpu2 before gpu10, 1.9.1 before 1.10.0."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -244,18 +245,18 @@ def os_name(host: Host) -> str:
     return f"{system.get('id', '')} {system.get('version_id', '')}".strip()
 
 
-# Names longer than this have lines of their own above what is said of them.
+# Longer names get lines of their own, above their text.
 _LABEL = 40
 
 
 def plan_text(hosts: list[Host], seconds: float) -> str:
-    """Return the plan of all hosts, those of which the same is to be said together, with a count at the end."""
+    """Return the plan of all hosts. Hosts with the same plan are grouped; the last line counts hosts."""
     said = together((host, (host_heading(host), *_change_lines(host), *_note_lines(host))) for host in hosts)
     return f"{said}Plan: {count_text(hosts)}.  {seconds:.0f} s\n"
 
 
 def together(said_of: Iterable[tuple[Host, tuple[str, ...]]]) -> str:
-    """Return what is said of hosts, line by line, those of which the same is said together."""
+    """Return the lines of each host; hosts with the same lines are grouped."""
     said: dict[tuple[str, ...], list[str]] = {}
     for host, said_lines in said_of:
         said.setdefault(said_lines, []).append(host.name)
@@ -279,14 +280,14 @@ def _change_lines(host: Host) -> list[str]:
 
 
 def _note_lines(host: Host) -> list[str]:
-    """What is amiss beside the changes, and stands in nothing's way."""
+    """Return problems that do not block the changes."""
     notes = [] if host.error else (host.plan or {}).get("notes", [])
     return [redact(f"! {note['message']}") for note in notes]
 
 
 def host_ranges(names: list[str]) -> str:
-    """Return host names in the way of Ansible's inventories: ``gpu[01:16], gpu18, login``."""
-    runs: list[tuple[str, str, str, str]] = []  # what is before the number, the first, the last, what is after
+    """Return host names as ranges, as Ansible inventories write them: ``gpu[01:16], gpu18, login``."""
+    runs: list[tuple[str, str, str, str]] = []  # prefix, first number, last number, suffix
     for name in names:
         match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
         before, number, after = match.groups() if match else (name, "", "")
@@ -308,7 +309,7 @@ def host_ranges(names: list[str]) -> str:
 
 
 def count_text(hosts: list[Host]) -> str:
-    """Return how many hosts are to change, up to date, failed and unreachable."""
+    """Count the hosts that will change, are up to date, failed, or are unreachable."""
     unreachable = sum(host.unreachable for host in hosts)
     failed = sum(bool(host.error) and not host.unreachable for host in hosts)
     pending = sum(not host.error and bool((host.plan or {}).get("changes")) for host in hosts)
@@ -325,12 +326,12 @@ def count_text(hosts: list[Host]) -> str:
 
 
 def ailments(host: Host) -> list[dict[str, str]]:
-    """Return the findings of a host that are to be cured: all but those that are only worth knowing."""
+    """Return a host's findings of severity error or warning."""
     return [finding for finding in host.findings or [] if finding["severity"] != "info"]
 
 
 def findings_text(hosts: list[Host], seconds: float) -> str:
-    """Return what is wrong with all hosts, those that agree together, with a count at the end."""
+    """Return the findings of all hosts. Hosts with the same findings are grouped; the last line counts hosts."""
     said = together((host, (_health(host), *_finding_lines(host))) for host in hosts)
     unreachable = sum(host.unreachable for host in hosts)
     failed = sum(bool(host.error) and not host.unreachable for host in hosts)
@@ -350,7 +351,7 @@ def _health(host: Host) -> str:
 
 
 def _finding_lines(host: Host) -> list[str]:
-    """Three parts for each finding: message and reason are wrapped, the cure stays a line that can be copied."""
+    """Return message, reason and cure of each finding. The cure is not wrapped, so that it can be copied."""
     lines = []
     for finding in [] if host.error else host.findings or []:
         lines += textwrap.wrap(
@@ -366,7 +367,7 @@ def _finding_lines(host: Host) -> list[str]:
 
 
 def result_rows(hosts: list[Host], check: bool = False, interrupted: bool = False) -> list[tuple[str, ...]]:
-    """Return the table at the end of a run, its head first."""
+    """Return the rows of the table at the end of a run, with the header first."""
     rows: list[tuple[str, ...]] = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
     for host in hosts:
         packages = {**((host.facts or {}).get("apt") or {}).get("packages", {})}
@@ -398,7 +399,7 @@ def result_rows(hosts: list[Host], check: bool = False, interrupted: bool = Fals
 
 
 def _version(package: dict[str, Any] | None) -> str:
-    """The upstream part of an installed package's version, e.g. 29.7.2 of 5:29.7.2-1~debian."""
+    """Return the upstream version of an installed package, e.g. 29.7.2 of 5:29.7.2-1~debian."""
     if not package or package["status"][1:2] != "i":
         return ""
     return str(re.split(r"[-~+]", package["version"].rpartition(":")[2])[0])
@@ -413,7 +414,7 @@ def table_text(rows: list[tuple[str, ...]]) -> str:
 
 
 def notes_text(hosts: list[Host]) -> str:
-    """Return what people have to do after a run that changed the hosts."""
+    """Return what people must do after a run that changed hosts."""
     joined: dict[str, list[str]] = {}
     for host in hosts:
         users = [str(change["to"]) for change in host.changes if change["role"] == "docker_group" and change["to"]]
@@ -426,12 +427,12 @@ def notes_text(hosts: list[Host]) -> str:
 
 
 def _is_pending(host: Host) -> bool:
-    """Whether a host has something to change, or a proof to give."""
+    """Return whether a host has changes to make or must still be verified."""
     return bool((host.plan or {}).get("changes")) and not host.error and not host.verify
 
 
 def unfinished_text(hosts: list[Host]) -> str:
-    """Return in which state a run that stopped early left the hosts that it was not done with."""
+    """Describe the state of the hosts that a run did not finish."""
     said: dict[str, list[str]] = {}
     for host in hosts:
         if not _is_pending(host):
@@ -449,13 +450,13 @@ def unfinished_text(hosts: list[Host]) -> str:
 
 
 def cure(host: Host) -> str:
-    """Return what to do about a host's failure, where that is more than to try again."""
+    """Return what to do about a host's failure, or "" if that is only to run gpuprov again."""
     hint = (host.error or {}).get("hint", "")
     return "" if hint == _AGAIN else hint
 
 
 def errors_text(hosts: list[Host]) -> str:
-    """Return, for each host that failed, the task, the cause and what to do next."""
+    """Return the task, the cause and what to do next for each host that failed."""
     lines = []
     for host in hosts:
         if not host.error:
@@ -469,7 +470,7 @@ def errors_text(hosts: list[Host]) -> str:
 
 
 def document(command: str, status: int, hosts: list[Host], seconds: float) -> dict[str, Any]:
-    """Return the one JSON document of a run: see docs/json.md."""
+    """Return the JSON document of a run; docs/json.md describes it."""
     return {
         "format": 1,
         "command": command,

@@ -1,4 +1,4 @@
-"""Runs a playbook through ansible-runner and hands its events on."""
+"""Run a playbook through ansible-runner and pass its events on."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Event = dict[str, Any]
 
 
 class UsageError(Exception):
-    """What the person asked for cannot be run; the message is one line for them."""
+    """The command cannot be run as given. The message is one line for the user."""
 
 
 @dataclass
 class Options:
-    """What the person asked for, in ansible-playbook's terms."""
+    """The options of a command, in ansible-playbook's terms."""
 
     inventory: str
     limit: str | None = None
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """How a run ended. stats is None where no play ran; lines is what Ansible printed."""
+    """The result of a run. stats is None if no play ran; lines is Ansible's output."""
 
     status: str
     stats: dict[str, dict[str, int]] | None
@@ -57,16 +57,16 @@ class Outcome:
 
 
 def ansible_root() -> Path:
-    """Where playbooks/ and ansible.cfg lie: inside the installed package, or in the checkout."""
+    """Return the directory with playbooks/ and ansible.cfg: in the installed package, or the checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "ansible"
     return installed if installed.is_dir() else package.parent
 
 
 def checked_inventory(text: str) -> str:
-    """Return an inventory as Ansible is to be given it: absolute, or a list of hosts.
+    """Return an inventory as an absolute path, or as a list of hosts.
 
-    Raises UsageError where it names no file, or a directory without any.
+    Raises UsageError if it is neither a list nor a readable file or directory with content.
     """
     if "," in text and not os.path.exists(text):
         return text
@@ -83,7 +83,7 @@ def checked_inventory(text: str) -> str:
 
 
 def extra_vars(texts: list[str], variables: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Part -e values into files of the person's (as ``@path``) and values, in the order given.
+    """Split -e arguments into the user's files (as ``@path``) and values, in the order given.
 
     Returns (words, values): a word is ``@path``, or the number of a value as text. Raises UsageError.
     """
@@ -105,7 +105,7 @@ def extra_vars(texts: list[str], variables: Mapping[str, Any]) -> tuple[list[str
 
 
 def _inline(text: str) -> dict[str, Any]:
-    # Slow to import, and needed for this alone.
+    # Imported here because the import is slow and only this needs it.
     if text.lstrip().startswith(("{", "[")):
         import yaml
 
@@ -116,7 +116,7 @@ def _inline(text: str) -> dict[str, Any]:
             where = f" at character {mark.index + 1}" if mark else ""
             raise UsageError(f"-e is neither JSON nor YAML: {getattr(error, 'problem', error)}{where}") from None
         if not isinstance(value, dict):
-            raise UsageError("-e is to be a JSON or YAML object, or name=value")
+            raise UsageError("-e must be a JSON or YAML object, or name=value")
         return value
     from ansible.errors import AnsibleError
     from ansible.parsing.splitter import parse_kv
@@ -131,9 +131,9 @@ def _inline(text: str) -> dict[str, Any]:
 
 
 def arguments(options: Options, extra: list[str]) -> list[str]:
-    """Return the words for ansible-playbook beside the playbook. Secrets are in none of them.
+    """Return the arguments for ansible-playbook, without the playbook. They contain no secrets.
 
-    extra are the words for -e, each ``@path``.
+    extra: the arguments for -e, each ``@path``.
     """
     words = ["-i", options.inventory]
     for word in extra:
@@ -170,7 +170,7 @@ _CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.loaded_once
 
 @dataclass(frozen=True)
 class _Setting:
-    """One of our Ansible settings: a person's own, in the environment or an ansible.cfg, comes first."""
+    """An Ansible setting of gpuprov. The user's own setting, in the environment or an ansible.cfg, wins."""
 
     variable: str
     value: str
@@ -178,7 +178,7 @@ class _Setting:
     aliases: tuple[str, ...] = ()
 
 
-# Where each may be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
+# Where each can be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
 _SETTINGS = (
     _Setting(
         "ANSIBLE_HOST_KEY_CHECKING", "True",
@@ -191,7 +191,7 @@ _SETTINGS = (
     _Setting("ANSIBLE_LOCALHOST_WARNING", "False", (("defaults", "localhost_warning"),)),
     _Setting("ANSIBLE_NOCOLOR", "True", (), ("NO_COLOR",)),
 )  # fmt: skip
-# What our ansible.cfg sets, for a person whose own file does not.
+# Settings from our ansible.cfg that apply when the user's own file does not set them.
 _OUR_FILE = (
     _Setting("ANSIBLE_FORKS", "forks", (("defaults", "forks"),)),
     _Setting(
@@ -207,13 +207,13 @@ _OUR_FILE = (
 
 
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Return what is set for ansible-playbook beside the person's environment and ansible.cfg, which win."""
+    """Return environment variables for ansible-playbook. The user's environment and ansible.cfg win."""
     own_file = _own_config(base)
     own = _read_config(own_file)
     ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(own_file or root / "ansible.cfg")}
     for setting in _SETTINGS:
         given = _given(setting, base, own)
-        # ansible-runner would set the first one itself, to False.
+        # ansible-runner would set the first setting to False.
         ours[setting.variable] = setting.value if given is None else given
     if own_file or "ANSIBLE_CONFIG" in base:
         file = _read_config(root / "ansible.cfg")
@@ -225,13 +225,13 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*(name.strip() for name in enabled if name.strip()), *_CALLBACKS])
     searched = [*_become_plugins(base, own, own_file), str(root / _BECOME)]
     ours["ANSIBLE_BECOME_PLUGINS"] = os.pathsep.join(dict.fromkeys(searched))
-    # Under pipx the interpreter's directory, with ansible-playbook in it, is not on PATH.
+    # Under pipx, the directory of the interpreter and of ansible-playbook is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     return ours
 
 
 def _given(setting: _Setting, base: Mapping[str, str], own: ConfigParser) -> str | None:
-    """Return what the person has set it to, or None."""
+    """Return the user's own value of a setting, or None."""
     for name in (setting.variable, *setting.aliases):
         if name in base:
             return base[name]
@@ -239,7 +239,7 @@ def _given(setting: _Setting, base: Mapping[str, str], own: ConfigParser) -> str
 
 
 def _own_config(base: Mapping[str, str]) -> Path | None:
-    """Return the person's ansible.cfg, where Ansible looks for it: not in a directory that everybody can write."""
+    """Return the user's ansible.cfg, as Ansible finds it: not in a world-writable directory."""
     places = [Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
     with contextlib.suppress(OSError):
         if not Path.cwd().stat().st_mode & stat.S_IWOTH:
@@ -251,7 +251,7 @@ def _own_config(base: Mapping[str, str]) -> Path | None:
 
 
 def _read_config(path: Path | None) -> ConfigParser:
-    """Return an ansible.cfg as Ansible reads it; an empty one where there is none, or where it is broken."""
+    """Read an ansible.cfg as Ansible does. The result is empty if there is no file or it is broken."""
     import configparser
 
     parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
@@ -272,7 +272,7 @@ def _become_plugins(base: Mapping[str, str], own: ConfigParser, own_file: Path |
 
 
 def run_directory() -> Path:
-    """Make a fresh directory for what stays of one run, 0700, and drop the oldest ones."""
+    """Create the directory (0700) for a run's log and result, and delete the oldest ones."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     runs = state / "gpuprov" / "runs"
     try:
@@ -289,7 +289,7 @@ def run_directory() -> Path:
 
 
 def _runs(pid: str) -> bool:
-    """Whether there is a process of this number."""
+    """Return whether a process with this PID exists."""
     try:
         os.kill(int(pid), 0)
     except PermissionError:
@@ -301,9 +301,9 @@ def _runs(pid: str) -> bool:
 
 @contextlib.contextmanager
 def passing_directory() -> Iterator[Path]:
-    """A directory, 0700, for what must not outlive the run: ansible-runner's files and values of -e.
+    """Yield a directory (0700) that is deleted after the run, for ansible-runner's files and values of -e.
 
-    In memory where the system has a place for that. What a run that was killed left goes first.
+    It is in memory if /dev/shm is writable. Directories of runs that were killed are deleted first.
     """
     memory = Path("/dev/shm")
     parent = (
@@ -318,7 +318,7 @@ def passing_directory() -> Iterator[Path]:
 
 
 def _value_files(directory: Path, words: list[str], values: list[dict[str, Any]]) -> list[str]:
-    """Values of -e may be secret: they go through files of 0600, never through an argument list."""
+    """Write values of -e to files with mode 0600: they may be secret and must not be in an argument list."""
     result = []
     for word in words:
         if word.startswith("@"):
@@ -331,8 +331,8 @@ def _value_files(directory: Path, words: list[str], values: list[dict[str, Any]]
     return result
 
 
-# ssh asks these on the terminal, which is ansible-runner's, and would wait for ever. An unknown host
-# key is not taken; a key's passphrase belongs into an agent.
+# ssh asks these questions on the terminal, which is ansible-runner's, and would wait forever. An unknown host
+# key is refused; a key's passphrase must come from an agent.
 _REFUSALS = {
     r"continue connecting \(yes/no(?:/\[fingerprint\])?\)\?\s*?$": "no",
     r"Enter passphrase for .*:\s*?$": "",
@@ -340,7 +340,7 @@ _REFUSALS = {
 
 
 def _hurry_pexpect() -> None:
-    """Have pexpect not wait 0.1 s after the end of what it ran: that is for what is still to get its hangup."""
+    """Remove the 0.1 s that pexpect waits after a process has ended: it is only needed to deliver a hangup."""
     import ptyprocess
 
     ptyprocess.PtyProcess.delayafterclose = property(lambda _: 0.0, lambda _, _value: None)
@@ -348,7 +348,7 @@ def _hurry_pexpect() -> None:
 
 @contextlib.contextmanager
 def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM; the first one makes stop, the file at which the run ends between two tasks."""
+    """Collect SIGINT and SIGTERM. The first one creates the file stop, which ends the run before the next task."""
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:
@@ -374,7 +374,7 @@ def _kill(processes: Iterable[int]) -> None:
 
 
 def _descendants() -> list[int]:
-    """The processes that this one started, and theirs. Ansible's workers have process groups of their own."""
+    """Return all descendants of this process. Ansible's workers have process groups of their own."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -393,9 +393,9 @@ def run(
     say: Callable[[str], None],
     passwords: Mapping[str, str],
 ) -> Outcome:
-    """Run one of our playbooks. on_event gets each of ansible-runner's events.
+    """Run one of our playbooks and call on_event with each of ansible-runner's events.
 
-    passwords: {prompt pattern: password}. Raises UsageError for what shows before the start.
+    passwords: {prompt pattern: password}. Raises UsageError for errors found before the start.
     """
     root = ansible_root()
     words, values = extra_vars(options.extra_vars, options.variables)
@@ -407,7 +407,7 @@ def run(
         if event.get("stdout"):
             kept["lines"] += event["stdout"].splitlines()
         on_event(event)
-        return False  # and so it is not kept in a file: it may hold what only the hosts are to know
+        return False  # Keep no event files: events may hold secrets of the hosts.
 
     import ansible_runner
     import pexpect
@@ -440,7 +440,7 @@ def run(
             )
             outcome = result.status
         except pexpect.TIMEOUT:
-            # It can escape after the run is complete: the stats decide.
+            # This can be raised after the run is complete, so the stats decide.
             outcome = "successful" if kept["stats"] else "failed"
         if asked:
             outcome = "canceled"
@@ -455,7 +455,7 @@ def _quoted(words: list[str]) -> str:
 
 
 def _per_host(stats: Event | None) -> dict[str, dict[str, int]] | None:
-    """{host: {ok, changed, failures, dark, …}} of a playbook_on_stats event."""
+    """Return {host: {ok, changed, failures, dark, …}} from a playbook_on_stats event."""
     if stats is None:
         return None
     result: dict[str, dict[str, int]] = {}

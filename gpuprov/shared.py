@@ -1,4 +1,4 @@
-"""What gpuprov shares with the collection: pure functions, in plugins/module_utils and plugin_utils."""
+"""Load the pure functions that gpuprov shares with the collection, from plugins/module_utils and plugin_utils."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plugin_utils(name: str) -> ModuleType:
 
 @functools.cache
 def _loaded(kind: str, name: str) -> ModuleType:
-    # By its path: an `ansible` package beside gpuprov would hide our collection from a plain import.
+    # Loaded by path: an `ansible` package beside gpuprov would hide our collection from a plain import.
     collection = ansible_root() / "playbooks" / "collections" / "ansible_collections" / "gpuprov" / "gpuprov"
     spec = importlib.util.spec_from_file_location(f"gpuprov._{name}", collection / "plugins" / kind / f"{name}.py")
     assert spec is not None

@@ -1,4 +1,4 @@
-"""What a person sees while images travel: a bar for each host and one for all, or a line now and then."""
+"""Show the progress of image transfers: a bar per host and one for all, or a line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gpuprov.shared import plugin_utils
 
 _text: Any = plugin_utils("image_text")
 
-# Seconds between two lines about one transfer, where there is no terminal.
+# Seconds between two lines about one transfer, without a terminal.
 EVERY = 5.0
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a transfer is, in bytes; total is 0 where nobody knows it, begun in epoch seconds."""
+    """Progress of a transfer in bytes. total is 0 if it is not known; begun is in epoch seconds."""
 
     what: str
     label: str
@@ -35,7 +35,7 @@ class Transfer:
     ended: bool
 
     def text(self, now: float) -> str:
-        """Return it as a line: how much of how much, the rate, and the time that is left."""
+        """Describe the transfer in one line: bytes done, total, rate and remaining time."""
         if self.total and self.done >= self.total:
             return f"{self.label}: {self.what} {_text.size_text(self.done)}: all of it is there, and is unpacked"
         rate = self.done / max(now - self.begun, 0.1)
@@ -51,7 +51,7 @@ class Transfer:
 
 
 def read(directory: Path) -> list[Transfer]:
-    """Return the transfers that plugins/plugin_utils/transfer_progress.py tells of in a directory."""
+    """Read the transfers that plugins/plugin_utils/transfer_progress.py wrote into a directory."""
     found = []
     for path in directory.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -60,7 +60,7 @@ def read(directory: Path) -> list[Transfer]:
 
 
 class Lines(Plain):
-    """A line about each transfer that takes longer."""
+    """Print a line every few seconds about each longer transfer."""
 
     def __init__(self, stream: Any, directory: Path) -> None:
         super().__init__(stream)
@@ -87,7 +87,7 @@ class Lines(Plain):
 
 
 class Bars(Live):
-    """A bar for each transfer under way, and one for all that is sent."""
+    """Show a bar for each running transfer, and one for all sending."""
 
     def __init__(self, stream: Any, directory: Path) -> None:
         super().__init__(stream)
@@ -96,7 +96,7 @@ class Bars(Live):
 
     @functools.cached_property
     def bars(self) -> Any:
-        """The bars, which are drawn as part of what Live shows."""
+        """Return the bars, which are drawn as part of Live."""
         from rich import progress
 
         return progress.Progress(
@@ -130,7 +130,7 @@ class Bars(Live):
 
 @contextlib.contextmanager
 def transfers(stream: TextIO) -> Iterator[Plain]:
-    """Yield the display that fits a stream, for a run within this context."""
+    """Yield the display that fits a stream, for one run."""
     with tempfile.TemporaryDirectory(prefix="gpuprov-progress-") as name:
         os.environ["GPUPROV_PROGRESS"] = name
         try:

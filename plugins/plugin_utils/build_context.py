@@ -100,7 +100,7 @@ def ignore_of(context: Path, dockerfile: str) -> Ignore:
 def entries(context: Path, dockerfile: str) -> list[Entry]:
     """Return all that belongs to a build, parents before what is in them. Raises ContextError."""
     if not context.is_dir():
-        raise ContextError(f"the build context {context} is no directory")
+        raise ContextError(f"the build context {context} is not a directory")
     path = context / dockerfile
     if os.path.isabs(dockerfile) or ".." in Path(dockerfile).parts or not path.is_file():
         raise ContextError(f"there is no {dockerfile} in the build context {context}")

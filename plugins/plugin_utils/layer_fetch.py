@@ -126,7 +126,7 @@ class Fetch:
             # Another process may have begun to fetch it and ended early.
             with self.spool.claimed(f"{layer.digest}-{form}") as abandoned:
                 pass
-            if abandoned and not any(thread.is_alive() for thread in self.threads):
+            if abandoned and not any(thread.is_alive() for thread in self.threads) and not self.failed:
                 self._begin(functools.partial(self._have_unless_claimed, layer, form))
             yield b""
 

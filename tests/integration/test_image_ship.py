@@ -200,7 +200,7 @@ def hang_up(process: subprocess.Popen[str], host: Host) -> None:
 
 def reboot(_process: subprocess.Popen[str], host: Host) -> None:
     podman("restart", "-t", "0", host.container)
-    host.run("systemctl is-system-running --wait", check=False)
+    waiting.until(lambda: host.run("docker version", check=False).returncode == 0, "dockerd answers again")
 
 
 @contextlib.contextmanager

@@ -106,7 +106,7 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("image prune a, --yes --older-than 7", "an age is a number of s, m, h, d or w, such as 7d: not '7'"),
         ("image prune a, --yes --keep 0", "Invalid value for '--keep'"),
         ("image build directory", "Missing option '--tag'"),
-        ("image build gone -t train:1", "the build context gone is no directory"),
+        ("image build gone -t train:1", "the build context gone is not a directory"),
         ("image build directory -t train:1", "there is no Dockerfile in the build context directory"),
         ("image build context -t train", "build takes a name with a version, such as -t train:1.9.1: not train"),
         ("image build context -t $(id):1", "'$(id):1' is no image name: "),

@@ -14,7 +14,7 @@ from gpuprov.runner import Outcome
 
 REFUSED = "Failed to connect to the host via ssh: ssh: connect to host 10.0.0.3 port 22: Connection refused"
 TRACEBACK = 'Traceback (most recent call last):\n  File "m.py", line 3, in main\nOSError: No space left on device'
-AGAIN = "mend that and run gpuprov again: it goes on where it stopped"
+AGAIN = "fix that and run gpuprov again: it continues where it stopped"
 SECRET_URL = "http://me:s3cr3t@proxy.test:3128"
 
 
@@ -107,7 +107,7 @@ def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
         ("@@@ WARNING\nHost key verification failed.", "the host key is not known, or has changed: check it, then put"),
         ("me@h: Permission denied (publickey).", "Permission denied (publickey): see -u and --private-key, or -k"),
         ("Task failed: Failed to connect to the host via ssh: broken", "broken"),
-        ("Task failed: Failed to connect to the host via ssh: ", "ssh ended without a word"),
+        ("Task failed: Failed to connect to the host via ssh: ", "ssh ended without a message"),
         (f"Failed to connect to the host via ssh: {SECRET_URL}", "http://***@proxy.test:3128"),
     ],
 )

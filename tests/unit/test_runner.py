@@ -294,7 +294,7 @@ def test_values_keep_their_order_among_files_and_ours_come_last(
         ("", "-e takes name=value, a JSON object, or @FILE"),
         ("a='1", "-e cannot be read: failed at splitting arguments"),
         ("{broken", "-e is neither JSON nor YAML: expected ',' or '}'"),
-        ("[1]", "-e is to be a JSON or YAML object, or name=value"),
+        ("[1]", "-e must be a JSON or YAML object, or name=value"),
     ],
 )
 def test_a_value_that_is_none_is_said_before_anything_starts(text: str, said: str) -> None:
