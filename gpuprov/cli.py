@@ -182,7 +182,8 @@ def _provision_ending(ran: Ran) -> str:
 
 
 def _result_ending(ran: Ran) -> str:
-    return _result_text(ran) + errors_text(ran) + interrupted_text(ran)
+    notes = "" if ran.options.check else report.notes_text(ran.hosts)
+    return _result_text(ran) + notes + errors_text(ran) + interrupted_text(ran)
 
 
 def _plan_text(ran: Ran) -> str:

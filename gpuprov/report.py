@@ -89,6 +89,7 @@ class Host:
     image: dict[str, Any] | None = None
     findings: list[dict[str, str]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     changed: int = 0
     error: dict[str, str] | None = None
     unreachable: bool = False
@@ -151,6 +152,7 @@ class Collector:
             host.verify = result["gpu_host_verify"]
         if "docker_image" in result:
             host.image = result["docker_image"]
+        host.left = result.get("docker_data_left", host.left)
         host.changes += result.get("changes") or []
 
 
@@ -414,16 +416,14 @@ def table_text(rows: list[tuple[str, ...]]) -> str:
 
 
 def notes_text(hosts: list[Host]) -> str:
-    """Return what people must do after a run that changed hosts."""
-    joined: dict[str, list[str]] = {}
+    """Return what people have to do after a run that changed the hosts, and what an uninstallation left there."""
+    notes: dict[str, list[str]] = {}
     for host in hosts:
         users = [str(change["to"]) for change in host.changes if change["role"] == "docker_group" and change["to"]]
-        if users:
-            joined.setdefault(", ".join(users), []).append(host.name)
-    return "".join(
-        f"Log in again for the group docker to take effect: {users} on {host_ranges(names)}\n"
-        for users, names in joined.items()
-    )
+        sentences = [f"Log in again for the group docker to take effect: {', '.join(users)} on"] if users else []
+        for sentence in [*sentences, *(f"Left: {left}, on" for left in host.left)]:
+            notes.setdefault(sentence, []).append(host.name)
+    return "".join(f"{sentence} {host_ranges(names)}\n" for sentence, names in notes.items())
 
 
 def _is_pending(host: Host) -> bool:
@@ -483,6 +483,7 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
                     "facts": host.facts,
                     "plan": host.plan,
                     "changes": host.changes,
+                    "left": host.left,
                     "verify": host.verify,
                     "image": host.image,
                     "findings": host.findings,

@@ -16,6 +16,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 SERVICE = "docker.service"
+CONFIG = "/etc/docker/daemon.json"
 # docker.service requires the one and talks to the other.
 NEEDED = ("docker.socket", "containerd.service")
 TIMED_OUT = 124  # the exit status of timeout(1)
@@ -126,6 +127,40 @@ def _command():
     if not pid.isdigit() or _text("/proc/%s/comm" % pid).strip() != "dockerd":
         return ""
     return _text("/proc/%s/cmdline" % pid).replace("\0", " ").strip()
+
+
+def read_config(path=CONFIG):
+    """Return the file in the shape of the probe's docker.config."""
+    result = {
+        "path": path,
+        "kind": "absent",
+        "target": None,
+        "mode": None,
+        "mtime": None,
+        "data": "",
+    }
+    if not os.path.lexists(path):
+        return result
+    if os.path.islink(path):
+        result["kind"], result["target"] = "symlink", os.readlink(path)
+        if not os.path.exists(path):
+            return result
+    elif not os.path.isfile(path):
+        result["kind"] = "other"
+        return result
+    else:
+        result["kind"] = "file"
+    status = os.stat(path)
+    with open(path, "rb") as handle:
+        data = handle.read()
+    result.update(
+        mode="%04o" % (status.st_mode & 0o7777),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime=int(status.st_mtime),
+        data=base64.b64encode(data).decode("ascii"),
+    )
+    return result
 
 
 def write(path, text, mode, owner):

@@ -12,6 +12,8 @@ __metaclass__ = type
 import json
 import re
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import toml_text
+
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 _CDI = re.compile(r"^(/etc|/var/run)/cdi/[^/]+\.(yaml|json)$")
 LIBRARY = re.compile(r"/(libcuda|libnvidia-ml)\.so\.(\d+\.\d[\d.]*)?")
@@ -182,58 +184,9 @@ def _yaml(text):
         raise ValueError("%s%s" % (where, getattr(error, "problem", None) or "no YAML"))
 
 
-_TOML_TABLE = re.compile(r"""\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$""")
-_TOML_VALUE = re.compile(r"""\s*([\w."' -]+?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s#"'\[{]+))\s*(#.*)?$""")
-
-
-def toml(data):
-    """Return {dotted key: string} of the tables, strings and bare values of a TOML text; of other values, nothing.
-
-    Hosts have no TOML parser before Python 3.11. The form: https://toml.io/en/v1.0.0.
-    """
-    values, table, quotes = {}, "", ""
-    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-    for line in text.splitlines():
-        marks = [mark for mark in ('"""', "'''") if line.count(mark) % 2]
-        if quotes:
-            quotes = "" if quotes in marks else quotes
-            continue
-        if marks and not line.lstrip().startswith("#"):
-            quotes = marks[0]
-            continue
-        match = _TOML_TABLE.match(line)
-        if match:
-            table = _toml_key(match.group(1)) + "."
-            continue
-        match = re.match(r"""\s*([\w."' -]+?)\s*=\s*\{(.*)\}\s*(#.*)?$""", line)
-        if match:
-            # An inline table: its members are lines of a table of their own.
-            inner = "\n".join(re.findall(r"""(?:[^,"']|"(?:[^"\\]|\\.)*"|'[^']*')+""", match.group(2)))
-            values.update((table + _toml_key(match.group(1)) + "." + key, value) for key, value in toml(inner).items())
-        match = _TOML_VALUE.match(line)
-        if match:
-            basic, literal, bare = match.group(2, 3, 4)
-            value = literal if literal is not None else bare
-            if basic is not None:
-                value = re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _toml_escape, basic)
-            values[table + _toml_key(match.group(1))] = value
-    return values
-
-
-def _toml_key(text):
-    return ".".join(part.strip().strip("\"'") for part in text.split("."))
-
-
-def _toml_escape(match):
-    code = match.group(1)
-    if len(code) > 1:
-        return json.loads('"\\%s"' % code)
-    return {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(code, code)
-
-
 def toolkit(data):
     """Return {mode, no_cgroups} of NVIDIA's config.toml: what it sets, None where it leaves that to the default."""
-    values = toml(data)
+    values = toml_text.values(data)
     no_cgroups = values.get("nvidia-container-cli.no-cgroups")
     return {
         "mode": values.get("nvidia-container-runtime.mode"),

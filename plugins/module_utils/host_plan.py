@@ -70,7 +70,8 @@ def plan(wanted, found, problems, full=False, notes=()):
             joined and not full,
             found,
             any(change["subject"] == _V1_VOLUME for change in changes),
-            _has_toolkit(wanted) and (full or any(_of_the_stack(change) for change in changes)),
+            # A dockerd that does not run does not say what it needs: that is seen once it does.
+            _has_toolkit(wanted) and (full or any(_of_the_stack(change) or _starts(change) for change in changes)),
         ),
         "joined": joined,
         "engine_comes": configured_first(pending, found) and any(_of_engine(change) for change in changes),
@@ -127,6 +128,10 @@ def _steps(pending, joined, found, v1, setup):
     # With dockerd and the toolkit in place: which of it is needed depends on both.
     last = [{"role": "nvidia_docker", "tasks_from": "setup"}] if setup else []
     return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)] + last
+
+
+def _starts(change):
+    return change["subject"] == "docker.service" and change["to"] == "active"
 
 
 def _of_engine(change):

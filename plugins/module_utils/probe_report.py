@@ -20,6 +20,7 @@ import zlib
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
+    docker_data,
     dockerd_flags,
     dockerrun_files,
     gpu_report,
@@ -391,7 +392,7 @@ def _roots(rows, start):
     if flag:
         roots["docker"] = flag
     if "docker" in roots:
-        roots["docker"] = re.sub(r"(?<=.)/+(\d+\.\d+/*)?\Z", "", roots["docker"])
+        roots["docker"] = docker_data.without_user(roots["docker"])
     return roots
 
 

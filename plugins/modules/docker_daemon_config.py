@@ -117,40 +117,6 @@ class DaemonError(Exception):
     """dockerd did not take the configuration over; the message says why, for people."""
 
 
-def read_config(path):
-    """Return the file in the shape of the probe's docker.config."""
-    result = {
-        "path": path,
-        "kind": "absent",
-        "target": None,
-        "mode": None,
-        "mtime": None,
-        "data": "",
-    }
-    if not os.path.lexists(path):
-        return result
-    if os.path.islink(path):
-        result["kind"], result["target"] = "symlink", os.readlink(path)
-        if not os.path.exists(path):
-            return result
-    elif not os.path.isfile(path):
-        result["kind"] = "other"
-        return result
-    else:
-        result["kind"] = "file"
-    status = os.stat(path)
-    with open(path, "rb") as handle:
-        data = handle.read()
-    result.update(
-        mode="%04o" % (status.st_mode & 0o7777),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mtime=int(status.st_mtime),
-        data=base64.b64encode(data).decode("ascii"),
-    )
-    return result
-
-
 class Docker(docker_service.Service):
     """dockerd and its service on this host."""
 
@@ -189,7 +155,7 @@ class Docker(docker_service.Service):
         active = service["active"] in ("active", "reloading")
         info = self.info()[0] if active else None
         return {
-            "config": read_config(path),
+            "config": docker_service.read_config(path),
             "service": service,
             "exec_start": exec_start,
             "info": info,

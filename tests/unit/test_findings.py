@@ -447,6 +447,8 @@ def test_the_worst_comes_first_and_info_alone_is_healthy() -> None:
     ("text", "shown"),
     [
         ("", {"mode": None, "no_cgroups": None}),
+        ("[nvidia-container-runtime]\nmode = 'cdi'\n", {"mode": "cdi", "no_cgroups": None}),
+        ("nvidia-container-runtime.mode = 'csv'\n", {"mode": "csv", "no_cgroups": None}),
         ('[nvidia-container-runtime]\nmode = "legacy" # x\n', {"mode": "legacy", "no_cgroups": None}),
         ("[nvidia-container-cli]\n#no-cgroups = true\n", {"mode": None, "no_cgroups": None}),
         ("[nvidia-container-cli]\nno-cgroups=true\n[a.b]\nmode='x'\n", {"mode": None, "no_cgroups": True}),

@@ -219,6 +219,41 @@ def test_containers_prove_what_the_changes_could_have_broken(found: dict[str, An
     assert plan(found, full=True)["to_prove"] == "gpu"
 
 
+@pytest.mark.parametrize(
+    ("state", "package_version", "roles", "comes"),
+    [
+        ("failed", "5:29.7.2", ["docker_daemon", "docker_ce"], False),
+        ("inactive", "5:29.7.2", ["docker_daemon", "docker_ce"], False),
+        ("activating", "5:28", ["docker_daemon", "docker_ce"], True),
+        ("active", "5:28", ["docker_ce", "docker_daemon"], False),
+    ],
+)
+def test_a_dockerd_that_does_not_run_is_started_with_its_file_written_before(
+    state: str, package_version: str, roles: list[str], comes: bool
+) -> None:
+    host = package("docker-ce", version=package_version)
+    host["docker"]["config"] = config({})
+    host["docker"]["service"]["active"] = state
+    result = plan(host)
+    assert (roles_of(result), result["engine_comes"]) == (roles, comes)
+
+
+def test_what_a_dockerd_that_does_not_run_needs_for_gpus_is_seen_once_it_runs() -> None:
+    result = plan(drifted(docker__service={"active": "inactive"}))
+    assert result["steps"][-1] == {"role": "nvidia_docker", "tasks_from": "setup"}
+
+
+def test_a_key_is_judged_by_the_engine_that_will_read_it() -> None:
+    options = {"options": {"firewall-backend": "nftables"}, "mode": "0644", "follow_symlink": False}
+    wants = wanted(docker_daemon=options)
+    old = {"ServerVersion": "28.5.2"}
+    (problem,) = plan(drifted(docker__info=old), wants)["problems"]
+    assert "dockerd 28.5.2 has no key firewall-backend" in problem["message"]
+    upgraded = package("docker-ce", version="5:28.5.2")
+    upgraded["docker"]["info"].update(old)
+    assert plan(upgraded, wants)["problems"] == []
+
+
 def test_without_systemd_nobody_looks_for_its_service() -> None:
     by_hand = drifted(init="other", docker__service={"active": "", "enabled": ""}, docker__process={"pid": 9})
     assert plan(by_hand)["steps"] == []
@@ -331,6 +366,17 @@ def test_a_host_that_is_not_supported_is_named(
         (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": 0}}), [("disk", "/var has no free inodes")]),
         (drifted(disk={"/var": {"free_kb": 5120, "free_inodes": None}}), []),
         (drifted(disk={"/": {"free_kb": 0, "free_inodes": 9}}), [("disk", "/var has 0 MiB free; 5 MiB are needed")]),
+        (
+            drifted(docker={"roots": {"docker": "/srv/dd"}}, disk={"/srv/dd": {"free_kb": 1024, "free_inodes": 9}}),
+            [("disk", "/srv/dd has 1 MiB free; 5 MiB are needed")],
+        ),
+        (
+            drifted(
+                docker={"roots": {"docker": "/var/lib/docker"}},
+                disk={path: {"free_kb": 1024, "free_inodes": 9} for path in ("/var", "/var/lib/docker")},
+            ),
+            [("disk", "/var has 1 MiB free; 5 MiB are needed")],
+        ),
         (drifted(docker={"snap": True}), [("snap", "remove it first (snap remove docker;")]),
         (drifted(apt={"version": ""}), [("apt", "apt-get does not work on this host")]),
     ],

@@ -184,7 +184,9 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     }  # fmt: skip
     a, b = document["hosts"].values()
     assert (
-        list(a) == list(b) == ["status", "facts", "plan", "changes", "verify", "image", "findings", "error", "seconds"]
+        list(a)
+        == list(b)
+        == ["status", "facts", "plan", "changes", "left", "verify", "image", "findings", "error", "seconds"]
     )
     assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
     assert a["facts"] == facts()
