@@ -68,13 +68,13 @@ def _of_engine(path):
 
 
 def mounts(path):
-    """Return [(mount point, type of its file system)] below a directory, the deepest first."""
+    """Return [(mount point, type of its file system)] at and below a directory, the deepest first."""
     result = []
     with open("/proc/self/mountinfo") as handle:
         for line in handle:
             fields, _dash, rest = line.partition(" - ")
             point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields.split()[4])
-            if point.startswith(path.rstrip("/") + "/"):
+            if (point + "/").startswith(path.rstrip("/") + "/"):
                 result.append((point, rest.split()[0]))
     return sorted(result, key=lambda one: -len(one[0]))
 
@@ -90,9 +90,10 @@ def purge(path):
     real = os.path.realpath(path)
     own = _of_engine(path) if os.path.isdir(path) else []
     for point, kind in mounts(real):
-        if kind in _OF_CONTAINERS:
+        if kind in _OF_CONTAINERS and point != real:
             subprocess.call(["umount", "--lazy", point])
-    kept = [point for point, _kind in mounts(real)]
+    points = [point for point, _kind in mounts(real)]
+    kept = [point for point in points if point != real]
     left = []
     for name in own:
         left += _remove(os.path.join(real, name), kept)
@@ -100,7 +101,7 @@ def purge(path):
         others = sorted(name for name in os.listdir(real) if name not in own)
         if others:
             left.append("%s: %s, which the engine did not write" % (real, ", ".join(others)))
-        if os.path.ismount(real):
+        if real in points:
             left.append("%s: a mount point%s" % (real, "" if os.listdir(real) else ", empty now"))
         elif not os.listdir(real):
             os.rmdir(real)

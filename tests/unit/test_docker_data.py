@@ -67,14 +67,13 @@ def test_what_is_mounted_inside_stays_and_a_mount_point_is_emptied(
     engine(tmp_path)
     mounted = str(tmp_path / "volumes/v/_data")
     Path(mounted, "of-somebody").write_text("x")
-    monkeypatch.setattr(docker_data, "mounts", lambda _path: [(mounted, "ext4")])
-    monkeypatch.setattr(docker_data.os.path, "ismount", lambda path: path == str(tmp_path))
+    monkeypatch.setattr(docker_data, "mounts", lambda path: [(mounted, "ext4"), (path, "xfs")])
     left = docker_data.purge(str(tmp_path))
     assert left[0] == f"{mounted}: mounted there, and left alone"
     assert left[-1] == f"{tmp_path}: a mount point"
     assert Path(mounted, "of-somebody").exists()
     assert os.listdir(tmp_path) == ["volumes"]
-    monkeypatch.setattr(docker_data, "mounts", lambda _path: [])
+    monkeypatch.setattr(docker_data, "mounts", lambda path: [(path, "xfs")])
     assert docker_data.purge(str(tmp_path)) == [f"{tmp_path}: a mount point, empty now"]
 
 
