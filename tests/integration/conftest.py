@@ -66,9 +66,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab(worker_id: str) -> Iterator[Lab]:
-    """A lab of this test process: Debian 11, 12, 13 and the 16.04-shaped host."""
+    """A lab of this test process: Debian 11, 12, 13 and the hosts in the shape of Ubuntu 26.04 and 16.04."""
     lab = Lab(f"it-{worker_id}")
-    lab.up("debian11,debian12,debian13,xenial", pristine=True)
+    lab.up("debian11,debian12,debian13,resolute,xenial", pristine=True)
     yield lab
     lab.down()
 

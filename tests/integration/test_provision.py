@@ -25,7 +25,7 @@ def containers_ids(host: Host) -> str:
 
 
 def test_check_and_diff_on_pristine_hosts_fail_nowhere_and_change_nothing(pristine: Hosts, gpuprov: Gpuprov) -> None:
-    hosts = pristine("debian11", "debian12", "debian13", "xenial")
+    hosts = pristine("debian11", "debian12", "debian13", "resolute", "xenial")
     before = [host.run(SNAPSHOT).stdout for host in hosts]
     answer = gpuprov("provision", "--check", "--diff")
     assert answer.status == 0, answer.text
@@ -34,7 +34,7 @@ def test_check_and_diff_on_pristine_hosts_fail_nowhere_and_change_nothing(pristi
 
 
 def test_a_first_run_changes_and_verifies_and_a_second_one_changes_nothing(pristine: Hosts, gpuprov: Gpuprov) -> None:
-    hosts = pristine("debian11", "debian12", "debian13", "xenial")
+    hosts = pristine("debian11", "debian12", "debian13", "resolute", "xenial")
     first = document(gpuprov("provision", "--json"))
     assert first["status"] == 0, first
     for host in hosts:
@@ -43,10 +43,10 @@ def test_a_first_run_changes_and_verifies_and_a_second_one_changes_nothing(prist
         assert {"container runs", "container sees the GPU"} <= checks
     full = document(gpuprov("provision", "--full", "--json"))
     assert full["status"] == 0
-    assert [full["hosts"][host.name]["changes"] for host in hosts] == [[], [], [], []]
+    assert [full["hosts"][host.name]["changes"] for host in hosts] == [[]] * 5
     assert gpuprov("plan").status == 0
     predicted = document(gpuprov("provision", "--full", "--check", "--json"))
-    assert [predicted["hosts"][host.name]["status"] for host in hosts] == ["up-to-date"] * 4
+    assert [predicted["hosts"][host.name]["status"] for host in hosts] == ["up-to-date"] * 5
     assert gpuprov("verify").status == 0
 
 
