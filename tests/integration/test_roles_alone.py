@@ -1,0 +1,183 @@
+"""Each role, by each of its entry points, alone in a play of plain ansible-playbook.
+
+Each play has a name of its own for the one host, so that no fact and no registered variable of another play is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import Answer, run
+from tests.lab.lab import Host, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY_POINTS = {
+    (path.parents[1].name, name)
+    for path in ROOT.glob("roles/*/meta/argument_specs.yml")
+    for name in yaml.safe_load(path.read_text())["argument_specs"]
+}
+IMAGE = "hello-world:latest"
+SAVED = "/tmp/gpuprov-alone.tar"  # on the controller
+
+
+@dataclass(frozen=True)
+class Use:
+    """One play: the roles that it uses, by which entry point, and in which way."""
+
+    roles: tuple[str, ...]
+    entry_point: str = "main"
+    way: str = "include_role"
+    variables: tuple[tuple[str, Any], ...] = ()
+
+    def play(self, host: str, gather_facts: bool) -> dict[str, Any]:
+        play: dict[str, Any] = {
+            "hosts": host,
+            "become": True,
+            "gather_facts": gather_facts,
+            "vars": dict(self.variables),
+        }
+        names = [f"gpuprov.gpuprov.{role}" for role in self.roles]
+        if self.way == "roles":
+            return {**play, "roles": names}
+        return {**play, "tasks": [{self.way: {"name": name, "tasks_from": self.entry_point}} for name in names]}
+
+
+def one(role: str, entry_point: str = "main", way: str = "include_role", **variables: Any) -> Use:
+    return Use((role,), entry_point, way, tuple(variables.items()))
+
+
+IMAGES = [
+    one("docker_image", "ls"),
+    one("docker_image", "main", "roles"),
+    one("docker_image", "tag", docker_image_name="busybox:1.0.0"),
+    one("docker_image", "prune", "import_role", docker_image_prune_older_than="30d"),
+    one("docker_image_transfer", "save", docker_image_transfer_name=IMAGE, docker_image_transfer_from="alone{number}",
+        docker_image_transfer_file=SAVED),
+    one("docker_image_transfer", "load", docker_image_transfer_file=SAVED),
+    one("docker_image_transfer", "main", docker_image_transfer_name=IMAGE, docker_image_transfer_from=SAVED),
+    one("docker_image_transfer", "ship", "import_role", docker_image_transfer_name=IMAGE,
+        docker_image_transfer_from=SAVED),
+]  # fmt: skip
+# On a fresh host, in this order.
+INSTALL = [
+    one("gpu_host_lock"),
+    one("gpu_host_lock", "release"),
+    one("docker_ce", "check"),
+    one("docker_ce"),
+    one("nvidia_docker", "check"),
+    one("nvidia_docker", "v1"),
+    one("nvidia_docker"),
+    # The second one has a default that depends on the first one's.
+    Use(("nvidia_docker", "docker_daemon"), way="roles"),
+    one("docker_group"),
+    one("dockerrun"),
+    one("gpu_host_probe", way="roles"),
+    one("gpu_host_verify"),
+]
+# On a host that has all of it: nothing changes.
+AGAIN = [
+    *(one(*entry, way="import_role") for entry in (
+        ("docker_ce", "check"), ("docker_ce", "apply"), ("docker_ce", "service"), ("nvidia_docker", "check"),
+        ("nvidia_docker", "apply"), ("nvidia_docker", "v1"), ("nvidia_docker", "setup"), ("docker_group", "apply"),
+        ("dockerrun", "apply"),
+    )),
+    one("docker_daemon", "apply", docker_daemon_nvidia_runtime="yes"),
+    one("docker_daemon", "main", "roles", docker_daemon_nvidia_runtime="yes"),
+    *(one(role, way="roles") for role in ("docker_ce", "nvidia_docker", "docker_group", "dockerrun")),
+    one("gpu_host_verify", "main", "import_role"),
+    Use(("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun", "gpu_host_probe")),
+]  # fmt: skip
+UNINSTALL = [
+    one("dockerrun", "uninstall"),
+    one("docker_daemon", "uninstall"),
+    one("nvidia_docker", "uninstall"),
+    one("docker_ce", "uninstall", docker_ce_uninstall_data="false", docker_ce_uninstall_running="no"),
+]
+
+
+def test_every_entry_point_of_every_role_is_used_here() -> None:
+    used = {(role, use.entry_point) for use in INSTALL + AGAIN + IMAGES + UNINSTALL for role in use.roles}
+    # tests/integration/test_images.py builds.
+    assert ENTRY_POINTS - used == {("docker_image", "build")}
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> Host:
+    """A fresh host."""
+    lab.reset("debian12")
+    return lab.host("debian12")
+
+
+def play(lab: Lab, place: Path, core: str, uses: list[Use], settings: str, facts: bool = False) -> Answer:
+    """Run a playbook that has a play for each use, under an ansible-core, with a person's settings."""
+    address, variables = lab.host("debian12").address, lab.inventory.read_text().partition("[all:vars]")[2]
+    names = [f"alone{number}" for number in range(len(uses))]
+    hosts = "".join(f"{name} ansible_host={address}\n" for name in names)
+    (place / "hosts.ini").write_text(f"{hosts}\n[all:vars]{variables}")
+    plays = [use.play(name, facts) for use, name in zip(uses, names, strict=True)]
+    text = json.dumps(plays)
+    for number, name in enumerate(names):
+        text = text.replace("alone{number}", name, 1) if json.dumps(plays[number]).count("alone{number}") else text
+    (place / "play.yml").write_text(text)
+    (place / "ansible.cfg").write_text(f"[defaults]\n{settings}\n[ssh_connection]\npipelining = true\n")
+    return run(
+        [str(ROOT / core / "bin/ansible-playbook"), "-i", "hosts.ini", "play.yml"],
+        place,
+        ANSIBLE_COLLECTIONS_PATH=str(ROOT / "playbooks/collections"),
+    )
+
+
+def changed(answer: Answer, uses: list[Use]) -> list[tuple[str, ...]]:
+    """The uses that changed something, in order; each of them has come through."""
+    assert answer.status == 0, answer.text
+    recap = {
+        line.split()[0]: line for line in answer.stdout.partition("PLAY RECAP")[2].splitlines() if " : ok=" in line
+    }
+    assert len(recap) == len(uses), answer.text
+    return [
+        (*use.roles, use.entry_point) for number, use in enumerate(uses) if "changed=0" not in recap[f"alone{number}"]
+    ]
+
+
+def test_roles_install_alone_without_facts_where_variables_of_roles_are_private(
+    host: Host, lab: Lab, tmp_path: Path
+) -> None:
+    answer = play(lab, tmp_path, ".venv", INSTALL, "private_role_vars = True\ngathering = explicit")
+    assert changed(answer, INSTALL) == [
+        ("docker_ce", "main"), ("nvidia_docker", "main"), ("nvidia_docker", "docker_daemon", "main"),
+        ("docker_group", "main"), ("dockerrun", "main"),
+    ]  # fmt: skip
+    assert "nvidia" in json.loads(host.run("cat /etc/docker/daemon.json").stdout)["runtimes"]
+
+
+def test_roles_find_nothing_to_do_with_a_fact_cache_and_smart_gathering(host: Host, lab: Lab, tmp_path: Path) -> None:
+    host.run("docker pull -q busybox && docker tag busybox busybox:1.0.0")
+    uses = AGAIN + IMAGES
+    settings = f"gathering = smart\nfact_caching = jsonfile\nfact_caching_connection = {tmp_path}/facts"
+    answer = play(lab, tmp_path, ".venv-xenial", uses, settings, facts=True)
+    assert changed(answer, uses) == [("docker_image", "tag"), ("docker_image_transfer", "save")]
+    # What the cache says by now is of an earlier run: nothing of it is believed.
+    host.run("docker run -d --name busy busybox sleep 36000")
+    refused = play(lab, tmp_path, ".venv-core218", UNINSTALL[-1:], settings, facts=True)
+    assert refused.status == 2
+    assert "Containers run: busy. Stop them, or set docker_ce_uninstall_running: true" in refused.stdout
+    assert host.run("docker ps --format '{{.Names}}'").stdout.split() == ["busy"]
+
+
+def test_roles_uninstall_alone_and_leave_data_where_text_says_false(host: Host, lab: Lab, tmp_path: Path) -> None:
+    host.run("docker ps -aq | xargs -r docker rm -f; docker volume create kept")
+    answer = play(lab, tmp_path, ".venv-core218", UNINSTALL, "private_role_vars = True\ngathering = explicit")
+    assert len(changed(answer, UNINSTALL)) == len(UNINSTALL)
+    packages = host.run("dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n'").stdout.split("\n")
+    assert [line for line in packages if re.match("ii .*(docker|containerd|nvidia)", line)] == []
+    assert host.run("ls /var/lib/docker/volumes").stdout.split().count("kept") == 1
+    assert host.run("ls /etc/apt/sources.list.d /etc/apt/keyrings").stdout.count("docker") == 0
+    again = play(lab, tmp_path, ".venv", UNINSTALL, "private_role_vars = True\ngathering = explicit")
+    assert changed(again, UNINSTALL) == []
