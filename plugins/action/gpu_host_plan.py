@@ -22,6 +22,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     shared_result,
 )
 
+# Roles that run after the plan, whose options are checked before anything is touched.
+_LATER = ("gpu_host_lock", "gpu_host_verify")
+
 
 class ActionModule(ActionBase):
     """Read the host in one round trip, and compare what the roles want with what was found, on the controller."""
@@ -118,7 +121,7 @@ class ActionModule(ActionBase):
             problems += unsupported
         else:
             names = [f"__{role}_wanted" for role in roles]
-            names += [name for role in roles for name in role_options.specification(role)]
+            names += [name for role in (*roles, *_LATER) for name in role_options.specification(role)]
             # An earlier task may have registered options of these roles: they are computed afresh.
             raw = {name: value for name, value in variables.items() if name not in {f"__{role}" for role in roles}}
             wanted, stack, cdi, wrong = shared_result.shared(
@@ -147,7 +150,7 @@ def _wanted(
     # Looked up by many defaults: rendered once.
     for name in ("__docker_ce_release", "__nvidia_docker_release"):
         resolver.variables[name] = resolver.render(resolver.variables[name])
-    options = {role: resolver.resolve(role) for role in roles}
+    options = {role: resolver.resolve(role) for role in (*roles, *_LATER)}
     if resolver.problems:
         return {}, "none", False, resolver.problems
     try:

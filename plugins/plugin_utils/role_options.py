@@ -29,6 +29,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SHOWN = 60  # characters of a wrong value
 _SPECS: dict[str, dict[str, Any]] = {}
 
+# What a specification has no word for: {option: (regular expression, what the value must be)}.
+_PATTERNS = {
+    # YAML reads 0644 without quotes as the number 420.
+    "docker_daemon_config_mode": (r"|0[0-7]{3}", 'four octal digits in quotes such as "0644", or empty'),
+}
+
 # Variables of the playbooks, which no role has: see README.md.
 PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_full": {"type": "bool"},
@@ -55,6 +61,9 @@ def convert(name: str, spec: Mapping[str, Any], value: Any) -> Any:
     choices = spec.get("choices")
     if choices and result not in choices:
         raise _wrong(name, value, "one of " + ", ".join(str(choice) or "an empty text" for choice in choices))
+    pattern, needed = _PATTERNS.get(name, ("", ""))
+    if pattern and not re.fullmatch(pattern, result):
+        raise _wrong(name, value, needed)
     if spec.get("required") and result in ("", [], {}):
         raise OptionError(f"{name} is empty, and it is required")
     return result
@@ -332,8 +341,8 @@ class Resolver:
         if isinstance(raw, str) and ("{{" in raw or "{%" in raw):
             for other in _NAME.findall(raw):
                 of = owner(other) if other != name and "_" in other else None
-                if of:
-                    self._resolve(other, specification(of)[other])
+                if of or other in PLAYBOOK_OPTIONS:
+                    self._resolve(other, specification(of)[other] if of else PLAYBOOK_OPTIONS[other])
                     if other in self._failed:
                         return  # it is said of the other one what is wrong
         try:

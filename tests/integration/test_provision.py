@@ -180,7 +180,8 @@ def test_nvidia_docker_v1_goes_with_its_volumes_and_with_containers_only_where_t
         "docker run -d --name old --volume-driver nvidia-docker -v nvidia_driver_396.44:/usr/local/nvidia "
         "busybox sleep 36000; docker run -d --name other busybox sleep 36000"
     )
-    refused = gpuprov("provision", "-l", "xenial")
+    # As the value of an INI inventory: text.
+    refused = gpuprov("provision", "-l", "xenial", "-e", "nvidia_docker_remove_v1_containers=false")
     assert refused.status == 2, refused.text
     assert "containers use volumes of nvidia-docker v1: old - remove them" in refused.stdout
     assert host.run("docker ps --format '{{.Names}}' | sort").stdout.split() == ["old", "other"]
@@ -197,8 +198,13 @@ def test_nvidia_docker_v1_goes_with_its_volumes_and_with_containers_only_where_t
 def test_uninstall_takes_packages_and_settings_and_leaves_the_data(gpuprov: Gpuprov, lab: Lab) -> None:
     host = lab.host("debian11")
     assert gpuprov("provision", "-l", "debian11").status == 0
-    host.run("docker volume create kept")
-    answer = gpuprov("uninstall", "-l", "debian11", "--yes")
+    host.run("docker volume create kept; docker run -d --name busy busybox sleep 36000")
+    refused = gpuprov("uninstall", "-l", "debian11", "--yes", "-e", "docker_ce_uninstall_running=no")
+    assert refused.status == 2
+    assert "Containers run: busy" in refused.text
+    assert gpuprov("plan", "-l", "debian11").status == 0, "something was touched"
+    host.run("docker rm -f busy")
+    answer = gpuprov("uninstall", "-l", "debian11", "--yes", "-e", "docker_ce_uninstall_data=false")
     assert answer.status == 0, answer.text
     assert "docker-ce" not in host.run("dpkg -l | grep ^.i", check=False).stdout
     gone = f"{CONFIG} /etc/apt/sources.list.d/docker.sources /usr/local/bin/dockerrun /etc/gpuprov"

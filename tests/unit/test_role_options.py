@@ -117,6 +117,17 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_option(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["0644", "0600", "", None])
+def test_a_mode_is_four_octal_digits_or_empty(value: Any) -> None:
+    assert role_options.convert("docker_daemon_config_mode", STR, value) == (value or "")
+
+
+@pytest.mark.parametrize("value", [420, 644, "644", "0o644", "0888", "u=rw"])
+def test_another_mode_is_refused(value: Any) -> None:
+    with pytest.raises(OptionError, match='must be four octal digits in quotes such as "0644"'):
+        role_options.convert("docker_daemon_config_mode", STR, value)
+
+
 def test_a_wrong_dictionary_is_not_shown_for_it_may_hold_a_password() -> None:
     for value in ('{"proxies": {"http-proxy": "http://u:hunter2@p"}', "proxies=hunter2", ["hunter2"]):
         with pytest.raises(OptionError) as caught:
