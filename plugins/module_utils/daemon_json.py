@@ -190,18 +190,45 @@ def _feature(config, name):
     return features.get(name) if isinstance(features, dict) else None
 
 
-def cdi_refusal(options, info):
-    """Return why dockerd cannot be given CDI, or None where it can.
+def cdi_refusal(options, info, toolkit=""):
+    """Return why dockerd cannot be given CDI devices, or None where it can.
 
-    info is its docker info, or None where it does not run. Source: docs.docker.com, "Container Device
-    Interface": since Docker Engine 25.0.
+    info is its docker info, or None where it does not run; toolkit is the version of NVIDIA's toolkit that writes
+    the specification, where that is known. Sources: docs.docker.com, "Container Device Interface" (since Docker
+    Engine 25.0); release notes of the toolkit 1.19.1 (it writes CDI 0.7.0, which 26.1 and newer read).
     """
-    version = (info or {}).get("ServerVersion") or ""
-    if not _feature(options, "cdi") or not re.match(r"^[0-9]+\.", version) or int(version.partition(".")[0]) >= 25:
+    version = daemon_keys.version_of((info or {}).get("ServerVersion"))
+    if not _feature(options, "cdi") or not version:
+        return None
+    newer = daemon_keys.version_of(toolkit) >= (1, 19)
+    floor = (26, 1) if newer else (25, 0)
+    if version >= floor:
         return None
     return (
-        "dockerd %s knows no CDI devices: 25.0 and newer do. Set nvidia_docker_cdi: false here, or install a newer "
-        "docker-ce" % version
+        "dockerd %s does not read the CDI specification of %s: %d.%d and newer do. Set nvidia_docker_cdi: false here, "
+        "or install a newer docker-ce"
+        % ((info["ServerVersion"], "NVIDIA's toolkit %s" % toolkit if newer else "NVIDIA's toolkit") + floor)
+    )
+
+
+def data_root_note(options, info, engine=()):
+    """Return what a data-root of gpuprov's does not do under the containerd image store, or None.
+
+    engine is the version that is to be installed, where dockerd does not run yet. Sources: docs.docker.com, "containerd
+    image store" (images lie in containerd's root); release notes of 29.0 (the default of new installations).
+    """
+    if not options.get("data-root"):
+        return None
+    chosen = _image_store(options)
+    if chosen is None and info:
+        chosen = any("containerd.snapshotter" in str(value) for row in info.get("DriverStatus") or [] for value in row)
+    if chosen is None:
+        chosen = tuple(engine) >= (29,)
+    if not chosen:
+        return None
+    return (
+        "data-root %s does not move images: with the containerd image store they lie in containerd's root, "
+        "/var/lib/containerd unless /etc/containerd/config.toml names another" % shown(options["data-root"])
     )
 
 

@@ -55,7 +55,11 @@ def plan(wanted, found, problems, full=False, notes=()):
                 package_set.PackageSetError,
             ) as error:
                 problems.append({"name": role, "message": str(error)})
-    refusal = daemon_json.cdi_refusal(wanted.get("docker_daemon", {}).get("options") or {}, found["docker"]["info"])
+    refusal = daemon_json.cdi_refusal(
+        wanted.get("docker_daemon", {}).get("options") or {},
+        found["docker"]["info"],
+        wanted["nvidia_docker"]["gpu"]["version"] if _has_toolkit(wanted) else "",
+    )
     if refusal and not any(change["subject"] == "docker-ce" for change in changes):
         problems.append(_problem("nvidia_docker_cdi", refusal))
     # What comes after the packages of a role has a step of its own.
@@ -231,8 +235,19 @@ def _decide_docker_daemon(wanted, found):
 
 
 def _daemon_notes(wanted, found):
-    said = daemon_json.note(wanted["docker_daemon"], daemon(found)) if "docker_daemon" in wanted else None
-    return [_problem("daemon-json-unread", said)] if said else []
+    if "docker_daemon" not in wanted:
+        return []
+    docker = daemon(found)
+    said = (
+        ("daemon-json-unread", daemon_json.note(wanted["docker_daemon"], docker)),
+        (
+            "data-root",
+            daemon_json.data_root_note(
+                wanted["docker_daemon"]["options"], docker["info"], daemon_json.engine_version(docker)
+            ),
+        ),
+    )
+    return [_problem(name, sentence) for name, sentence in said if sentence]
 
 
 def _decide_docker_group(wanted, found):

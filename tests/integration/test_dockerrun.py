@@ -17,6 +17,7 @@ import pytest
 from tests import waiting
 from tests.integration.conftest import Answer, document, run
 from tests.lab.lab import Host, Lab
+from tests.text import replaced
 
 LAUNCHER, CONFIG = "/usr/local/bin/dockerrun", "/etc/gpuprov/dockerrun.conf"
 USERS_CONFIG = "/home/alice/.config/dockerrun.conf"
@@ -141,6 +142,24 @@ def test_an_account_without_a_login_shell_or_a_home_can_use_it(host: Host) -> No
 def test_it_runs_on_the_16_04_shaped_host_with_its_nvidia_docker2(hosts: dict[str, Host]) -> None:
     assert "STAND-IN" in said(hosts["xenial"], "dockerrun busybox nvidia-smi -L")
     assert left(hosts["xenial"]) == ""
+
+
+LIMITS = "--ulimit memlock=-1:-1 --ulimit stack=-1:-1 --ulimit nofile=1048576:1048576"
+
+
+def test_locked_memory_stack_and_open_files_are_not_those_of_the_engine(one: Host) -> None:
+    # The lab's hosts may not raise limits: the script leaves them, unless it takes them for hosts that may.
+    assert "--ulimit" not in said(one, "dockerrun --dry-run busybox true")
+    text = one.run(f"cat {LAUNCHER}").stdout
+    one.run("install -m 755 /dev/stdin /tmp/may-raise", input=replaced(text, ">> 24", ">> 0"))
+    printed = said(one, "/tmp/may-raise --dry-run --ulimit nofile=64:64 busybox true")
+    assert LIMITS in printed
+    # What the caller says comes later, and docker takes the last of a name.
+    assert printed.index(LIMITS) < printed.index("nofile=64:64")
+    assert said(one, "dockerrun --ulimit nofile=9:9 --ulimit nofile=64:64 busybox sh -c 'ulimit -n'").strip() == "64"
+    assert "--ulimit" not in said(
+        one, "DOCKER_HOST=unix:///run/user/1000/docker.sock /tmp/may-raise --dry-run busybox true"
+    )
 
 
 # ---- terminal, pipe, arguments

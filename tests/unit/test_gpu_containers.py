@@ -187,12 +187,54 @@ def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch:
 # ---- dockerd
 
 
-def test_an_engine_without_cdi_is_refused_and_a_newer_or_unknown_one_is_not() -> None:
-    options = {"features": {"cdi": True}}
-    assert "20.10.24+dfsg1 knows no CDI" in str(daemon_json.cdi_refusal(options, {"ServerVersion": "20.10.24+dfsg1"}))
-    for info in ({"ServerVersion": "25.0.0"}, {"ServerVersion": "29.7.2"}, {"ServerVersion": "dev"}, None):
-        assert daemon_json.cdi_refusal(options, info) is None
-    assert daemon_json.cdi_refusal({"features": {}}, {"ServerVersion": "20.10.24"}) is None
+@pytest.mark.parametrize(
+    ("engine", "toolkit", "refused"),
+    [
+        ("18.09.4", "1.19.1-1", True),
+        ("20.10.24+dfsg1", "1.17.8-1", True),
+        ("25.0.0", "", False),
+        ("25.0.5", "1.18.2-1", False),
+        ("25.0.5", "1.19.1-1", True),
+        ("26.0.2", "1.19.0-1", True),
+        ("26.1.0", "1.19.1-1", False),
+        ("29.7.2", "1.20.0-1", False),
+        ("dev", "1.19.1-1", False),
+        ("", "1.19.1-1", False),
+    ],
+)
+def test_an_engine_that_cannot_read_the_toolkit_s_specification_is_refused(
+    engine: str, toolkit: str, refused: bool
+) -> None:
+    said = daemon_json.cdi_refusal({"features": {"cdi": True}}, {"ServerVersion": engine}, toolkit)
+    assert bool(said) == refused
+    assert daemon_json.cdi_refusal({"features": {}}, {"ServerVersion": engine}, toolkit) is None
+    assert daemon_json.cdi_refusal({"features": {"cdi": True}}, None, toolkit) is None
+
+
+CONTAINERD = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+OVERLAY2 = {"DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]]}
+
+
+@pytest.mark.parametrize(
+    ("options", "info", "engine", "noted"),
+    [
+        ({"data-root": "/srv/docker"}, CONTAINERD, (28, 5, 2), True),
+        ({"data-root": "/srv/docker"}, OVERLAY2, (29, 7, 2), False),
+        ({"data-root": "/srv/docker"}, None, (29, 7, 2), True),
+        ({"data-root": "/srv/docker"}, None, (28, 5, 2), False),
+        ({"data-root": "/srv/docker"}, None, (), False),
+        ({"data-root": "/srv/docker", "features": {"containerd-snapshotter": True}}, OVERLAY2, (28, 5, 2), True),
+        ({"data-root": "/srv/docker", "features": {"containerd-snapshotter": False}}, None, (29, 7, 2), False),
+        ({"data-root": None}, CONTAINERD, (29, 7, 2), False),
+        ({}, CONTAINERD, (29, 7, 2), False),
+    ],
+)
+def test_a_data_root_that_moves_no_images_is_noted(
+    options: dict[str, Any], info: dict[str, Any] | None, engine: tuple[int, ...], noted: bool
+) -> None:
+    said = daemon_json.data_root_note(options, info, engine)
+    assert bool(said) == noted
+    assert said is None or "/srv/docker" in said
 
 
 def daemon(config: str, directories: Any) -> dict[str, Any]:
