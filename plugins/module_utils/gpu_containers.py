@@ -77,7 +77,22 @@ def decide(wanted, found):
             stale = stale_spec(gpu)
             if stale is not None:
                 changes.append(_change(SPEC, stale or None, "driver %s" % gpu["driver_version"]))
+    elif gpu["driver_version"] and gpus_by_cdi(found):
+        # Where there is no specification the engine falls back; a stale one fails.
+        stale = stale_spec(gpu)
+        if stale:
+            changes.append(_change(SPEC, stale, "driver %s" % gpu["driver_version"]))
     return changes
+
+
+def gpus_by_cdi(found):
+    """Return whether `docker run --gpus` takes GPUs from a CDI specification where there is one.
+
+    Source: moby, daemon/devices_nvidia_linux.go: since 29.2, where CDI is on and nvidia-cdi-hook is installed, which
+    comes with the toolkit.
+    """
+    info = found["docker"]["info"] or {}
+    return (version_of(info.get("ServerVersion")) or ()) >= (29, 2) and bool(info.get("CDISpecDirs"))
 
 
 def _change(subject, before, after):

@@ -348,6 +348,7 @@ def _of_cdi(gpu):
     result = []
     # The major number of nvidia-uvm is another one at each boot.
     numbers = {node["path"]: node["number"] for node in gpu["nodes"]}
+    mig = {device["uuid"] for device in gpu["mig_devices"]}
     for spec in gpu["cdi"]:
         if not (spec["kind"].startswith("nvidia.com/") or "nvidia" in posixpath.basename(spec["path"])):
             continue
@@ -371,6 +372,8 @@ def _of_cdi(gpu):
         elif moved:
             path = moved[0]
             reason = "has %s as %s, and it is %s since a reboot" % (path, spec["nodes"][path], numbers[path])
+        elif any(name.startswith(("GPU-", "MIG-")) for name in spec["devices"]) and mig - set(spec["devices"]):
+            reason = "does not name %s" % _some(sorted(mig - set(spec["devices"])))
         elif gone:
             reason = "names %s, which %s not here" % (_some(gone), "is" if len(gone) == 1 else "are")
         else:

@@ -209,8 +209,17 @@ STATES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {
             "gpus": [{**MIG, "mig": True, "mig_pending": True}],
             "mig_devices": [{"gpu": ONE, "profile": "1g.5gb", "uuid": "MIG-1"}],
+            "cdi": spec(GOOD % "MIG-1"),
         },
         {},
+    ),
+    "MIG parted since the specification was made": (
+        {
+            "gpus": [{**MIG, "mig": True, "mig_pending": True}],
+            "mig_devices": [{"gpu": ONE, "profile": "1g.5gb", "uuid": "MIG-1"}],
+            "cdi": spec(GOOD % ONE),
+        },
+        {"cdi-stale": "error"},
     ),
     "MIG not parted": (
         {"gpus": [{**MIG, "mig": True, "mig_pending": True}]}, {"mig-without-devices": "warning"}

@@ -136,6 +136,39 @@ def test_a_specification_that_is_missing_stale_or_invalid_is_generated(specs: li
     assert decided(found(cdi=specs)) == []
 
 
+@pytest.mark.parametrize(
+    ("engine", "directories", "by_cdi"),
+    [
+        ("29.2.0", ["/etc/cdi", "/var/run/cdi"], True),
+        ("29.7.2", ["/etc/cdi"], True),
+        ("30.0.0", ["/etc/cdi"], True),
+        ("29.7.2", [], False),
+        ("29.1.5", ["/etc/cdi"], False),
+        ("28.5.2", ["/etc/cdi"], False),
+        ("18.09.4", None, False),
+    ],
+)
+def test_a_stale_specification_is_generated_anew_where_the_engine_takes_gpus_from_it(
+    engine: str, directories: list[str] | None, by_cdi: bool
+) -> None:
+    for stale, before in (
+        (spec(driver_version="570.2"), "driver 570.2"),
+        (spec(devices=[UUID, "GPU-gone", "all"]), "with GPU-gone, which is not here"),
+    ):
+        host = found(cdi=[stale])
+        host["docker"]["info"].update(ServerVersion=engine, CDISpecDirs=directories)
+        assert decided(host) == ([("CDI specification", before, "driver 580.1")] if by_cdi else [])
+    # After MIG was switched on nothing of NVIDIA's makes another one.
+    mig = [{"gpu": UUID, "profile": "1g.10gb", "uuid": "MIG-1"}]
+    host = found(gpus=[{"uuid": UUID, "mig": True}], mig_devices=mig)
+    host["docker"]["info"].update(ServerVersion=engine, CDISpecDirs=directories)
+    assert decided(host) == ([("CDI specification", "without MIG-1", "driver 580.1")] if by_cdi else [])
+    # Without one the engine falls back to the toolkit's hook.
+    host = found(cdi=[])
+    host["docker"]["info"].update(ServerVersion=engine, CDISpecDirs=directories)
+    assert decided(host) == []
+
+
 def test_device_nodes_without_numbers_of_their_own_are_not_of_another_boot() -> None:
     assert decided(found(cdi=[spec(nodes={"/dev/nvidia0": None, "/dev/nvidia9": "195:9"})]), cdi=True) == []
 
