@@ -30,7 +30,7 @@ def normal_uri(uri, architecture):
 
     apt compares them to the letter; people write http for https, capitals and slashes at the end.
     """
-    uri = uri.replace("$(ARCH)", architecture)
+    uri = uri.strip('"').replace("$(ARCH)", architecture)
     match = _URL.match(uri)
     if not match:
         return uri.rstrip("/")
@@ -138,10 +138,7 @@ def judge(source, files, architecture):
     """
     ours = path_of(source)
     uris = {normal_uri(uri, architecture) for uri in source["uris"]}
-    right = ours in files and (
-        files[ours] == render(source)
-        or _compared(ours, files[ours], architecture) == _compared(ours, render(source), architecture)
-    )
+    right = ours in files and _same_entries(source, files[ours], architecture)
     foreign = {}
     for path, text in files.items():
         if path != ours:
@@ -151,19 +148,59 @@ def judge(source, files, architecture):
     return right, foreign
 
 
-def _compared(path, text, architecture):
+def _same_entries(source, text, architecture):
+    """Return whether the entries of a source in the text of our file are those that are wanted."""
+    path, wanted = path_of(source), render(source)
+    found = [entry for entry in entries(path, text) if _is_ours(source, entry, architecture)]
+    return _compared(found, architecture) == _compared(entries(path, wanted), architecture)
+
+
+def _is_ours(source, entry, architecture):
+    """Return whether an entry of our file was written for a source, or is of the same repository on another mirror.
+
+    All others in the file are somebody's own.
+    """
+    (_types, suites, _components), _architectures, signed_by, _others = entry["meaning"]
+    if signed_by == source["keyring"]:
+        return True
+    wanted = [normal_uri(uri, architecture) for uri in source["uris"]]
+    found = [normal_uri(uri, architecture) for uri in entry["uris"]]
+    if set(wanted) & set(found):
+        return True
+    return set(suites) <= set(source["suites"]) and any(_mirrors(one, other) for one in wanted for other in found)
+
+
+def _mirrors(one, other):
+    """Return whether the path of one URI ends with the path of the other, as those of a repository's mirrors do."""
+    shorter, longer = sorted(("/" + uri.partition("://")[2].partition("/")[2] for uri in (one, other)), key=len)
+    return shorter.count("/") > 1 and longer.endswith(shorter)
+
+
+def _compared(found, architecture):
     return sorted(
-        (uri.replace("$(ARCH)", architecture).rstrip("/"), entry["meaning"])
-        for entry in entries(path, text)
-        for uri in entry["uris"]
+        (uri.replace("$(ARCH)", architecture).rstrip("/"), entry["meaning"]) for entry in found for uri in entry["uris"]
     )
+
+
+def own_text(source, text, architecture):
+    """Return the text of our file with a source as it is wanted, and everything in it that is not ours."""
+    path = path_of(source)
+    kept = _cut(path, text, lambda entry: [] if _is_ours(source, entry, architecture) else entry["uris"])
+    if not kept.strip():
+        return render(source)
+    return kept.rstrip() + ("\n\n" if source["format"] == "deb822" else "\n") + render(source)
+
+
+def stays(path, text):
+    """Return whether a file whose text becomes this one stays; an empty one goes, unless it is apt's main one."""
+    return path == MAIN or bool(text.strip())
 
 
 def rewritten(sources, files, architecture):
     """Return {path: new text, or None for a file to delete} that brings wanted sources about.
 
-    Only files that differ are in it. A file of ours is ours as a whole; of others only the entries
-    of our URIs go.
+    Only files that differ are in it. Of a file of ours the entries go that were written for the source, of others
+    those of its URIs; everything else stays.
     """
     result = dict(files)
     for source in sources:
@@ -171,19 +208,24 @@ def rewritten(sources, files, architecture):
         for path, text in foreign.items():
             result[path] = text
         if not right:
-            result[path_of(source)] = render(source)
+            result[path_of(source)] = own_text(source, result.get(path_of(source), ""), architecture)
     changed = {}
     for path, text in result.items():
         if text != files.get(path):
-            changed[path] = None if path != MAIN and not text.strip() else text
+            changed[path] = text if stays(path, text) else None
     return changed
 
 
 def _without(path, text, uris, architecture):
-    """The text without the URIs; of an entry that has others too, only the URIs go."""
+    """Return the text without the URIs; of an entry that has others too, only the URIs go."""
+    return _cut(path, text, lambda entry: [uri for uri in entry["uris"] if normal_uri(uri, architecture) not in uris])
+
+
+def _cut(path, text, kept_of):
+    """Return the text with those URIs of each entry that kept_of(entry) returns; entries without any go."""
     lines = text.split("\n")
     for entry in reversed(entries(path, text)):
-        kept = [uri for uri in entry["uris"] if normal_uri(uri, architecture) not in uris]
+        kept = kept_of(entry)
         if len(kept) == len(entry["uris"]):
             continue
         first, behind = entry["span"]

@@ -22,7 +22,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import r
 ROLE = "docker_daemon"
 CONFIG_DIRECTORY = "/etc/docker"
 
-_DISRUPTIONS = ("none", "reload", "restart")
+# daemon-reload is of systemd, the others of dockerd.
+_DISRUPTIONS = ("none", "daemon-reload", "reload", "restart")
 # Written before the file, and gone once dockerd has taken it over: what a run that was ended left undone.
 PENDING = "/run/gpuprov/daemon.json.pending"
 
@@ -32,7 +33,7 @@ class DaemonJsonError(ValueError):
 
 
 def worst(disruptions):
-    """Return the most disruptive word of an iterable of none, reload and restart."""
+    """Return the most disruptive word of an iterable of none, daemon-reload, reload and restart."""
     return max(list(disruptions) or ["none"], key=_DISRUPTIONS.index)
 
 

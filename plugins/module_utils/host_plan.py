@@ -66,17 +66,18 @@ def plan(wanted, found, problems, full=False, notes=()):
     setup = [change for change in changes if change["subject"] in gpu_containers.SUBJECTS]
     pending = [role for role in ROLES if any(change["role"] == role and change not in setup for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending
+    steps = _steps(
+        list(ROLES) if full else pending,
+        joined and not full,
+        found,
+        any(change["subject"] == _V1_VOLUME for change in changes),
+        # A dockerd that does not run does not say what it needs: that is seen once it does.
+        _has_toolkit(wanted) and (full or any(_of_the_stack(change) or _starts(change) for change in changes)),
+    )
     return {
         "format": FORMAT,
         "changes": changes,
-        "steps": _steps(
-            list(ROLES) if full else pending,
-            joined and not full,
-            found,
-            any(change["subject"] == _V1_VOLUME for change in changes),
-            # A dockerd that does not run does not say what it needs: that is seen once it does.
-            _has_toolkit(wanted) and (full or any(_of_the_stack(change) or _starts(change) for change in changes)),
-        ),
+        "steps": _sources(changes, joined and not full, steps) + steps,
         "joined": joined,
         "engine_comes": configured_first(pending, found) and any(_of_engine(change) for change in changes),
         "to_prove": "gpu" if full else _to_prove(changes),
@@ -140,6 +141,20 @@ def _starts(change):
 
 def _of_engine(change):
     return change["subject"] == "docker-ce"
+
+
+def _sources(changes, joined, steps):
+    """Return the steps that write keyrings and sources before anything else, where their roles come later."""
+    roles = [
+        role
+        for role in ("docker_ce", "nvidia_docker")
+        if any(one["role"] == role and one["subject"].startswith(("keyring ", "apt source ")) for one in changes)
+    ]
+    if joined and roles:
+        roles = ["docker_ce"]
+    if roles == [step["role"] for step in steps[:1] if step["tasks_from"] == "apply"]:
+        return []
+    return [{"role": role, "tasks_from": "sources"} for role in roles]
 
 
 def _of_the_stack(change):

@@ -17,6 +17,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import r
 
 # A change of one of these restarts dockerd, or the containers' shims' parent.
 ENGINE = ("docker-ce", "containerd.io")
+# From this version on, maintainer scripts of the package have systemd read its units again. Those of ENGINE always do.
+_RELOADS_SYSTEMD = {"nvidia-container-toolkit-base": (1, 18)}
 # Engines under their distributions' and earlier names.
 LEGACY_ENGINES = ("docker", "docker-engine", "docker.io", "containerd", "lxc-docker")
 
@@ -69,23 +71,16 @@ def decide(wanted, apt, architecture):
     source = wanted.get("source")
     if source:
         changes += _keyring_changes(wanted["role"], source, apt["keyrings"])
-        changes += _source_changes(wanted["role"], source, apt["source_files"], architecture)
+        changes += _source_changes(wanted["role"], source, apt, architecture)
     packages = apt["packages"]
     engine_installed = any(is_present(packages.get(name)) for name in ENGINE + LEGACY_ENGINES)
     for package in wanted["packages"]:
         changes += _package_changes(wanted, package, packages.get(package["name"]), engine_installed)
     for name in wanted["remove"]:
         if is_present(packages.get(name)):
-            disruptive = name in LEGACY_ENGINES + ENGINE
-            changes.append(
-                _change(
-                    wanted["role"],
-                    name,
-                    packages[name]["version"],
-                    None,
-                    "restart" if disruptive else "none",
-                )
-            )
+            version = packages[name]["version"]
+            disruption = "restart" if name in LEGACY_ENGINES else _disruption(name, [version], engine_installed)
+            changes.append(_change(wanted["role"], name, version, None, disruption))
     return changes
 
 
@@ -99,9 +94,26 @@ def is_installed(package):
     return package is not None and package["status"][1:2] == "i" and package["status"][2:3] not in ("R",)
 
 
+def _disruption(name, versions, engine_installed):
+    """Return the disruption of changing a package between versions, on a host whose engine may run containers."""
+    if not engine_installed:
+        return "none"
+    if name in ENGINE:
+        return "restart"
+    if name in _RELOADS_SYSTEMD and any(_numbers(version) >= _RELOADS_SYSTEMD[name] for version in versions):
+        return "daemon-reload"
+    return "none"
+
+
+def _numbers(version):
+    match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in match.group(1).split(".")) if match else ()
+
+
 def _package_changes(wanted, package, have, engine_installed):
     role, name, version = wanted["role"], package["name"], package["version"]
-    disruption = "restart" if name in ENGINE and engine_installed else "none"
+    versions = [version] + ([have["version"]] if is_present(have) else [])
+    disruption = _disruption(name, versions, engine_installed)
     if not is_present(have):
         return [_change(role, name, None, version, disruption)]
     changes = []
@@ -134,24 +146,28 @@ def _keyring_changes(role, source, keyrings):
     return []
 
 
-def _source_changes(role, source, files, architecture):
+def _source_changes(role, source, apt, architecture):
+    files, links = apt["source_files"], apt.get("source_links") or {}
     subject = "apt source %s" % source["name"]
     right, foreign = apt_sources.judge(source, files, architecture)
     ours = apt_sources.path_of(source)
+    others = ", ".join(_named(path, text, links) for path, text in sorted(foreign.items()))
     if not right:
-        before = "other content" if ours in files else ", ".join(sorted(foreign)) or None
+        content = "other content" if ours in files else ""
+        if ours in files and ours in links:
+            content = "other content of %s" % links[ours]
+        before = ", also in ".join(part for part in (content, others) if part) or None
         return [_change(role, subject, before, redact(" ".join(source["uris"])), "none")]
     if foreign:
-        return [
-            _change(
-                role,
-                subject,
-                "also in %s" % ", ".join(sorted(foreign)),
-                "only in %s" % ours,
-                "none",
-            )
-        ]
+        return [_change(role, subject, "also in %s" % others, "only in %s" % ours, "none")]
     return []
+
+
+def _named(path, text, links):
+    """Return the name of a file that changes, and what becomes of it."""
+    if path in links:
+        return "%s (a link to %s)" % (path, links[path])
+    return path if apt_sources.stays(path, text) else "%s (goes)" % path
 
 
 def _change(role, subject, before, after, disruption):

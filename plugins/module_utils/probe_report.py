@@ -280,6 +280,7 @@ def _apt(every, files):
             for path, entry in files.items()
             if path.startswith("/etc/apt/sources.list")
         },
+        "source_links": {fields[0]: fields[1] for fields in every.get("source_link", [])},
         "keyrings": {
             path: dict(entry, data=base64.b64encode(entry["data"]).decode("ascii"))
             for path, entry in files.items()

@@ -10,10 +10,14 @@ short_description: Install sets of exactly pinned packages in one transaction
 description:
   - Writes the sets' apt sources and keyrings, removes what must be absent, installs every package
     of the sets at its exact version (downgrades included), all in one transaction, and holds them.
-  - A repository's key is trusted only if its fingerprint is the wanted one. Other entries with the
-    same URI are replaced, whatever their file is called; files as they were are kept in
-    C(/var/backups/gpuprov).
+  - Keys are fetched by apt itself, so with its proxies and certificates, before anything is written. A key is
+    trusted only if its fingerprint is the wanted one.
+  - Other entries with the same URI are replaced, whatever their file is called; files keep their mode, their owner
+    and everything else that is in them, and are kept as they were in C(/var/backups/gpuprov). The target of a
+    symbolic link is rewritten where root alone can write to it.
   - Where apt would remove anything else, the module names it and stops. Nothing is ever purged.
+  - Before packages that have systemd read its units again, systemd is told of the GPUs of running containers, which
+    would lose them otherwise. Where it does not learn of them, that is refused as a restart of dockerd is.
   - Where dockerd ran before a transaction that fails, it is started again.
   - A host on which nothing differs is left alone, without asking the network.
 author: gpuprov contributors
@@ -29,6 +33,12 @@ options:
     description: Seconds to wait for another apt or dpkg to finish.
     type: int
     default: 300
+  sources_only:
+    description:
+      - Write keyrings and sources, see that the repositories have the wanted versions, and leave packages alone.
+        Where that fails, everything is as it was.
+    type: bool
+    default: false
   service:
     description:
       - A unit of systemd whose state is to be returned.
@@ -75,11 +85,14 @@ service:
 """
 
 import base64
+import fcntl
 import glob
 import os
+import pwd
 import re
 import shutil
 import tempfile
+import termios
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -87,18 +100,32 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     apt_sources,
     daemon_json,
     dockerd,
+    gpu_scopes,
     openpgp,
     package_set,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
+try:
+    from urllib.parse import unquote
+except ImportError:  # Python 2
+    from urllib import unquote
+
 BACKUPS = "/var/backups/gpuprov"
 UNIT = "docker.service"
+HELPER = "/usr/lib/apt/apt-helper"
+# Nothing that apt and dpkg call may ask, show pages or restart services. Sources: debconf(7), apt-listchanges(1),
+# apt-listbugs(1), needrestart(1) and its apt hook, ucf(1), sensible-pager(1).
 ENVIRONMENT = {
     "LC_ALL": "C",
     "DEBIAN_FRONTEND": "noninteractive",
-    "NEEDRESTART_SUSPEND": "1",
+    "DEBCONF_NONINTERACTIVE_SEEN": "true",
+    "APT_LISTBUGS_FRONTEND": "none",
     "APT_LISTCHANGES_FRONTEND": "none",
+    "NEEDRESTART_SUSPEND": "1",
+    "NEEDRESTART_MODE": "l",
+    "UCF_FORCE_CONFFOLD": "1",
+    "PAGER": "cat",
 }
 OPTIONS = [
     "-o",
@@ -117,6 +144,8 @@ OPTIONS = [
 ]
 # Configuration files that an administrator changed stay, without a question that nobody answers.
 DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+# What the subjects of changes of keyrings and sources begin with.
+SOURCE_SUBJECTS = ("keyring ", "apt source ")
 LOCKS = (
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/lock",
@@ -135,7 +164,7 @@ class Apt:
     def __init__(self, module, sets):
         self.module = module
         self.sets = sets
-        # What the sources and keyrings were: {path: content, or None for a file that was not there}.
+        # What the sources and keyrings were: {path: (content, status)}, or None for a file that was not there.
         self.before = {}
         self.architecture = self.run("dpkg", "--print-architecture")[1].strip()
 
@@ -160,11 +189,14 @@ class Apt:
                 "status": status.strip(),
                 "hold": status[:1] == "h",
             }
-        files = {}
+        files, links = {}, {}
         paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
-        for path in ["/etc/apt/sources.list"] + paths:
+        for path in [apt_sources.MAIN] + paths:
             if os.path.isfile(path):
-                files[path] = read(path).decode("utf-8", "replace")
+                # Whatever its encoding is, it is to be written back byte for byte.
+                files[path] = read(path).decode("latin-1")
+                if os.path.realpath(path) != path:
+                    links[path] = os.path.realpath(path)
         keyrings = {}
         for one in self.sets:
             path = one["source"]["keyring"] if one["source"] else ""
@@ -176,7 +208,7 @@ class Apt:
                     "gid": status.st_gid,
                     "data": base64.b64encode(read(path)).decode("ascii"),
                 }
-        return {"packages": packages, "source_files": files, "keyrings": keyrings}
+        return {"packages": packages, "source_files": files, "source_links": links, "keyrings": keyrings}
 
     def decide(self, found):
         return [change for one in self.sets for change in package_set.decide(one, found, self.architecture)]
@@ -191,49 +223,77 @@ class Apt:
                 return read(path)
             except (IOError, OSError) as error:
                 raise AptError("the key cannot be read: %s" % error)
-        # Slow to import, and needed on a first run only.
-        from ansible.module_utils.urls import open_url
-
-        why = None
-        for attempt in range(3):
-            try:
-                answer = open_url(url, timeout=30, follow_redirects="all", http_agent="gpuprov")
-                if url.startswith("https:") and not answer.geturl().startswith("https:"):
-                    raise AptError("%s redirects to %s, which is not HTTPS: refusing the key" % (url, answer.geturl()))
-                return answer.read()
-            except AptError:
-                raise
-            except Exception as error:  # urllib raises a dozen kinds, of which all mean the same here
-                why = error
-                time.sleep(attempt)
-        raise AptError("the key at %s cannot be fetched: %s" % (url, why))
-
-    def write_keyring(self, source):
+        directory = tempfile.mkdtemp(prefix="gpuprov-key-")
         try:
-            keyring = openpgp.only(self.fetch_key(source["key_url"]), source["key_fingerprint"])
+            return self.download(url, directory)
+        finally:
+            shutil.rmtree(directory)
+
+    def download(self, url, directory):
+        """Return what a URL has, fetched as apt fetches: through its proxies, with its certificates."""
+        options, secret, path = list(OPTIONS), os.path.join(directory, "auth.conf"), os.path.join(directory, "key")
+        url, text = credentials(url)
+        if text:
+            # Not in an argument, which every account of the host can see.
+            own = "/etc/apt/auth.conf"
+            create(secret, (text + (read(own).decode("latin-1") if os.path.isfile(own) else "")).encode("latin-1"))
+            options += ["-o", "Dir::Etc::netrc=" + secret]
+        try:
+            # apt's methods run as a user of their own.
+            uid = pwd.getpwnam("_apt").pw_uid
+            for name in [directory] + ([secret] if text else []):
+                os.chown(name, uid, -1)
+        except KeyError:
+            pass
+        code, out, err = self.run(*([HELPER] + options + ["download-file", url, path]))
+        if code == 0 and os.path.isfile(path):
+            return read(path)
+        said = [line.strip() for line in (err + out).splitlines() if re.match(r" *(E|W|Err)[: ]", line)]
+        said = [line for line in said if "unsandboxed" not in line] or [(err or out).strip() or "exit status %d" % code]
+        hint = "; install apt-transport-https" if "methods/https could not be found" in err else ""
+        raise AptError("the key at %s cannot be fetched, by apt and with its proxy: %s%s" % (url, said[0], hint))
+
+    def key_of(self, source):
+        """Return the wanted key of a source, in bytes."""
+        try:
+            return openpgp.only(self.fetch_key(source["key_url"]), source["key_fingerprint"])
         except openpgp.KeyringError as error:
             raise AptError("the key at %s is not trusted: %s" % (source["key_url"], error))
-        self.replace(source["keyring"], keyring)
 
     def write_source(self, source, files):
-        right, foreign = apt_sources.judge(source, files, self.architecture)
-        for path, text in sorted(foreign.items()):
-            back_up(path)
-            self.replace(path, text.encode("utf-8") if text.strip() else None)
-        path = apt_sources.path_of(source)
-        if not right:
-            if os.path.exists(path):
+        _right, foreign = apt_sources.judge(source, files, self.architecture)
+        for path, text in sorted(apt_sources.rewritten([source], files, self.architecture).items()):
+            if path in files:
                 back_up(path)
-            self.replace(path, apt_sources.render(source).encode("utf-8"))
+            if text is None and path in foreign and os.path.islink(path):
+                text = ""
+            self.replace(path, None if text is None else encoded(text))
+
+    def check_links(self, sources, files):
+        """Raise AptError where a file that is to be rewritten is a link that cannot be followed safely."""
+        for path in sorted(apt_sources.rewritten(sources, files, self.architecture)):
+            if os.path.islink(path):
+                why = unsafe(os.path.realpath(path))
+                if why:
+                    raise AptError(
+                        "%s is a link to %s, %s: edit that file yourself, or replace the link by a file"
+                        % (path, os.path.realpath(path), why)
+                    )
 
     def write_sources(self, sources, subjects):
         """Write the sources and keyrings that are among the changes' subjects; return those read afresh."""
         stale = []
+        self.check_links(
+            [source for source in sources if "apt source %s" % source["name"] in subjects], self.found()["source_files"]
+        )
+        # All keys first: one that cannot be had leaves the host as it is.
+        keys = {source["name"]: self.key_of(source) for source in sources if "keyring %s" % source["name"] in subjects}
         for source in sources:
-            keyring = "keyring %s" % source["name"] in subjects
+            keyring = source["name"] in keys
             entry = "apt source %s" % source["name"] in subjects
             if keyring:
-                self.write_keyring(source)
+                self.remember(source["keyring"])
+                write(source["keyring"], keys[source["name"]], {"mode": 0o644, "uid": 0, "gid": 0})
             if entry:
                 self.write_source(source, self.found()["source_files"])
             if keyring or entry:
@@ -242,19 +302,25 @@ class Apt:
             self.update(stale)
         return stale
 
+    def remember(self, path):
+        if path not in self.before:
+            self.before[path] = (read(path), status_of(path)) if os.path.exists(path) else None
+
     def replace(self, path, data):
-        """Write a file, or remove it where data is None, and remember what it was."""
-        self.before.setdefault(path, read(path) if os.path.exists(path) else None)
+        """Write a file, which keeps its mode and owner, or remove it where data is None, and remember what it was."""
+        self.remember(path)
         if data is None:
             os.unlink(path)
         else:
-            write(path, data)
+            # One with a password in it is root's alone.
+            mode = 0o600 if redact(data.decode("latin-1")) != data.decode("latin-1") else 0o644
+            write(path, data, status_of(path) or {"mode": mode, "uid": 0, "gid": 0})
 
     def put_back(self):
         """Make sources and keyrings what they were."""
-        for path, data in self.before.items():
-            if data is not None:
-                write(path, data)
+        for path, before in self.before.items():
+            if before:
+                write(path, *before)
             elif os.path.exists(path):
                 os.unlink(path)
 
@@ -268,11 +334,9 @@ class Apt:
             return
         directory = tempfile.mkdtemp(prefix="gpuprov-sources-")
         try:
-            os.chmod(directory, 0o755)  # apt reads as its own user
             for source in sources:
-                path = apt_sources.path_of(source)
-                shutil.copy(path, directory)
-                os.chmod(os.path.join(directory, os.path.basename(path)), 0o644)
+                name = os.path.basename(apt_sources.path_of(source))
+                create(os.path.join(directory, name), apt_sources.render(source).encode("utf-8"))
             code, out, err = self.apt_get(
                 "-q",
                 "update",
@@ -448,6 +512,22 @@ class Apt:
             if code:
                 raise AptError("dpkg could not hold the packages: %s" % err.strip())
 
+    def apply_sources(self, found, changes, check=True):
+        """Bring keyrings and sources about; return those read afresh. Where that fails, everything is as it was.
+
+        check: see that the repositories have the wanted versions.
+        """
+        sources = [one["source"] for one in self.sets if one["source"]]
+        try:
+            stale = self.write_sources(sources, [change["subject"] for change in changes])
+            if check:
+                self.check_versions(self.transaction(found), [])
+            return stale
+        except (AptError, IOError, OSError):
+            # A source that cannot be used would be in the way of every other apt.
+            self.put_back()
+            raise
+
     def apply(self, found):
         if any(os.listdir(path) for path in ("/var/lib/dpkg/updates",) if os.path.isdir(path)) or any(
             package["status"][1:2] in "UFHW" for package in found["packages"].values()
@@ -457,12 +537,7 @@ class Apt:
             found = self.found()
         changes = self.decide(found)
         sources = [one["source"] for one in self.sets if one["source"]]
-        try:
-            stale = self.write_sources(sources, [change["subject"] for change in changes])
-        except AptError:
-            # A source that cannot be used would be in the way of every other apt.
-            self.put_back()
-            raise
+        stale = self.apply_sources(found, changes, check=False)
         words = self.transaction(found)
         if words:
             self.install(words, [source for source in sources if source not in stale])
@@ -505,8 +580,31 @@ def read(path):
         return handle.read()
 
 
-def write(path, data):
-    """Replace a file atomically: root's, 0644, in a directory that apt's user can read."""
+def encoded(text):
+    """Return the bytes of a file that was read as latin-1 and may have a URL of ours in it now."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8")
+
+
+def create(path, data):
+    """Write a new file that root alone can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+        handle.write(data)
+
+
+def status_of(path):
+    """Return {mode, uid, gid} of a file, or None where there is none."""
+    if not os.path.exists(path):
+        return None
+    status = os.stat(path)
+    return {"mode": status.st_mode & 0o7777, "uid": status.st_uid, "gid": status.st_gid}
+
+
+def write(path, data, status):
+    """Replace a file atomically, with a mode and an owner. Of a symbolic link the target is replaced."""
+    path = os.path.realpath(path)
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         os.makedirs(directory)
@@ -515,38 +613,71 @@ def write(path, data):
     try:
         with os.fdopen(handle, "wb") as replacement:
             replacement.write(data)
-            os.fchmod(replacement.fileno(), 0o644)
+            os.fchown(replacement.fileno(), status["uid"], status["gid"])
+            os.fchmod(replacement.fileno(), status["mode"])
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
+def unsafe(target):
+    """Return why the target of a link must not be rewritten, or None where root alone decides what it is."""
+    if not os.path.isfile(target):
+        return "which is not a regular file"
+    path = target
+    while True:
+        status = os.stat(path)
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            return "which others than root can change (%s)" % path
+        if path == "/":
+            break
+        path = os.path.dirname(path)
+    return None if os.access(os.path.dirname(target), os.W_OK) else "which cannot be written to"
+
+
+def credentials(url):
+    """Return a URL without its user and password, and lines of apt's auth.conf(5) that have them, or ""."""
+    match = re.match(r"(https?)://([^/@]+)@([^/]+)(.*)$", url)
+    if not match:
+        return url, ""
+    scheme, user, host, path = match.groups()
+    login, _colon, password = user.partition(":")
+    words = "login %s password %s\n" % (unquote(login), unquote(password))
+    # apt since 1.9 sends passwords over http only where the line says so; older ones do not know that form.
+    lines = ["machine %s %s" % (name, words) for name in (host, "%s://%s" % (scheme, host))]
+    return "%s://%s%s" % (scheme, host, path), "".join(lines)
+
+
 def back_up(path):
-    """Copy a file to where no program looks for sources."""
+    """Copy a file to where no program looks for sources, readable for nobody who could not read it."""
     if not os.path.isdir(BACKUPS):
         os.makedirs(BACKUPS)
-        os.chmod(BACKUPS, 0o700)
+    os.chmod(BACKUPS, 0o700)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    shutil.copy2(path, os.path.join(BACKUPS, "%s.%s" % (os.path.basename(path), stamp)))
+    copy = os.path.join(BACKUPS, "%s.%s" % (os.path.basename(path), stamp))
+    number = 0
+    while os.path.exists(copy + (".%d" % number if number else "")):
+        number += 1
+    copy += ".%d" % number if number else ""
+    create(copy, read(path))
+    status = status_of(path)
+    os.chown(copy, status["uid"], status["gid"])
+    os.chmod(copy, status["mode"])
 
 
 def source_diff(apt, found):
     """Return the sources before and after, as text."""
-    before, after = {}, {}
-    for one in apt.sets:
-        if one["source"]:
-            right, foreign = apt_sources.judge(one["source"], found["source_files"], apt.architecture)
-            path = apt_sources.path_of(one["source"])
-            if not right:
-                before[path] = found["source_files"].get(path, "")
-                after[path] = apt_sources.render(one["source"])
-            for path, text in foreign.items():
-                before[path], after[path] = found["source_files"][path], text
+    files = found["source_files"]
+    changed = apt_sources.rewritten([one["source"] for one in apt.sets if one["source"]], files, apt.architecture)
     return [
-        {"before_header": path, "after_header": path, "before": redact(before[path]), "after": redact(after[path])}
-        for path in sorted(before)
+        {"before_header": path, "after_header": path, "before": shown(files.get(path)), "after": shown(changed[path])}
+        for path in sorted(changed)
     ]
+
+
+def shown(text):
+    return redact(encoded(text or "").decode("utf-8", "replace"))
 
 
 def service_state(module, unit):
@@ -570,6 +701,25 @@ def restart_refusal(module, changes, engine):
         return daemon_json.restart_refusal(module.params["restart"], changes, {})
     found = {"running": running_containers(), "info": dockerd.ask("/info")}
     return daemon_json.restart_refusal(module.params["restart"], changes, found)
+
+
+def gpu_refusal(module, changes):
+    """Keep the GPUs of running containers when packages have systemd read its units again.
+
+    Returns why that must not happen now, or None where it may.
+    """
+    if module.check_mode or daemon_json.worst(change["disruption"] for change in changes) == "none":
+        return None
+    lost = gpu_scopes.Host(lambda *words: module.run_command(list(words), environ_update=ENVIRONMENT)).keep()
+    if not lost or module.params["restart"] == "always":
+        return None
+    names = {"docker-%s.scope" % one["id"]: one["name"] for one in dockerd.running() or []}
+    packages = sorted({change["subject"] for change in changes if change["disruption"] != "none"})
+    return (
+        "%s would have systemd read its units again, at which running containers lose their GPU: %s. Stop them, "
+        "or set docker_ce_restart: always"
+        % (", ".join(packages), ", ".join(sorted(names.get(unit, unit) for unit in lost)))
+    )
 
 
 def removal_refusal():
@@ -600,6 +750,22 @@ def bring_back(module, before):
     )
 
 
+def leave_terminal():
+    """Give hooks and maintainer scripts nowhere to ask: neither standard input nor a controlling terminal."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except (IOError, OSError):
+        return
+    try:
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+    except (IOError, OSError):
+        pass
+    os.close(terminal)
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -610,12 +776,14 @@ def main():
                 "default": "when-idle",
             },
             "lock_timeout": {"type": "int", "default": 300},
+            "sources_only": {"type": "bool", "default": False},
             "service": {"type": "str"},
         },
         supports_check_mode=True,
     )
     # no_log keeps URLs with passwords out of the host's journal. What is told is redacted already.
     module.no_log_values.clear()
+    leave_terminal()
     apt = Apt(module, module.params["sets"])
     module.params["sets"] = redacted(module.params["sets"])
     engine = service_state(module, UNIT)
@@ -624,11 +792,16 @@ def main():
         changes = apt.decide(found)
         diff = source_diff(apt, found) if module._diff else []
         # Before anything is touched: what apt begins cannot be taken back.
-        refusal = restart_refusal(module, changes, engine)
+        if module.params["sources_only"]:
+            changes = [change for change in changes if change["subject"].startswith(SOURCE_SUBJECTS)]
+        refusal = restart_refusal(module, changes, engine) or gpu_refusal(module, changes)
         if refusal:
             raise AptError(refusal)
         if changes and not module.check_mode:
-            apt.apply(found)
+            if module.params["sources_only"]:
+                apt.apply_sources(found, changes)
+            else:
+                apt.apply(found)
     except (AptError, package_set.PackageSetError) as error:
         module.fail_json(msg=redact(str(error)) + bring_back(module, engine))
     except (IOError, OSError) as error:

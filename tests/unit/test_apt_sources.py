@@ -133,7 +133,6 @@ def test_what_means_the_same_to_apt_is_right(text: str, kind: str) -> None:
         ("Types: deb", "Types: deb deb-src"),
         ("Types: deb", "Trusted: yes\nTypes: deb"),
         ("Types: deb", "Enabled: no\nTypes: deb"),
-        (STANZA, STANZA + "\n" + FOREIGN),
         (STANZA, ""),
     ],
 )
@@ -172,7 +171,8 @@ def test_only_our_uri_goes_from_a_foreign_file(path: str, text: str, left: str) 
     [
         ({apt_sources.MAIN: DEBIAN}, {SOURCES: STANZA}),
         ({SOURCES: STANZA, apt_sources.MAIN: DEBIAN}, {}),
-        ({SOURCES: FOREIGN}, {SOURCES: STANZA}),
+        ({SOURCES: FOREIGN}, {SOURCES: f"{FOREIGN}\n{STANZA}"}),
+        ({SOURCES: f"{STANZA}\n{FOREIGN}"}, {}),
         ({SOURCES: STANZA, LIST: ROW}, {LIST: None}),
         ({LIST: "# kept\n" + ROW}, {SOURCES: STANZA, LIST: "# kept\n"}),
         ({SOURCES: STANZA, apt_sources.MAIN: ROW}, {apt_sources.MAIN: ""}),

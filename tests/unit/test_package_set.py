@@ -155,10 +155,12 @@ def test_a_keyring_and_a_source_that_are_right_stay() -> None:
     [
         ({}, None, URI),
         ({OURS: "Types: deb\n"}, "other content", URI),
-        ({LIST: f"deb {URI} bookworm stable"}, LIST, URI),
+        ({LIST: f"deb {URI} bookworm stable"}, f"{LIST} (goes)", URI),
+        ({LIST: f"deb {URI} bookworm stable\ndeb https://a b c"}, LIST, URI),
+        ({OURS: "Types: deb\n", LIST: f"deb {URI} bookworm stable"}, f"other content, also in {LIST} (goes)", URI),
         (
             {OURS: apt_sources.render(SOURCE), LIST: f"deb {URI} x y", apt_sources.MAIN: f"deb {URI} x y"},
-            f"also in {apt_sources.MAIN}, {LIST}",
+            f"also in {apt_sources.MAIN}, {LIST} (goes)",
             f"only in {OURS}",
         ),
     ],
@@ -166,6 +168,55 @@ def test_a_keyring_and_a_source_that_are_right_stay() -> None:
 def test_a_source_is_in_our_file_and_in_no_other(files: dict[str, str], before: str | None, after: str) -> None:
     found = decide(wanted(source=SOURCE), None, keyring(), files)
     assert found == [("apt source docker", before, after, "none")]
+
+
+def test_links_are_named_with_the_file_that_changes() -> None:
+    apt = {
+        "packages": {},
+        "keyrings": keyring(),
+        "source_files": {OURS: "Types: deb\n", LIST: f"deb {URI} x y"},
+        "source_links": {OURS: "/srv/docker.sources", LIST: "/srv/site.list"},
+    }
+    (change,) = package_set.decide(wanted(source=SOURCE), apt, "amd64")
+    assert change["from"] == f"other content of /srv/docker.sources, also in {LIST} (a link to /srv/site.list)"
+
+
+@pytest.mark.parametrize(
+    ("package", "state", "disruption"),
+    [
+        ("nvidia-container-toolkit-base=1.19.1-1", "hi 1.18.2-1", "daemon-reload"),
+        ("nvidia-container-toolkit-base=1.18.0-1", "hi 1.17.8-1", "daemon-reload"),
+        ("nvidia-container-toolkit-base=1.17.8-1", "hi 1.18.0~rc.1-1", "daemon-reload"),
+        ("nvidia-container-toolkit-base=1.17.8-1", "hi 1.17.5-1", "none"),
+        ("nvidia-container-toolkit-base=1.19.1-1", "un 0", "daemon-reload"),
+        ("nvidia-container-toolkit-base=1.19.1-1", "hF 1.19.1-1", "daemon-reload"),
+        ("nvidia-container-toolkit=1.19.1-1", "hi 1.18.2-1", "none"),
+        ("libnvidia-container1=1.19.1-1", "hi 1.18.2-1", "none"),
+        ("docker-ce-cli=5:29", "hi 5:28", "none"),
+        ("docker-buildx-plugin=2", "hi 1", "none"),
+        ("containerd.io=2", "hi 1", "restart"),
+    ],
+)
+def test_a_package_that_has_systemd_read_its_units_again_is_a_disruption(
+    package: str, state: str, disruption: str
+) -> None:
+    name = package.split("=")[0]
+    (change,) = decide(wanted(package), {"docker-ce": "hi 5:29", name: state})
+    assert change[3] == disruption
+    # Without an engine there is no container to lose a GPU.
+    (change,) = decide(wanted(package), {name: state}) if name != "containerd.io" else [change]
+    assert change[3] == ("restart" if name == "containerd.io" else "none")
+
+
+@pytest.mark.parametrize(
+    ("version", "disruption"),
+    [("1.19.1-1", "daemon-reload"), ("1.17.8-1", "none"), ("2:1.20.0~rc.1-1", "daemon-reload")],
+)
+def test_so_is_its_removal(version: str, disruption: str) -> None:
+    name = "nvidia-container-toolkit-base"
+    assert decide(wanted(remove=[name]), {"docker-ce": "hi 5:29", name: f"hi {version}"}) == [
+        (name, version, None, disruption)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@
 #   smi_path     PATH               smi         one line of nvidia-smi -L
 #   smi_query    one line of nvidia-smi --query-gpu (see query_gpus below)
 #   config_kind  absent|file|symlink|other            config_target  PATH
+#   source_link  PATH TARGET        a file of apt's sources that is a symbolic link
 #   service      PROPERTY=VALUE     one line of systemctl show docker.service
 #   info_from    api|cli            info        docker's answers, JSON (see probe_report.py)
 #   ps           JSON lines         info_error  TEXT
@@ -695,7 +696,15 @@ probe_files() { # keyrings...
 		/etc/nvidia-container-runtime/config.toml /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json
 	for path; do
 		shift
-		[ -f "$path" ] && set -- "$@" "$path"
+		[ -f "$path" ] || continue
+		set -- "$@" "$path"
+		case $path in
+		/etc/apt/*)
+			if [ -h "$path" ]; then
+				record source_link "$path" "$(readlink -f "$path")"
+			fi
+			;;
+		esac
 	done
 	# One archive for all: content, mode, owner and time of each in four processes.
 	[ $# -eq 0 ] || record files "$(tar -c -h -f - -- "$@" 2>/dev/null | head -c "$most_bytes" | gzip -1 | line_of_base64)"

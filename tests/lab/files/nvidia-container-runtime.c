@@ -2,16 +2,23 @@
  *
  * A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the stand-ins: device nodes, nvidia-smi,
  * libcuda and libnvidia-ml; every other container is runc's alone. On a host without a stand-in GPU
- * it fails as the real one does without a driver. Statically linked: the host needs no Python. */
+ * it fails as the real one does without a driver. In the mode "legacy" it gives the devices as NVIDIA's
+ * hook does: mounted, and allowed in the container's cgroup without systemd's knowledge. Statically
+ * linked: the host needs no Python. */
 #include <ctype.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "gpu.h"
 
 #define LIBRARIES "/usr/lib/x86_64-linux-gnu/"
+#define CONFIG "/etc/nvidia-container-runtime/config.toml"
 
 static const char *log_path;
 
@@ -211,19 +218,99 @@ static char *give_file(char *text, const char *path) {
     return append(text, root, "mounts", mount);
 }
 
-static void give_gpus(const char *bundle) {
-    char path[4096], node[64], *text;
+static int is_legacy(void) {
+    char line[256];
+    int found = 0;
+    FILE *file = fopen(CONFIG, "r");
+    while (file && !found && fgets(line, sizeof line, file))
+        found = !strncmp(line, "mode = \"legacy\"", 15);
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* A device node that the container's configuration says nothing of to systemd. */
+static char *mount_node(char *text, const char *path) {
+    static const char *const root[] = {NULL};
+    char mount[512];
+    snprintf(mount, sizeof mount,
+             "{\"destination\":\"%s\",\"source\":\"%s\",\"type\":\"bind\",\"options\":[\"bind\",\"nosuid\"]}", path,
+             path);
+    return append(text, root, "mounts", mount);
+}
+
+/* The path of a process's cgroup: in cgroup v1's devices hierarchy, or in v2, where controller is "". */
+static int cgroup_of(const char *pid, const char *controller, char *path, size_t room) {
+    char name[64], line[4096], *own;
+    int found = 0;
+    FILE *file;
+    snprintf(name, sizeof name, "/proc/%s/cgroup", pid);
+    file = fopen(name, "r");
+    while (file && !found && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        own = strchr(line, ':') + 1;
+        if (strncmp(own, controller, strlen(controller)) || own[strlen(controller)] != ':')
+            continue;
+        snprintf(path, room, "/sys/fs/cgroup/%s%s", controller, strchr(own, ':') + 1);
+        found = access(path, F_OK) == 0;
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* Allows the GPUs' devices in the cgroup of a process; under v2 all devices, by taking the programs away. */
+static void allow_gpus(const char *pid) {
+    char path[4096], rules[4200];
+    unsigned programs[64];
+    union bpf_attr attribute;
+    unsigned count;
+    FILE *file;
+    int cgroup;
+    if (cgroup_of(pid, "devices", path, sizeof path)) {
+        snprintf(rules, sizeof rules, "%s/devices.allow", path);
+        file = fopen(rules, "w");
+        if (!file || fputs("c 195:* rw", file) == EOF || fclose(file) == EOF)
+            fail("nvidia-container-cli: mount error: cannot write %s", rules);
+        return;
+    }
+    if (!cgroup_of(pid, "", path, sizeof path) || (cgroup = open(path, O_RDONLY | O_DIRECTORY)) < 0)
+        fail("nvidia-container-cli: container error: process %s has no cgroup", pid);
+    memset(&attribute, 0, sizeof attribute);
+    attribute.query.target_fd = cgroup;
+    attribute.query.attach_type = BPF_CGROUP_DEVICE;
+    attribute.query.prog_ids = (unsigned long)programs;
+    attribute.query.prog_cnt = sizeof programs / sizeof *programs;
+    if (syscall(SYS_bpf, BPF_PROG_QUERY, &attribute, sizeof attribute))
+        fail("nvidia-container-cli: container error: bpf_prog_query failed");
+    for (count = attribute.query.prog_cnt; count--;) {
+        memset(&attribute, 0, sizeof attribute);
+        attribute.prog_id = programs[count];
+        int program = syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attribute, sizeof attribute);
+        memset(&attribute, 0, sizeof attribute);
+        attribute.target_fd = cgroup;
+        attribute.attach_bpf_fd = program;
+        attribute.attach_type = BPF_CGROUP_DEVICE;
+        if (program < 0 || syscall(SYS_bpf, BPF_PROG_DETACH, &attribute, sizeof attribute))
+            fail("nvidia-container-cli: container error: bpf_prog_detach failed");
+    }
+}
+
+/* Writes what the container gets into its configuration; returns whether devices are still to be allowed. */
+static int give_gpus(const char *bundle) {
+    char path[4096], node[64], *text, *(*give)(char *, const char *);
     unsigned gpus;
     int index;
     FILE *file;
     snprintf(path, sizeof path, "%s/config.json", bundle);
     text = contents(path);
     gpus = asked_gpus(text);
+    give = gpus && is_legacy() ? mount_node : give_node;
     if (gpus) {
         for (index = 0; index < MOST_GPUS; index++)
             if (gpus & (1u << index) && gpu_node(index, node, sizeof node))
-                text = give_node(text, node);
-        text = give_node(text, "/dev/nvidiactl");
+                text = give(text, node);
+        text = give(text, "/dev/nvidiactl");
         text = give_file(text, "/usr/bin/nvidia-smi");
         text = give_file(text, LIBRARIES "libcuda.so.1");
         text = give_file(text, LIBRARIES "libnvidia-ml.so.1");
@@ -233,11 +320,12 @@ static void give_gpus(const char *bundle) {
             fail("nvidia-container-runtime (stand-in): cannot write %s", path);
     }
     free(text);
+    return give == mount_node;
 }
 
 int main(int count, char **words) {
-    const char *bundle = ".";
-    int creates = 0, place;
+    const char *bundle = ".", *pid_file = NULL;
+    int creates = 0, place, status;
     for (place = 1; place + 1 < count; place++)
         if (!strcmp(words[place], "--log"))
             log_path = words[place + 1];
@@ -248,10 +336,18 @@ int main(int count, char **words) {
             bundle = words[place + 1];
         else if (!strncmp(words[place], "--bundle=", 9))
             bundle = words[place] + 9;
+        else if (!strcmp(words[place], "--pid-file") && place + 1 < count)
+            pid_file = words[place + 1];
     }
-    if (creates)
-        give_gpus(bundle);
     words[0] = "runc";
+    if (creates && give_gpus(bundle) && pid_file && fork()) {
+        if (wait(&status) < 0 || !WIFEXITED(status))
+            fail("nvidia-container-runtime (stand-in): runc did not end well");
+        if (WEXITSTATUS(status))
+            return WEXITSTATUS(status);
+        allow_gpus(contents(pid_file));
+        return 0;
+    }
     execvp("runc", words);
     fail("nvidia-container-runtime (stand-in): runc is not there");
     return 1;
