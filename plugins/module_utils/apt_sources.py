@@ -216,6 +216,22 @@ def rewritten(sources, files, architecture):
     return changed
 
 
+def forgotten(source, files):
+    """Return ({path: new text, or None for a file to delete}, whether the keyring can go) where our entries go.
+
+    source: {name, keyring}. What else is in our files stays, and so does a keyring that another entry needs.
+    """
+    changed, needed = {}, False
+    for path, text in files.items():
+        kept = text
+        if path in [posixpath.join(DIRECTORY, "%s.%s" % (source["name"], end)) for end in ("sources", "list")]:
+            kept = _cut(path, text, lambda entry: [] if entry["meaning"][2] == source["keyring"] else entry["uris"])
+        if kept != text:
+            changed[path] = kept if stays(path, kept) else None
+        needed = needed or any(entry["meaning"][2] == source["keyring"] for entry in entries(path, kept))
+    return changed, not needed
+
+
 def _without(path, text, uris, architecture):
     """Return the text without the URIs; of an entry that has others too, only the URIs go."""
     return _cut(path, text, lambda entry: [uri for uri in entry["uris"] if normal_uri(uri, architecture) not in uris])

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd, dockerd_flags, gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 SERVICE = "docker.service"
@@ -77,6 +77,8 @@ class Service(object):
     def unmask(self, unit):
         """Unmask a unit where it is masked; one that is not there does not matter."""
         if "=masked" in self.run("systemctl", "show", "--property", "LoadState", unit)[1]:
+            # Which has systemd read its units again.
+            gpu_scopes.Host(self.run).keep()
             self.run("systemctl", "unmask", unit)
 
     def reload(self):

@@ -74,9 +74,8 @@ def allowed(rules, number):
     major = number.partition(":")[0]
     for line in rules.splitlines():
         words = line.split()
-        if len(words) == 3 and words[0] in "ac" and "r" in words[2] and "w" in words[2]:
-            if words[1] in ("*:*", major + ":*", number):
-                return True
+        if len(words) == 3 and words[0] in "ac" and words[1] in ("*:*", major + ":*", number) and "rw" in words[2]:
+            return True
     return False
 
 

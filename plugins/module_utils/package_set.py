@@ -72,6 +72,7 @@ def decide(wanted, apt, architecture):
     if source:
         changes += _keyring_changes(wanted["role"], source, apt["keyrings"])
         changes += _source_changes(wanted["role"], source, apt, architecture)
+    changes += _forgotten_changes(wanted, apt)
     packages = apt["packages"]
     engine_installed = any(is_present(packages.get(name)) for name in ENGINE + LEGACY_ENGINES)
     for package in wanted["packages"]:
@@ -161,6 +162,21 @@ def _source_changes(role, source, apt, architecture):
     if foreign:
         return [_change(role, subject, "also in %s" % others, "only in %s" % ours, "none")]
     return []
+
+
+def _forgotten_changes(wanted, apt):
+    """Return the changes that take a source away which a set no longer has."""
+    source = wanted.get("source_gone")
+    if not source:
+        return []
+    changed, unneeded = apt_sources.forgotten(source, apt["source_files"])
+    changes = [
+        _change(wanted["role"], "apt source %s" % source["name"], "in %s" % path, None, "none")
+        for path in sorted(changed)
+    ]
+    if unneeded and source["keyring"] in apt["keyrings"]:
+        changes.append(_change(wanted["role"], "keyring %s" % source["name"], source["keyring"], None, "none"))
+    return changes
 
 
 def _named(path, text, links):

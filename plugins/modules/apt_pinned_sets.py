@@ -25,7 +25,8 @@ options:
   sets:
     description:
       - The package sets, each with C(role), C(packages) (name and version), C(hold),
-        C(install_recommends), C(remove) and C(source), which may be empty.
+        C(install_recommends), C(remove) and C(source), which may be empty; and with C(source_gone), C(name) and
+        C(keyring) of a source that is to go.
     type: list
     elements: dict
     required: true
@@ -109,7 +110,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import r
 try:
     from urllib.parse import unquote
 except ImportError:  # Python 2
-    from urllib import unquote
+    from urllib import unquote  # type: ignore[attr-defined, no-redef]
 
 BACKUPS = "/var/backups/gpuprov"
 UNIT = "docker.service"
@@ -199,7 +200,8 @@ class Apt:
                     links[path] = os.path.realpath(path)
         keyrings = {}
         for one in self.sets:
-            path = one["source"]["keyring"] if one["source"] else ""
+            source = one["source"] or one.get("source_gone")
+            path = source["keyring"] if source else ""
             if path and os.path.isfile(path):
                 status = os.stat(path)
                 keyrings[path] = {
@@ -269,9 +271,21 @@ class Apt:
                 text = ""
             self.replace(path, None if text is None else encoded(text))
 
-    def check_links(self, sources, files):
+    def forget_sources(self):
+        """Take away the sources that are to go, and their keyrings where nothing else needs them."""
+        for source in [one["source_gone"] for one in self.sets if one.get("source_gone")]:
+            changed, unneeded = apt_sources.forgotten(source, self.found()["source_files"])
+            self.check_links(changed)
+            for path, text in sorted(changed.items()):
+                if text is not None:
+                    back_up(path)
+                self.replace(path, None if text is None else encoded(text))
+            if unneeded and os.path.exists(source["keyring"]):
+                os.unlink(source["keyring"])
+
+    def check_links(self, paths):
         """Raise AptError where a file that is to be rewritten is a link that cannot be followed safely."""
-        for path in sorted(apt_sources.rewritten(sources, files, self.architecture)):
+        for path in sorted(paths):
             if os.path.islink(path):
                 why = unsafe(os.path.realpath(path))
                 if why:
@@ -283,9 +297,8 @@ class Apt:
     def write_sources(self, sources, subjects):
         """Write the sources and keyrings that are among the changes' subjects; return those read afresh."""
         stale = []
-        self.check_links(
-            [source for source in sources if "apt source %s" % source["name"] in subjects], self.found()["source_files"]
-        )
+        entries = [source for source in sources if "apt source %s" % source["name"] in subjects]
+        self.check_links(apt_sources.rewritten(entries, self.found()["source_files"], self.architecture))
         # All keys first: one that cannot be had leaves the host as it is.
         keys = {source["name"]: self.key_of(source) for source in sources if "keyring %s" % source["name"] in subjects}
         for source in sources:
@@ -483,7 +496,11 @@ class Apt:
     def missing(self, words):
         pairs = [word.split("=", 1) for word in words if "=" in word]
         known = {}
-        for line in self.run("apt-cache", "madison", *[name for name, _version in pairs])[1].splitlines():
+        _code, out, err = self.run("apt-cache", "madison", *[name for name, _version in pairs])
+        malformed = [line for line in err.splitlines() if re.match("E: .*(Malformed|list of sources)", line)]
+        if malformed:
+            raise AptError("apt cannot read its sources: %s" % malformed[0])
+        for line in out.splitlines():
             fields = [field.strip() for field in line.split("|")]
             if len(fields) > 1:
                 known.setdefault(fields[0], set()).add(fields[1])
@@ -541,6 +558,7 @@ class Apt:
         words = self.transaction(found)
         if words:
             self.install(words, [source for source in sources if source not in stale])
+        self.forget_sources()
         self.hold()
         left = self.decide(self.found())
         if left:

@@ -48,7 +48,7 @@ def start(module, service, before):
     """Bring dockerd up; fail with its own words, and with the old daemon.json back."""
     service.unmask(docker_service.SERVICE)
     if before["enabled"] != "enabled":
-        code, out, err = service.run("systemctl", "enable", docker_service.SERVICE)
+        code, out, err = service.run("systemctl", "--no-reload", "enable", docker_service.SERVICE)
         if code:
             module.fail_json(msg="docker.service cannot be enabled: %s" % (err or out).strip())
     pending = service.unread()

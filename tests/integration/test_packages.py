@@ -127,7 +127,10 @@ FILES = {
     f"{DIRECTORY}/off.list": ("# " + OWN, "root:root", "0644"),
     f"{DIRECTORY}/docker.sources": (f"{STANZA}\n{INLINE}", "root:adm", "0640"),
     "/srv/etc/site.sources": (
-        f"Enabled: no\n{STANZA}\nTypes: deb\nURIs: http://a.invalid URL http://b.invalid\nSuites: one two\n",
+        (
+            f"Enabled: no\n{STANZA}\nTypes: deb\nURIs: http://a.invalid URL http://b.invalid\nSuites: one two\n"
+            "Components: main\n"
+        ),
         "root:root",
         "0600",
     ),

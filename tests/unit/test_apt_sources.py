@@ -190,3 +190,55 @@ def test_two_sources_in_one_foreign_file_both_go_from_it() -> None:
     changed = apt_sources.rewritten([source(), nvidia], files, "amd64")
     assert changed[LIST] == DEBIAN
     assert sorted(changed) == [LIST, SOURCES, "/etc/apt/sources.list.d/nvidia.sources"]
+
+
+@pytest.mark.parametrize(
+    ("files", "changed", "keyring_goes"),
+    [
+        ({SOURCES: STANZA, apt_sources.MAIN: DEBIAN}, {SOURCES: None}, True),
+        ({SOURCES: f"{FOREIGN}\n{STANZA}"}, {SOURCES: FOREIGN}, True),
+        ({LIST: ROW + DEBIAN}, {LIST: DEBIAN}, True),
+        ({SOURCES: STANZA, OTHER: replaced(STANZA, URI, "https://a")}, {SOURCES: None}, False),
+        ({SOURCES: FOREIGN, LIST: DEBIAN}, {}, True),
+        ({SOURCES: replaced(STANZA, KEYRING, "/etc/apt/keyrings/docker.asc")}, {}, True),
+        ({}, {}, True),
+    ],
+)
+def test_a_source_that_goes_leaves_what_others_wrote(
+    files: dict[str, str], changed: dict[str, str | None], keyring_goes: bool
+) -> None:
+    assert apt_sources.forgotten({"name": "docker", "keyring": KEYRING}, files) == (changed, keyring_goes)
+
+
+MIRROR = replaced(STANZA, "download.docker.com/linux", "mirrors.example.org/docker-ce/linux")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Written for another mirror, or by the vendor's instructions, in our file: it is replaced.
+        (MIRROR, STANZA),
+        (replaced(MIRROR, KEYRING, "/etc/apt/keyrings/docker.asc"), STANZA),
+        (replaced(STANZA, KEYRING, "/etc/apt/keyrings/docker.asc"), STANZA),
+        # Others stay, whatever they share with ours.
+        (replaced(STANZA, URI, "https://example.org/x") + "\n" + FOREIGN, f"{FOREIGN}\n{STANZA}"),
+        (f"# mine\n\n{FOREIGN}", f"# mine\n\n{FOREIGN}\n{STANZA}"),
+        (
+            replaced(replaced(STANZA, KEYRING, "/k.gpg"), URI, "https://example.org/apt"),
+            replaced(replaced(STANZA, KEYRING, "/k.gpg"), URI, "https://example.org/apt") + "\n" + STANZA,
+        ),
+        (
+            f"Enabled: no\n{STANZA}",
+            f"Enabled: no\n{STANZA}\n{STANZA}",
+        ),
+        (
+            f"{FOREIGN}Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDME\n\n# end",
+            f"{FOREIGN}Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDME\n\n# end\n\n{STANZA}",
+        ),
+        ("", STANZA),
+        ("\n\n", STANZA),
+    ],
+)
+def test_other_stanzas_of_our_file_stay(before: str, after: str) -> None:
+    assert apt_sources.own_text(source(), before, "amd64") == after
+    assert is_right(after)
