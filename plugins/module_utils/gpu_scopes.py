@@ -17,6 +17,8 @@ import json
 import os
 import re
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd
+
 DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm*", "nvidia-modeset", "nvidia-caps/*")
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 _BUNDLES = ("/run/containerd/*/*/%s/config.json", "/run/docker/containerd/daemon/*/*/%s/config.json")
@@ -108,7 +110,8 @@ class Host(object):
         words = ["systemctl", "show", "*.scope", "--property", "Id,ControlGroup,DevicePolicy,DeviceAllow"]
         status, out, _err = self.run(*words)
         if status:
-            return {}
+            # Nothing is known of any of them.
+            return {"every container, as far as is known (systemctl show fails)": []} if dockerd.shims() else {}
         linked = self._linked(nodes)
         paths = {number: path for path, number in nodes.items()}
         result = {}
@@ -124,7 +127,10 @@ class Host(object):
         """Tell systemd of the GPUs of running containers; return what it did not learn, in the shape of losing()."""
         losing = self.losing()
         for unit, paths in sorted(losing.items()):
-            self.run("systemctl", "set-property", "--runtime", unit, *["DeviceAllow=%s rw" % path for path in paths])
+            if paths:
+                self.run(
+                    "systemctl", "set-property", "--runtime", unit, *["DeviceAllow=%s rw" % path for path in paths]
+                )
         return self.losing() if losing else {}
 
     def _linked(self, nodes):

@@ -107,11 +107,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact, redacted
 
-try:
-    from urllib.parse import unquote
-except ImportError:  # Python 2
-    from urllib import unquote  # type: ignore[attr-defined, no-redef]
-
 BACKUPS = "/var/backups/gpuprov"
 UNIT = "docker.service"
 HELPER = "/usr/lib/apt/apt-helper"
@@ -665,6 +660,10 @@ def credentials(url):
     # apt since 1.9 sends passwords over http only where the line says so; older ones do not know that form.
     lines = ["machine %s %s" % (name, words) for name in (host, "%s://%s" % (scheme, host))]
     return "%s://%s%s" % (scheme, host, path), "".join(lines)
+
+
+def unquote(text):
+    return re.sub("%([0-9A-Fa-f]{2})", lambda match: chr(int(match.group(1), 16)), text)
 
 
 def back_up(path):

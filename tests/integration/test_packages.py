@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ OPEN = "docker exec job sh -c 'head -c 1 /dev/nvidia0'"
 START = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 6000"
 ALLOWED, DENIED = "No such device or address", "Operation not permitted"
 # systemd cannot be told of a device.
-DEAF = '#!/bin/sh\n[ "$1" != set-property ] || exit 1\nexec /usr/bin/systemctl "$@"\n'
+DEAF = '#!/bin/sh\n[ "$1" != set-property ] || exit 1\nexec /bin/systemctl "$@"\n'
 DIRECTORY = "/etc/apt/sources.list.d"
 
 
@@ -115,7 +114,7 @@ Signed-By:
  mDMEXXXX
  -----END PGP PUBLIC KEY BLOCK-----
 """
-COMPANY = "deb [arch=amd64] http://me:hunter2@apt.corp.invalid/x stable main  # caf\\351\n"
+COMPANY = "deb [arch=amd64] http://me:hunter2@apt.corp.invalid/x stable main  # caf\xe9\n"
 OWN = "deb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] URL bookworm stable\n"
 STANZA = (
     "Types: deb deb-src\nURIs: URL\nSuites: bookworm\nComponents: stable\nSigned-By: /etc/apt/keyrings/docker.asc\n"
@@ -138,13 +137,13 @@ FILES = {
 
 
 def put(host: Host, path: str, content: str, owner: str = "root:root", mode: str = "0755") -> None:
-    # printf reads backslashes: a file may have bytes that are not UTF-8.
-    host.run(f"mkdir -p $(dirname {path}); printf %b {shlex.quote(content)} > {path}")
-    host.run(f"chown {owner} {path}; chmod {mode} {path}")
+    # Not all files are UTF-8.
+    data = base64.b64encode(content.encode("latin-1")).decode("ascii")
+    host.run(f"mkdir -p $(dirname {path}); echo {data} | base64 -d > {path}; chown {owner} {path}; chmod {mode} {path}")
 
 
 def seen(host: Host, path: str) -> tuple[str, str, str]:
-    content = host.run(f"cat {path} | sed 's/\\xe9/\\\\\\\\351/'").stdout
+    content = base64.b64decode(host.run(f"base64 {path}").stdout).decode("latin-1")
     owner, mode = host.run(f"stat -Lc '%U:%G %a' {path}").stdout.split()
     return content, owner, mode.zfill(4)
 
@@ -155,7 +154,7 @@ def untouched(host: Host) -> bool:
 
 
 def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
-    pristine: Hosts, gpuprov: Gpuprov, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pristine: Hosts, gpuprov: Gpuprov, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (host,) = pristine("debian12")
     # Without pipelining ansible gives a terminal.

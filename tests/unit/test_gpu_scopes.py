@@ -107,3 +107,20 @@ def test_what_the_hook_mounts_is_told_from_all_of_dev() -> None:
 )
 def test_devices_are_read_of_a_configuration(text: str, numbers: set[str]) -> None:
     assert gpu_scopes.configured(text) == numbers
+
+
+@pytest.mark.parametrize(("shims", "lost"), [(1, True), (0, False)])
+def test_where_systemd_says_nothing_running_containers_may_lose_their_gpus(
+    shims: int, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_scopes, "_nodes", lambda _directory: NODES)
+    monkeypatch.setattr(gpu_scopes.os.path, "isdir", lambda _path: True)
+    monkeypatch.setattr(gpu_scopes.dockerd, "shims", lambda: shims)
+    ran: list[tuple[str, ...]] = []
+
+    def run(*words: str) -> tuple[int, str, str]:
+        ran.append(words)
+        return 1, "", "not found"
+
+    assert bool(gpu_scopes.Host(run).keep()) is lost
+    assert all(words[1] == "show" for words in ran)

@@ -404,3 +404,49 @@ def test_what_keeps_gpus_in_containers_is_planned_for_the_cgroup_driver_that_doc
     assert [change["subject"] for change in planned["changes"]] == ["links in /dev/char", "daemon.json"]
     assert planned["steps"][-1] == {"role": "nvidia_docker", "tasks_from": "setup"}
     assert plan(host)["changes"] == []
+
+
+SOURCE = {
+    "name": "docker",
+    "format": "deb822",
+    "uris": ["https://download.docker.com/linux/debian"],
+    "suites": ["bookworm"],
+    "components": ["stable"],
+    "architectures": ["amd64"],
+    "keyring": "/etc/apt/keyrings/docker.gpg",
+    "key_url": "https://download.docker.com/linux/debian/gpg",
+    "key_fingerprint": "9DC858229FC7DD38854AE2D88D81803C0EBFCD88",
+}
+
+
+@pytest.mark.parametrize(
+    ("found", "roles", "full", "first"),
+    [
+        # Before daemon.json is written, or volumes go, a repository that cannot be used is known.
+        (pristine(), ["docker_ce"], False, ["docker_ce sources", "docker_daemon apply"]),
+        (pristine(), ["docker_ce", "nvidia_docker"], False, ["docker_ce sources", "docker_daemon apply"]),
+        (pristine(), ["nvidia_docker"], False, ["docker_ce sources", "docker_daemon apply"]),
+        (pristine(), ["nvidia_docker"], True, ["nvidia_docker sources", "docker_daemon apply"]),
+        (
+            drifted(docker={"v1_volumes": ["a"]}),
+            ["nvidia_docker"],
+            False,
+            ["nvidia_docker sources", "nvidia_docker v1"],
+        ),
+        # Where the packages come first there is no need for it.
+        (right(), ["docker_ce"], False, ["docker_ce apply"]),
+        (right(), ["nvidia_docker"], False, ["nvidia_docker apply"]),
+        (right(), ["docker_ce", "nvidia_docker"], False, ["docker_ce apply"]),
+        (right(), [], False, []),
+        (right(), ["docker_ce", "nvidia_docker"], True, ["docker_ce sources", "nvidia_docker sources"]),
+    ],
+)
+def test_sources_and_keys_come_before_anything_else(
+    found: dict[str, Any], roles: list[str], full: bool, first: list[str]
+) -> None:
+    wants = wanted()
+    for role in roles:
+        wants[role] = {**wants[role], "source": SOURCE}
+    steps = [f"{step['role']} {step['tasks_from']}" for step in plan(found, wants, full=full)["steps"]]
+    assert steps[: len(first)] == first
+    assert sum(step.endswith("sources") for step in steps) == sum(step.endswith("sources") for step in first)
