@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_scopes
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, gpu_scopes
 
 NODES = {"/dev/nvidia0": "195:0", "/dev/nvidia1": "195:1", "/dev/nvidiactl": "195:255", "/dev/nvidia-uvm": "510:0"}
 GIVEN = {"195:0", "195:255", "510:0"}
@@ -114,8 +115,8 @@ def test_where_systemd_says_nothing_running_containers_may_lose_their_gpus(
     shims: int, lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_scopes, "_nodes", lambda _directory: NODES)
-    monkeypatch.setattr(gpu_scopes.os.path, "isdir", lambda _path: True)
-    monkeypatch.setattr(gpu_scopes.dockerd, "shims", lambda: shims)
+    monkeypatch.setattr(os.path, "isdir", lambda _path: True)
+    monkeypatch.setattr(dockerd, "shims", lambda: shims)
     ran: list[tuple[str, ...]] = []
 
     def run(*words: str) -> tuple[int, str, str]:
