@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
 
+# As the probe finds it: roles/gpu_host_probe/files/probe.sh.
+_LOGIN_USER = 'printf "gpuprov-login-user %s\\n" "${SUDO_USER:-${DOAS_USER:-${LOGNAME:-}}}"'
 _SUBSETS = ["!all", "!min", "distribution", "platform"]
 
 
@@ -15,7 +19,7 @@ class ActionModule(ActionBase):
     """Convert and check the options of a role. Touches nothing."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("role", "entry_point", "facts", "wanted"))
+    _VALID_ARGS = frozenset(("role", "entry_point", "facts", "login_user", "wanted"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return options, and with wanted what they amount to; fail with one line for each wrong value."""
@@ -31,7 +35,10 @@ class ActionModule(ActionBase):
                 return {**result, **gathered}
             result["ansible_facts"] = gathered["ansible_facts"]
             new = {name.removeprefix("ansible_"): value for name, value in gathered["ansible_facts"].items()}
-            task_vars = {**task_vars, "ansible_facts": {**facts, **new}}
+            facts = {**facts, **new}
+        if arguments.get("login_user") and "gpu_host_probe" not in facts:
+            facts = {**facts, "gpu_host_probe": {"login_user": self._login_user()}}
+        task_vars = {**task_vars, "ansible_facts": facts}
         resolver = role_options.resolver(self, task_vars)
         options = resolver.resolve(arguments["role"], arguments.get("entry_point", "main"))
         if resolver.problems:
@@ -43,3 +50,9 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": str(error)}
         # Options may hold passwords, of a proxy for example: callbacks do not show them.
         return {**result, "changed": False, "options": options, **wanted, "_ansible_no_log": True}
+
+    def _login_user(self) -> str:
+        """Return the account that logged in, "" for root, and where the host does not say."""
+        answer = self._low_level_execute_command(shlex.join(["sh", "-c", _LOGIN_USER]), sudoable=True)
+        found = re.search(r"^gpuprov-login-user (\S+)$", str(answer["stdout"]).replace("\r", ""), re.MULTILINE)
+        return found[1] if found and found[1] != "root" else ""

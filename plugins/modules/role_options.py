@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  login_user:
+    description: Ask the host which account logged in, for a default that needs it, where no probe has.
+    type: bool
+    default: false
   wanted:
     description: Return the role's internal description of what is wanted too.
     type: bool

@@ -116,9 +116,17 @@ def host(lab: Lab) -> Host:
     return lab.host("debian12")
 
 
-def play(lab: Lab, place: Path, core: str, uses: list[Use], settings: str, facts: bool = False) -> Answer:
-    """Run a playbook that has a play for each use, under an ansible-core, with a person's settings."""
+def play(
+    lab: Lab, place: Path, core: str, uses: list[Use], settings: str, facts: bool = False, login: str | None = None
+) -> Answer:
+    """Run a playbook that has a play for each use, under an ansible-core, with a person's settings.
+
+    login: who logs in, of which only ssh knows.
+    """
     address, variables = lab.host("debian12").address, lab.inventory.read_text().partition("[all:vars]")[2]
+    if login:
+        variables = re.sub(r"\n(ansible_user|docker_group_users)=.*", "", variables)
+        variables = variables.replace("-o UserKnown", f"-o User={login} -o ControlPath=none -o UserKnown")
     names = [f"alone{number}" for number in range(len(uses))]
     hosts = "".join(f"{name} ansible_host={address}\n" for name in names)
     (place / "hosts.ini").write_text(f"{hosts}\n[all:vars]{variables}")
@@ -177,6 +185,13 @@ def test_roles_install_alone_without_facts_where_variables_of_roles_are_private(
         ("docker_group", "main"), ("dockerrun", "main"),
     ]  # fmt: skip
     assert "nvidia" in json.loads(host.run("cat /etc/docker/daemon.json").stdout)["runtimes"]
+
+
+def test_the_login_user_joins_the_group_where_ssh_alone_knows_who_that_is(host: Host, lab: Lab, tmp_path: Path) -> None:
+    uses = [one("docker_group")]
+    answer = play(lab, tmp_path, ".venv", uses, "private_role_vars = True", login="admin")
+    assert changed(answer, uses) == [("docker_group", "main")]
+    assert "admin" in host.run("getent group docker").stdout
 
 
 def test_roles_find_nothing_to_do_with_a_fact_cache_and_smart_gathering(host: Host, lab: Lab, tmp_path: Path) -> None:
