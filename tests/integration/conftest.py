@@ -65,12 +65,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(worker_id: str) -> Iterator[Lab]:
-    """A lab of this test process: Debian 11, 12, 13 and the hosts in the shape of Ubuntu 26.04 and 16.04."""
+def session_lab(worker_id: str) -> Iterator[Lab]:
+    """The lab of this test process, which goes at the end."""
     lab = Lab(f"it-{worker_id}")
-    lab.up("debian11,debian12,debian13,resolute,xenial", pristine=True)
     yield lab
     lab.down()
+
+
+@pytest.fixture(scope="module")
+def lab(session_lab: Lab) -> Lab:
+    """Debian 11, 12, 13 and the hosts in the shape of Ubuntu 26.04 and 16.04.
+
+    They are fresh for each file: no file depends on what another one left.
+    """
+    session_lab.up("debian11,debian12,debian13,resolute,xenial", pristine=True)
+    return session_lab
 
 
 @pytest.fixture(scope="session")
