@@ -23,7 +23,6 @@ TWO = "debian12,debian13"
 @pytest.fixture(scope="module")
 def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[Host]:
     """Debian 12 with the store of its engine, and Debian 13 with containerd's, both with busybox."""
-    lab.reset("debian12", "debian13")
     there = tmp_path_factory.mktemp("provision")
     # containerd's store takes no mirror over plain HTTP, so nothing is pulled there.
     options = '{"docker_daemon_options": {"features": {"containerd-snapshotter": true}}, '
