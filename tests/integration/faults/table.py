@@ -324,7 +324,7 @@ FAULTS: dict[str, Fault] = {
         NO_DROP_IN, words=MIRRORS, container=True,
     ),
     "a key that dockerd does not know": Fault(
-        "docker_daemon_options with a slip of the pen", 2, "no such key in daemon.json: regsitry-mirrors",
+        "docker_daemon_options with a slip of the pen", 2, "has no key regsitry-mirrors",
         words=("-e", json.dumps({"docker_daemon_options": {"regsitry-mirrors": []}})), again=MIRRORS,
     ),
     "dockerd refuses the configuration": Fault(
