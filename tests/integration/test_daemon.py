@@ -215,7 +215,7 @@ def test_a_fresh_host_is_not_left_with_a_dockerd_that_cannot_start_and_no_data_i
         "systemctl start containerd docker; ls -d /srv/target/io.containerd.*"
     )
     kept = site.hosts("uninstall", "debian13", "resolute")
-    assert kept["debian13"]["left"] == ["/var/lib/docker: images, containers and volumes"]
+    assert "/var/lib/docker: images, containers and volumes" in kept["debian13"]["left"]
     assert "/srv/link: images, containers and volumes" in kept["resolute"]["left"]
     gone = site.hosts("uninstall", docker_ce_uninstall_data=True, docker_daemon_options={"data-root": "/srv/dd/"})
     assert "/srv/dd: thesis, which the engine did not write" in gone["debian12"]["left"]
