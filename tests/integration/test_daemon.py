@@ -223,5 +223,5 @@ def test_a_fresh_host_is_not_left_with_a_dockerd_that_cannot_start_and_no_data_i
     for name in NAMES:
         site.host(name).run("! find /var/lib/docker /var/lib/containerd -mindepth 1 2>/dev/null | grep -q .")
     site.host("resolute").run("! test -e /srv/target; ! test -L /srv/link")
-    again = site.hosts("uninstall", "debian12", docker_ce_uninstall_data=True)
-    assert again["debian12"]["status"] in ("up-to-date", "changed")
+    # A mount point that cannot go is no failure at the next run.
+    site.hosts("uninstall", docker_ce_uninstall_data=True)
