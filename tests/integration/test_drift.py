@@ -16,23 +16,30 @@ from tests.lab.lab import Host, Lab
 from tests.lab.repositories import RELEASES, TOOLKIT_VERSIONS
 
 # How many hosts of each kind take drifts at a time.
-HOSTS, XENIALS = 12, 3
+HOSTS = {"debian12": 6, "resolute": 6, "xenial": 3}
 CONFIG = "/etc/docker/daemon.json"
 SOURCE = "/etc/apt/sources.list.d/docker.sources"
 KEYRING = "/etc/apt/keyrings/docker.gpg"
-BOOKWORM = next(release for release in RELEASES if release.codename == "bookworm")
-# {package: (before the pin, the pin, after it)}
-PACKAGES = {
-    "docker-ce": BOOKWORM.engine,
-    "docker-ce-cli": BOOKWORM.engine,
-    "containerd.io": BOOKWORM.containerd,
-    "docker-buildx-plugin": BOOKWORM.buildx,
-    "docker-compose-plugin": BOOKWORM.compose,
-    "nvidia-container-toolkit": TOOLKIT_VERSIONS,
-    "nvidia-container-toolkit-base": TOOLKIT_VERSIONS,
-    "libnvidia-container-tools": TOOLKIT_VERSIONS,
-    "libnvidia-container1": TOOLKIT_VERSIONS,
-}
+TOOLKIT = (
+    "nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1",
+)  # fmt: skip
+
+
+def packages(codename: str) -> dict[str, tuple[str, ...]]:
+    """{package: versions (before the pin, the pin, after it)} of a release."""
+    release = next(release for release in RELEASES if release.codename == codename)
+    return {
+        "docker-ce": release.engine,
+        "docker-ce-cli": release.engine,
+        "containerd.io": release.containerd,
+        "docker-buildx-plugin": release.buildx,
+        "docker-compose-plugin": release.compose,
+        **dict.fromkeys(TOOLKIT, TOOLKIT_VERSIONS),
+    }
+
+
+# What packages drift on: two hosts of each.
+PACKAGES = {"debian12": packages("bookworm"), "resolute": packages("resolute")}
 MIRRORS = 'registry-mirrors ["MIRROR"]'
 RUNTIME = 'runtimes.nvidia {"path": "nvidia-container-runtime"}'
 DPKG = "DEBIAN_FRONTEND=noninteractive dpkg --force-depends,downgrade,hold,breaks,confold"
@@ -41,7 +48,7 @@ DPKG = "DEBIAN_FRONTEND=noninteractive dpkg --force-depends,downgrade,hold,break
 class Drift(NamedTuple):
     """What is done to a host that is as wanted, and the changes that the plan is to name then.
 
-    URL, KEY and MIRROR stand for what the lab has: Docker's repository, its key, and the mirror.
+    URL, SUITE, KEY and MIRROR stand for what the lab has: Docker's repository, its suite and key, and the mirror.
     """
 
     done: str
@@ -74,21 +81,24 @@ def stand_in(name: str) -> str:
 
 
 DRIFTS: dict[str, Drift] = {}
-for number, (package, (older, pin, newer)) in enumerate(PACKAGES.items()):
-    states = {
-        "older": (at_version(package, older), f"{package} {older} → {pin}"),
-        "newer": (at_version(package, newer), f"{package} {newer} → {pin}"),
-        "missing": (f"{DPKG} -r {package}", f"{package} + {pin}"),
-        "unheld": (f"apt-mark unhold {package}", f"{package} hold not held → held"),
-    }
+for number, package in enumerate(PACKAGES["debian12"]):
     # Four hosts, each with every package in one of the four states.
-    for turn, (state, (done, change)) in enumerate(states.items()):
-        DRIFTS[f"{package} {state}"] = Drift(done, [change], together=f"packages {(number + turn) % 4}")
+    for turn, state in enumerate(("older", "newer", "missing", "unheld")):
+        group = (number + turn) % 4
+        host = ("debian12", "resolute")[group % 2]
+        older, pin, newer = PACKAGES[host][package]
+        done, change = {
+            "older": (at_version(package, older), f"{package} {older} → {pin}"),
+            "newer": (at_version(package, newer), f"{package} {newer} → {pin}"),
+            "missing": (f"{DPKG} -r {package}", f"{package} + {pin}"),
+            "unheld": (f"apt-mark unhold {package}", f"{package} hold not held → held"),
+        }[state]
+        DRIFTS[f"{package} {state}"] = Drift(done, [change], host, f"packages {group}")
 DRIFTS |= {
     "source missing": Drift(f"rm {SOURCE}", ["apt source docker + URL"]),
     "source changed": Drift(f"sed -i s/stable/test/ {SOURCE}", ["apt source docker other content → URL"]),
     "source doubled": Drift(
-        "echo 'deb [trusted=yes] URL bookworm stable' > /etc/apt/sources.list.d/site.list",
+        "echo 'deb [trusted=yes] URL SUITE stable' > /etc/apt/sources.list.d/site.list",
         [f"apt source docker also in /etc/apt/sources.list.d/site.list → only in {SOURCE}"],
     ),
     "keyring missing": Drift(f"rm {KEYRING}", ["keyring docker + KEY"]),
@@ -151,15 +161,20 @@ DRIFTS |= {
     ),
     "a restart": Drift("systemctl restart docker", []),
 }  # fmt: skip
+# Each kind is tried once; every second one on the host with the modern engine and userland.
+for number, (name, drift) in enumerate(DRIFTS.items()):
+    if drift.host == "debian12" and not drift.together and number % 2:
+        DRIFTS[name] = drift._replace(host="resolute")
 
 
 def filled(drift: Drift, lab: Lab) -> Drift:
     """The drift with the lab's own values."""
     variables = lab.variables()
-    url, key = f"{variables['docker_ce_repo_url']}/debian", variables["docker_ce_repo_key_fingerprint"]
+    vendor, codename = ("ubuntu", "resolute") if drift.host == "resolute" else ("debian", "bookworm")
+    url, key = f"{variables['docker_ce_repo_url']}/{vendor}", variables["docker_ce_repo_key_fingerprint"]
 
     def fill(text: str) -> str:
-        return text.replace("URL", url).replace("KEY", key).replace("MIRROR", lab.mirror)
+        return text.replace("URL", url).replace("SUITE", codename).replace("KEY", key).replace("MIRROR", lab.mirror)
 
     return drift._replace(done=fill(drift.done), changes=[fill(text) for text in drift.changes])
 
@@ -188,7 +203,7 @@ def outcomes(
     directory = tmp_path_factory.mktemp("drift")
     lab = Lab(f"drift-{worker_id}")
     pools: dict[str, list[Host]] = {}
-    for host in lab.up(f"debian12:{HOSTS},xenial:{XENIALS}"):
+    for host in lab.up(",".join(f"{distro}:{number}" for distro, number in HOSTS.items())):
         pools.setdefault(host.distro, []).append(host)
     said(lab, directory, "provision", "-e", "gpu_host_verify_gpu=false")
     groups: dict[str, dict[str, Drift]] = {}
