@@ -162,6 +162,7 @@ class Apt:
         self.sets = sets
         # What the sources and keyrings were: {path: (content, status)}, or None for a file that was not there.
         self.before = {}
+        self.backups = []
         self.architecture = self.run("dpkg", "--print-architecture")[1].strip()
 
     def run(self, *words):
@@ -261,7 +262,7 @@ class Apt:
         _right, foreign = apt_sources.judge(source, files, self.architecture)
         for path, text in sorted(apt_sources.rewritten([source], files, self.architecture).items()):
             if path in files:
-                back_up(path)
+                self.backups.append(back_up(path))
             if text is None and path in foreign and os.path.islink(path):
                 text = ""
             self.replace(path, None if text is None else encoded(text))
@@ -273,7 +274,7 @@ class Apt:
             self.check_links(changed)
             for path, text in sorted(changed.items()):
                 if text is not None:
-                    back_up(path)
+                    self.backups.append(back_up(path))
                 self.replace(path, None if text is None else encoded(text))
             if unneeded and os.path.exists(source["keyring"]):
                 os.unlink(source["keyring"])
@@ -331,6 +332,8 @@ class Apt:
                 write(path, *before)
             elif os.path.exists(path):
                 os.unlink(path)
+        for path in self.backups:
+            os.unlink(path)
 
     def update(self, sources):
         """Have apt read the given sources; raise AptError where one cannot be read or trusted.
@@ -667,7 +670,7 @@ def unquote(text):
 
 
 def back_up(path):
-    """Copy a file to where no program looks for sources, readable for nobody who could not read it."""
+    """Copy a file to where no program looks for sources, readable for nobody who could not read it; return the copy."""
     if not os.path.isdir(BACKUPS):
         os.makedirs(BACKUPS)
     os.chmod(BACKUPS, 0o700)
@@ -681,6 +684,7 @@ def back_up(path):
     status = status_of(path)
     os.chown(copy, status["uid"], status["gid"])
     os.chmod(copy, status["mode"])
+    return copy
 
 
 def source_diff(apt, found):

@@ -99,7 +99,7 @@ DRIFTS |= {
     "source changed": Drift(f"sed -i s/stable/test/ {SOURCE}", ["apt source docker other content → URL"]),
     "source doubled": Drift(
         "echo 'deb [trusted=yes] URL SUITE stable' > /etc/apt/sources.list.d/site.list",
-        [f"apt source docker also in /etc/apt/sources.list.d/site.list → only in {SOURCE}"],
+        [f"apt source docker also in /etc/apt/sources.list.d/site.list (goes) → only in {SOURCE}"],
     ),
     "keyring missing": Drift(f"rm {KEYRING}", ["keyring docker + KEY"]),
     "keyring changed": Drift(
