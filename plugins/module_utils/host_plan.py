@@ -331,8 +331,8 @@ def host_problems(found, core_version, free_mib):
             _problem(
                 "python",
                 "ansible-core %s cannot manage this host's Python (%s). For Ubuntu 16.04 and 18.04 run gpuprov "
-                "with ansible-core 2.16 (gpuprov's extra xenial); elsewhere install python3 there"
-                % (core_version, have),
+                "with ansible-core 2.16 (gpuprov's extra xenial); elsewhere install python3 there, or name one with "
+                "ansible_python_interpreter" % (core_version, have),
             )
         )
     needed = dict(free_mib)

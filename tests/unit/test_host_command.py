@@ -1,0 +1,125 @@
+"""Commands that every shell passes on as they are, and why an account did not become root."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.become import doas, su, sudo
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
+
+SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish", "tcsh") if shutil.which(name)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "b"], ["!x", "a!b"], ["it's", '"', "\\", "\\\\", "a\\b"], ["", " ", "\t", "a\nb\n"],
+        ["$HOME", "`id`", "$(id)"],
+        ["~", "=ls", "%1", "*", "{a,b}", "#", "^", "&", "|", ";", "<", ">"], ["zoë", "CORP\\bob"],
+        ["plain", "a b", "plain"],
+    ],
+)  # fmt: skip
+def test_words_arrive_as_they_are_whatever_the_shell(shell: str, words: list[str]) -> None:
+    command = host_command.portable(["printf", "<%s>", *words])
+    done = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"<{word}>" for word in words)
+
+
+def test_plain_words_at_the_end_stay_to_be_read_and_replaced() -> None:
+    command = host_command.portable(["sh", "-c", 'echo "$1!"', "name", "@WHAT@"])
+    assert command.endswith(" name @WHAT@")
+    assert "!" not in command
+    assert "\n" not in command
+    done = subprocess.run(["sh", "-c", command.replace("@WHAT@", "x")], capture_output=True, text=True, check=True)
+    assert done.stdout == "x!\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("sudo: a password is required", "sudo needs a password"),
+        ("Missing sudo password", "sudo needs a password"),
+        ("sudo: interactive authentication is required", "sudo needs a password"),
+        ("Missing su password", "su needs a password"),
+        ("Missing community.general.doas password", "doas needs a password"),
+        ("doas: Authentication required", "doas needs a password"),
+        ("Sorry, try again.", "sudo did not accept"),
+        ("noise\nsudo: Authentication failed, try again.", "sudo did not accept"),
+        ("Incorrect su password", "su did not accept"),
+        ("Password: \nsu: Authentication failure", "su did not accept"),
+        ("doas: Authentication failed", "doas did not accept"),
+        ("alice is not in the sudoers file.", "the account may not use sudo"),
+        ("sudo: I'm sorry alice. I'm afraid I can't do that", "the account may not use sudo"),
+        ("doas: Operation not permitted", "the account may not use doas"),
+        ("sudo: sorry, you must have a tty to run sudo", "sudo asks for a terminal"),
+        ("/bin/sh: 1: sudo: not found", "there is no sudo"),
+        ("/bin/sh: 1: doas: not found", "there is no doas"),
+    ],
+)
+def test_why_an_account_did_not_become_root_is_said_of_the_right_program(said: str, advice: str) -> None:
+    assert str(host_command.why_not_root(said)).startswith(advice)
+
+
+@pytest.mark.parametrize("said", ["", "no space left on device", "Operation not permitted", "Permission denied"])
+def test_other_failures_are_not_explained(said: str) -> None:
+    assert host_command.why_not_root(said) is None
+
+
+@pytest.mark.parametrize(
+    ("plugin", "prompt", "line", "asked"),
+    [
+        (sudo, "[sudo via ansible, key=abc] password:", b"[sudo via ansible, key=abc] password:", True),
+        (
+            sudo,
+            "[sudo via ansible, key=abc] password:",
+            b"[sudo: [sudo via ansible, key=abc] password:] Password: ",
+            True,
+        ),
+        (sudo, "[sudo via ansible, key=abc] password:", b"[sudo via ansible, key=xyz] password:", False),
+        (sudo, "", b"Password:", False),
+        (doas, "", b"\rdoas (alice@host) password: ", True),
+        (doas, "", b"Password: ", True),
+        (doas, "", b"hello", False),
+    ],
+)
+def test_prompts_are_recognised(plugin: object, prompt: str, line: bytes, asked: bool) -> None:
+    become = plugin.BecomeModule()  # type: ignore[attr-defined]
+    become.prompt = prompt
+    assert become.check_password_prompt(line) is asked
+
+
+def test_ansible_s_own_messages_and_ours_are_recognised() -> None:
+    assert set(sudo.Sudo.fail) < set(sudo.BecomeModule.fail)
+    assert set(sudo.Sudo.missing) < set(sudo.BecomeModule.missing)
+    assert issubclass(su.BecomeModule, su.Su)
+
+
+# What doas does: asks on the terminal, and leaves its input and output to what it runs.
+DOAS = """\
+exec 3<> /dev/tty
+printf 'doas (a@b) password: ' >&3
+IFS= read -r password <&3
+printf '\\n' >&3
+[ "$password" = right ] || { echo 'doas: Authentication failed' >&2; exit 1; }
+echo BECOME
+exec cat
+"""
+
+
+def test_a_program_that_asks_on_its_terminal_gets_one_and_its_streams_stay_whole() -> None:
+    data = bytes(range(256)) * 5000
+    words = [sys.executable, str(Path(str(terminal.__file__))), "sh", "-c", DOAS]
+    done = subprocess.run(words, input=b"right\n" + data, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"BECOME\n" + data)
+    assert b"doas (a@b) password: " in done.stderr
+    done = subprocess.run(words, input=b"wrong\n" + data, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"doas: Authentication failed" in done.stderr
+    done = subprocess.run([*words[:2], "sh", "-c", "exit 7"], input=b"", capture_output=True, check=False)
+    assert done.returncode == 7
