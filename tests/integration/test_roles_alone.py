@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,13 @@ def test_every_entry_point_of_every_role_is_used_here() -> None:
 
 
 @pytest.fixture(scope="module")
-def host(lab: Lab) -> Host:
-    """A fresh host."""
+def host(lab: Lab) -> Iterator[Host]:
+    """A fresh host, and a fresh one for those that come after."""
     lab.reset("debian12")
-    return lab.host("debian12")
+    yield lab.host("debian12")
+    lab.reset("debian12")
+    for path in (Path(SAVED), Path(f"{SAVED}.sha256")):
+        path.unlink(missing_ok=True)
 
 
 def play(
