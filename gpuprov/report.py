@@ -118,8 +118,9 @@ class Collector:
         task = words_of(data.get("task", ""))
         # A run that stops between two waves does not reach all hosts of the plan.
         host.reached |= data.get("play") != "Probe and plan"
+        # Also where it ends: a task that ran once is reported for another host than it started for.
+        host.doing = task or host.doing
         if kind == "runner_on_start":
-            host.doing = task
             return ("start", host)
         self._take_result(host, result)
         if kind == "runner_on_ok" and result.get("changed"):

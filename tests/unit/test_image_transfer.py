@@ -87,6 +87,9 @@ def test_save_needs_an_inventory_only_for_a_host(runs: Runs, gpuprov: Call, tmp_
     assert gpuprov("save", "x:1", "-o", "x.tar", "--from", "gpu1")[0] == 1
     assert gpuprov("save", "x:1")[0] == 1
     assert len(runs.calls) == 1
+    runs.events = [event("on_ok", "a", "Save | Write the archive", docker_image=saved, source="gpu1", changed=True)]
+    out = gpuprov("save", "x:1", "-o", "x.tar", "--from", "gpu1", "a,gpu1")[1]
+    assert out.startswith("gpu1: changed: Write the archive\n")
 
 
 def test_the_end_says_which_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -> None:
