@@ -232,6 +232,10 @@ class Lab:
         with images.locked(f"lab-{self.network}"):
             found = self._containers()
             self._remove(found, found)
+            if (self.directory / "hosts").exists():
+                # Of hosts whose containers are gone already, too.
+                for host in self.hosts():
+                    cgroups.remove(host.container)
             podman("network", "rm", "-f", self.network, check=False)
             shutil.rmtree(self.directory, ignore_errors=True)
             self._prefix = None
