@@ -55,8 +55,7 @@ def repositories(bring: Path, www: Path) -> list[str]:
     from tests.lab import images, repositories
 
     # The lab keeps Debian's packages under a key of its own lists.
-    images.debs = lambda suite: bring / "cache"  # type: ignore[assignment]
-    repositories.debs = images.debs
+    setattr(repositories, "debs", lambda _suite: bring / "cache")  # noqa: B010
     work = www / ".work"
     work.mkdir(parents=True)
     release = next(one for one in repositories.RELEASES if one.codename == SUITE)
@@ -78,7 +77,7 @@ def repositories(bring: Path, www: Path) -> list[str]:
 
 
 def toolkit(bring: Path, version: str, repositories: Any) -> list[Any]:
-    """The toolkit's four packages: programs, units and scripts from NVIDIA's source, relationships from the lab's table."""
+    """The toolkit's four packages: content and scripts of NVIDIA's source, relationships of the lab's table."""
     source = bring / "toolkit" / version
     full = f"{version}-1"
 
@@ -241,6 +240,7 @@ def gpus_in(text: str) -> int:
 def try_containers(trial: Trial, mode: str, count: int, cdi: bool) -> None:
     """Containers with each GPU alone, with all and with none, by every way of asking that the mode has."""
     asked: list[tuple[str, int, tuple[str, ...]]] = []
+    words: tuple[str, ...]
     choices = [("all", count), *((str(number), 1) for number in range(count)), ("none", 0)]
     if count > 1:
         choices.append((",".join(str(number) for number in range(count)), count))
@@ -308,7 +308,8 @@ def try_upgrade(trial: Trial, host: Host, name: str, words: tuple[str, ...], cou
     error = str((document["hosts"].get("gpu01") or {}).get("error") or wrong_checks(document))[:600]
     trial.expect(
         f"{name}: the running container keeps its GPUs", before == count and gpus_in(after) == count,
-        f"toolkit {installed}; {before} GPUs before, {gpus_in(after)} after {error} {'' if gpus_in(after) else after[-200:]}",
+        f"toolkit {installed}; {before} GPUs before, {gpus_in(after)} after {error} "
+        f"{'' if gpus_in(after) else after[-200:]}",
     )  # fmt: skip
 
 
