@@ -6,9 +6,11 @@
 set -u
 bring=$1 out=$2 root=/srv/gpuhost
 mkdir -p "$root" "$out"
-cat "$bring"/part-* | tar -x -C /srv || exit 1
+[ -e /srv/bring.tar.xz ] || cat "$bring"/part-* | tar -x -C /srv || exit 1
 tar -xJf /srv/root.tar.xz -C "$root" && tar -xJf /srv/bring.tar.xz -C "$root/opt" || exit 1
 rm -f /srv/root.tar.xz /srv/bring.tar.xz
+# What changed since the parts were packed: files as they lie in bring/.
+[ ! -d "$bring/over" ] || cp -r "$bring/over/." "$root/opt/bring/"
 # The driver, where its own installer puts it.
 cp -a /usr/local/nvidia/lib64/*.so* "$root/usr/lib/x86_64-linux-gnu/" 2>/dev/null
 find /usr/local/nvidia/bin -maxdepth 1 -type f -exec cp -a {} "$root/usr/bin/" \; 2>/dev/null
@@ -38,7 +40,10 @@ mount -t cgroup2 cgroup2 $R/sys/fs/cgroup
 ln -sf /proc/self/fd $R/dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do ln -sf "/proc/self/fd/${n%%:*}" "$R/dev/${n#*:}"; done
 cd $R
-exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin unshare --root=$R /sbin/init
+mkdir -p .machine
+# Not chroot: NVIDIA's legacy hook enters the mount namespace anew, and must find this root there.
+pivot_root . .machine
+exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -c 'umount -l /.machine; exec /sbin/init'
 BOOT
 mkdir -p /sys/fs/cgroup/gpuhost
 for c in cpu memory pids io cpuset; do echo +$c >/sys/fs/cgroup/cgroup.subtree_control; done 2>/dev/null
@@ -49,14 +54,14 @@ for c in cpu memory pids io cpuset; do echo +$c >/sys/fs/cgroup/cgroup.subtree_c
 for _ in $(seq 60); do
     sleep 0.5
     init=$(pgrep -n -f '^/sbin/init') || continue
-    inside=(nsenter -t "$init" -m -p -u -i -C chroot "$root")
+    inside=(nsenter -t "$init" -m -p -u -i -C)
     case $("${inside[@]}" systemctl is-system-running 2>&1) in running | degraded) break ;; esac
 done
 cat /srv/boot.log
 "${inside[@]}" systemctl is-system-running
 "${inside[@]}" systemctl --failed --no-legend
 # In a scope of its own, as a login has.
-"${inside[@]}" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+"${inside[@]}" env -i HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
     PYTHONPATH=/opt/bring/site:/opt/bring/checkout \
     python3 -m tests.gpu.systemd --bring /opt/bring --out /opt/out
 status=$?

@@ -38,7 +38,12 @@ MASKED = (
 LIBRARIES = (
     "ansible", "ansible_runner", "jinja2", "markupsafe", "yaml", "_yaml", "cryptography", "cffi", "pycparser",
     "packaging", "resolvelib", "rich", "pygments", "markdown_it", "mdurl", "semver", "typer", "click", "shellingham",
-    "annotated_doc", "pexpect", "ptyprocess", "daemon", "lockfile",
+    "annotated_doc", "annotated_types", "pydantic", "pydantic_core", "typing_inspection", "pexpect", "ptyprocess", "daemon", "lockfile",
+)  # fmt: skip
+# And what Debian's dependencies of these, and of the engine's package, come to beside that file system.
+TOOLS = (
+    "apt-utils", "gpg-agent", "gpgconf", "libassuan9", "libnpth0t64", "pinentry-curses", "libncursesw6", "nftables",
+    "libnftables1", "libnftnl11", "libmnl0", "libjansson4", "libedit2", "libbsd0", "libmd0",
 )  # fmt: skip
 TOOLKIT = ("bin", "packaging/debian", "deployments/systemd")
 CLI = "nvidia-container-cli"
@@ -66,8 +71,8 @@ def root_file_system(target: Path, workspace: Path) -> None:
     images.run("tar", "-C", root, "-c", "-I", "xz -T0 -3", "-f", target, ".")
 
 
-def apt_utils(target: Path, workspace: Path) -> None:
-    """Fetch the package of apt-ftparchive, which the host makes its repositories with."""
+def tools(target: Path, workspace: Path) -> None:
+    """Fetch the packages that the host makes its repositories with."""
     lists = workspace / "lists"
     (lists / "partial").mkdir(parents=True)
     sources = workspace / "sources.list"
@@ -81,7 +86,7 @@ def apt_utils(target: Path, workspace: Path) -> None:
     }.items():  # fmt: skip
         options += ["-o", f"{name}={value}"]
     images.run("apt-get", *options, "update")
-    images.run("apt-get", *options, "download", f"apt-utils/{SUITE}", directory=target)
+    images.run("apt-get", *options, "download", *(f"{name}/{SUITE}" for name in TOOLS), directory=target)
 
 
 def payload(target: Path, toolkits: dict[str, Path], library: Path | None) -> None:
@@ -130,7 +135,7 @@ def main() -> int:
     (workspace / "bring").mkdir(parents=True)
     root_file_system(workspace / "root.tar.xz", workspace)
     payload(workspace / "bring", toolkits, arguments.library)
-    apt_utils(workspace / "bring", workspace)
+    tools(workspace / "bring", workspace)
     images.run("tar", "-C", workspace, "-c", "-I", "xz -T0 -1", "-f", workspace / "bring.tar.xz", "bring")
     with tarfile.open(workspace / "all.tar", "w") as archive:
         for name in ("root.tar.xz", "bring.tar.xz"):

@@ -217,7 +217,7 @@ class Host:
 
 def brief(document: dict[str, Any]) -> str:
     host = document["hosts"].get("gpu01") or {}
-    return str([one.get("text") or one for one in host.get("changes") or []] or host.get("error") or "no change")[:600]
+    return json.dumps(host.get("plan") or host.get("error") or "no change")[:700]
 
 
 def checks_of(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -326,10 +326,15 @@ def try_dockerrun(trial: Trial, count: int) -> None:
     trial.expect("dockerrun: limits", said.split() == ["unlimited", "unlimited", "1048576"], said)
 
 
+def engine_has_cdi_for_gpus(trial: Trial) -> bool:
+    version = trial.machine["dockerd"].split()[2].split("+")[0]
+    return tuple(int(number) for number in version.split(".")[:2]) >= (29, 2)
+
+
 def own_image() -> None:
     """An image of this host's own userland, with nothing of the driver: the runtime brings that."""
     words = ["tar", "-C", "/", "-c", "--exclude=libnvidia*", "--exclude=libcuda*", "--exclude=nvidia-*",
-             "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "usr/lib", "etc"]  # fmt: skip
+             "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc"]  # fmt: skip
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tar:
         subprocess.run(["docker", "import", "-", IMAGE], stdin=tar.stdout, stdout=subprocess.DEVNULL, check=True)
 
@@ -354,7 +359,8 @@ def try_all(trial: Trial, host: Host, bring: Path) -> None:
     host.verify("verify with CDI", *cdi)
     try_containers(trial, "CDI", count, cdi=True)
     try_reload(trial, "CDI", "cdi", count, stays=True)
-    try_reload(trial, "CDI", "gpus", count, stays=True)
+    # The engine gives GPUs for --gpus by NVIDIA's hook before 29.2.
+    try_reload(trial, "CDI", "gpus", count, stays=engine_has_cdi_for_gpus(trial))
     try_dockerrun(trial, count)
     document = host.gpuprov("doctor", "doctor", *cdi)
     findings = (document["hosts"].get("gpu01") or {}).get("findings")
@@ -370,15 +376,16 @@ def try_all(trial: Trial, host: Host, bring: Path) -> None:
 def try_legacy(trial: Trial, host: Host, count: int, older: tuple[str, ...]) -> None:
     """The legacy mode: a daemon-reload by hand takes the GPUs, and gpuprov's own upgrade must not."""
     legacy = ("-e", "nvidia_docker_mode=legacy")
-    document = host.gpuprov("provision with mode legacy", "provision", *legacy)
-    trial.expect("provision with mode legacy", True, f"exit status {document['status']} {wrong_checks(document)}")
-    said = output("grep", "mode = ", "/etc/nvidia-container-runtime/config.toml")
-    trial.expect("mode legacy is set", '"legacy"' in said, said.replace("\n", " "))
+    document = host.gpuprov("provision with mode legacy", "provision", *legacy, *older)
+    wrong = [check["name"] for check in checks_of(document) if not check["ok"]]
+    # Who asks for this mode is told what it costs, by a check that fails.
+    trial.expect("provision with mode legacy: all but one check pass", wrong == ["GPU stays after daemon-reload"],
+                 f"exit status {document['status']}; {wrong_checks(document)}")  # fmt: skip
     try_containers(trial, "legacy", count, cdi=False)
     try_reload(trial, "legacy", "runtime", count, stays=False)
-    try_upgrade(trial, host, "downgrade of the toolkit, mode legacy asked for", (*legacy, *older), count)
-    host.gpuprov("back to legacy", "provision", *legacy)
-    try_upgrade(trial, host, "the toolkit's mode back to auto, older version", older, count)
+    try_upgrade(trial, host, "upgrade of the toolkit, mode legacy asked for", legacy, count)
+    host.gpuprov("back to the older toolkit, mode legacy", "provision", *legacy, *older)
+    try_upgrade(trial, host, "upgrade of the toolkit, mode legacy found", (), count)
 
 
 def main() -> int:
@@ -388,6 +395,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     workspace = Path("/opt/trial")
+    shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir()
     arguments.out.mkdir(parents=True, exist_ok=True)
     subprocess.run(["useradd", "-m", "alice"], check=False)
@@ -397,6 +405,8 @@ def main() -> int:
         trial.machine = {name: value for name, value in machine().items() if "No such file" not in value}
         trial.machine["systemd"] = output("systemctl", "--version").splitlines()[0]
         trial.machine["state"] = output("systemctl", "is-system-running")
+        tools = [str(path) for path in arguments.bring.glob("*.deb")]
+        subprocess.run(["dpkg", "-i", *tools], check=True, stdout=subprocess.DEVNULL)
         versions = repositories(arguments.bring, workspace / "www")
         with served(arguments.bring, workspace / "www"):
             try_all(trial, Host(trial, workspace, versions), arguments.bring)
