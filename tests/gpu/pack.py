@@ -38,7 +38,8 @@ MASKED = (
 LIBRARIES = (
     "ansible", "ansible_runner", "jinja2", "markupsafe", "yaml", "_yaml", "cryptography", "cffi", "pycparser",
     "packaging", "resolvelib", "rich", "pygments", "markdown_it", "mdurl", "semver", "typer", "click", "shellingham",
-    "annotated_doc", "annotated_types", "pydantic", "pydantic_core", "typing_inspection", "pexpect", "ptyprocess", "daemon", "lockfile",
+    "annotated_doc", "annotated_types", "pydantic", "pydantic_core", "typing_inspection", "pexpect", "ptyprocess",
+    "daemon", "lockfile",
 )  # fmt: skip
 # And what Debian's dependencies of these, and of the engine's package, come to beside that file system.
 TOOLS = (
