@@ -234,6 +234,12 @@ STATES: dict[str, State] = {
         "cp -p /root/status /var/lib/dpkg",
         {"half-installed": "warning"},
     ),
+    "a version without its security fixes": State(
+        "cp -p /var/lib/dpkg/status /root; sed -i '/^Package: containerd.io$/,/^$/s/^Version: .*/Version: 1.7.27-1/' "
+        "/var/lib/dpkg/status",
+        "cp -p /root/status /var/lib/dpkg",
+        {"security-fixes": "warning", **PENDING},
+    ),
     "a clock that is off": State(
         program("/usr/local/bin/date", 'echo $(($(/bin/date "$@") - 7200))'),
         "umount /usr/local/bin/date; rm /usr/local/bin/date",
