@@ -81,6 +81,18 @@ class Service(object):
             gpu_scopes.Host(self.run).keep()
             self.run("systemctl", "unmask", unit)
 
+    def enable(self):
+        """Have dockerd start at boot. systemd reads its units again, or it goes on to say that docker is disabled."""
+        lost = gpu_scopes.Host(self.run).keep()
+        if lost:
+            raise ServiceError(
+                "docker.service is not enabled: systemd would read its units again, and these containers would lose "
+                "their GPUs: %s. Stop them first" % ", ".join(sorted(lost))
+            )
+        code, out, err = self.run("systemctl", "enable", SERVICE)
+        if code:
+            raise ServiceError("docker.service cannot be enabled: %s" % (err or out).strip())
+
     def reload(self):
         """Have dockerd read daemon.json again."""
         code, err = self._bounded("reload")

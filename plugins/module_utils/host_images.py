@@ -122,9 +122,10 @@ def layers_of(diff_ids, history, size):
 
     diff_ids: those of its file system, lowest first; history: dockerd's, newest first, whose entries
     do not say which of them made a layer: those with bytes did, and those by an instruction that
-    never does did not. size stands for all where the history does not fit.
+    never does did not. size stands for all where the history does not fit. Of an image without a history
+    dockerd's is None.
     """
-    entries = list(reversed(history))
+    entries = list(reversed(history or []))
     surplus = len(entries) - len(diff_ids)
     sizes = None
     if surplus >= 0:

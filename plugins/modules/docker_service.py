@@ -48,9 +48,10 @@ def start(module, service, before):
     """Bring dockerd up; fail with its own words, and with the old daemon.json back."""
     service.unmask(docker_service.SERVICE)
     if before["enabled"] != "enabled":
-        code, out, err = service.run("systemctl", "--no-reload", "enable", docker_service.SERVICE)
-        if code:
-            module.fail_json(msg="docker.service cannot be enabled: %s" % (err or out).strip())
+        try:
+            service.enable()
+        except docker_service.ServiceError as error:
+            module.fail_json(msg=str(error))
     pending = service.unread()
     if before["active"] not in ("active", "reloading"):
         try:

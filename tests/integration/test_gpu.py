@@ -209,5 +209,5 @@ def test_an_engine_without_cdi_is_named_before_anything_is_touched(
     before = host.run(f"stat -c '%i %y' {CONFIG}; systemctl show docker -p MainPID").stdout
     answer = gpuprov("provision", "-l", host.name, *CDI)
     assert answer.status == 2
-    assert "knows no CDI devices: 25.0 and newer do" in answer.stdout
+    assert "does not read the CDI specification of NVIDIA's toolkit 1.19.1-1: 26.1 and newer do" in answer.stdout
     assert host.run(f"stat -c '%i %y' {CONFIG}; systemctl show docker -p MainPID").stdout == before

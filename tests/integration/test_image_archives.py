@@ -192,6 +192,7 @@ def test_variants_are_lines_of_versions_for_tag_and_prune_alike(hosts: dict[str,
         "node:20.9-alpine": "20.9.1-alpine", "node:20-alpine": "20.11.1-alpine", "node:latest-alpine": "20.11.1-alpine",
     }  # fmt: skip
     kept = image("prune", "--images", "--yes", "--json")
+    assert kept.status == 0, kept.text
     assert [host["image"]["images"] for host in document(kept)["hosts"].values()] == [[], []]
     pruned = image("prune", "--images", "--keep", "2", "--yes", "--json")
     assert pruned.status == 0, pruned.text

@@ -138,6 +138,14 @@ def test_layers_are_named_by_all_that_is_below_them() -> None:
     assert {chain for chain, _size in first} & {chain for chain, _size in second} == set()
 
 
+@pytest.mark.parametrize("history", [None, []])
+def test_an_image_without_a_history_has_its_layers_all_the_same(history: Any) -> None:
+    assert layers_of(["sha256:a", "sha256:b"], history, 7) == [
+        ["sha256:a", 7],
+        [layers_of(["sha256:a", "sha256:b"], HISTORY, 1)[1][0], 0],
+    ]
+
+
 def test_content_is_the_same_whatever_an_engine_adds_and_another_for_another_image() -> None:
     newer = INSPECTED | {"Created": "2026-11-24T11:00:00+01:00", "Id": "sha256:other", "Size": 1}
     newer["Config"] = {"Cmd": ["sh"], "Env": ["A=1"], "Labels": {}, "OnBuild": None}
