@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,7 +91,8 @@ def there(action: ActionBase, words: list[str], interpreter: str | None = None) 
         start = _over_ssh(action, command)
     else:
         raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
-    return replace(start, become=become, password=password, success=success.encode())
+    # The plugin keeps the prompt of the last command that it was asked for: each command has its own.
+    return replace(start, become=copy(become), password=password, success=success.encode())
 
 
 def _is_ssh(connection: Any) -> bool:

@@ -6,6 +6,8 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -115,3 +117,22 @@ def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_su
         list(host_pipe.output(host_pipe.here(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
     with pytest.raises(AnsibleConnectionFailure):
         host_pipe.run(Start([b"sh", b"-c", b"exit 255"], remote=True))
+
+
+def test_each_of_several_commands_of_a_host_knows_the_prompt_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Numbered(Key):
+        number = 0
+
+        def build_become_command(self, cmd: str, shell: object) -> str:
+            self.number += 1
+            self.prompt, self.success = f"[{self.number}] password:", f"SUCCESS-{self.number}"
+            return cmd
+
+    connection = SimpleNamespace(become=Numbered(), transport="local", _shell=None)
+    action = cast(Any, SimpleNamespace(_connection=connection))
+    monkeypatch.setattr(host_pipe.host_command, "becomes", lambda _action: True)
+    monkeypatch.setattr(host_pipe.host_command, "needs_terminal", lambda _action: False)
+    starts = [host_pipe.there(action, ["true"]) for _ in range(2)]
+    assert [(start.become.prompt, start.success) for start in starts] == [
+        ("[1] password:", b"SUCCESS-1"), ("[2] password:", b"SUCCESS-2"),
+    ]  # fmt: skip
