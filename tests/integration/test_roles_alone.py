@@ -71,8 +71,10 @@ INSTALL = [
     one("gpu_host_lock"),
     one("gpu_host_lock", "release"),
     one("docker_ce", "check"),
+    one("docker_ce", "sources"),
     one("docker_ce"),
     one("nvidia_docker", "check"),
+    one("nvidia_docker", "sources"),
     one("nvidia_docker", "v1"),
     one("nvidia_docker"),
     # The second one has a default that depends on the first one's.
@@ -85,7 +87,8 @@ INSTALL = [
 # On a host that has all of it: nothing changes.
 AGAIN = [
     *(one(*entry, way="import_role") for entry in (
-        ("docker_ce", "check"), ("docker_ce", "apply"), ("docker_ce", "service"), ("nvidia_docker", "check"),
+        ("docker_ce", "check"), ("docker_ce", "sources"), ("nvidia_docker", "sources"),
+        ("docker_ce", "apply"), ("docker_ce", "service"), ("nvidia_docker", "check"),
         ("nvidia_docker", "apply"), ("nvidia_docker", "v1"), ("nvidia_docker", "setup"), ("docker_group", "apply"),
         ("dockerrun", "apply"),
     )),

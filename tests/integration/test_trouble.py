@@ -71,7 +71,7 @@ def test_an_option_or_value_that_cannot_be_ends_with_status_1_and_one_line(words
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ("docker_daemon_restart=sometimes", "docker_daemon_restart must be one of"),
+        ("docker_daemon_restart=sometimes", "docker_daemon_restart is 'sometimes', and must be one of"),
         ("docker_ce_hold=perhaps", "docker_ce_hold"),
         ('{"docker_daemon_options": "text"}', "docker_daemon_options"),
         ('{"docker_group_users": ["nobody-of-that-name"]}', "no account nobody-of-that-name"),
