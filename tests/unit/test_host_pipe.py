@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.become import BecomeBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_pipe import Start
 
 
@@ -130,8 +130,8 @@ def test_each_of_several_commands_of_a_host_knows_the_prompt_that_it_was_given(m
 
     connection = SimpleNamespace(become=Numbered(), transport="local", _shell=None)
     action = cast(Any, SimpleNamespace(_connection=connection))
-    monkeypatch.setattr(host_pipe.host_command, "becomes", lambda _action: True)
-    monkeypatch.setattr(host_pipe.host_command, "needs_terminal", lambda _action: False)
+    monkeypatch.setattr(host_command, "becomes", lambda _action: True)
+    monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     starts = [host_pipe.there(action, ["true"]) for _ in range(2)]
     assert [(start.become.prompt, start.success) for start in starts] == [
         ("[1] password:", b"SUCCESS-1"), ("[2] password:", b"SUCCESS-2"),
