@@ -188,8 +188,8 @@ def test_roles_install_alone_without_facts_where_variables_of_roles_are_private(
 ) -> None:
     answer = play(lab, tmp_path, ".venv", INSTALL, "private_role_vars = True\ngathering = explicit")
     assert changed(answer, INSTALL) == [
-        ("docker_ce", "main"), ("nvidia_docker", "main"), ("nvidia_docker", "docker_daemon", "main"),
-        ("docker_group", "main"), ("dockerrun", "main"),
+        ("docker_ce", "sources"), ("docker_ce", "main"), ("nvidia_docker", "sources"), ("nvidia_docker", "main"),
+        ("nvidia_docker", "docker_daemon", "main"), ("docker_group", "main"), ("dockerrun", "main"),
     ]  # fmt: skip
     assert "nvidia" in json.loads(host.run("cat /etc/docker/daemon.json").stdout)["runtimes"]
 
