@@ -69,7 +69,7 @@ def test_a_running_container_keeps_its_gpu_when_engine_and_toolkit_are_changed(
     assert done.status == 0, done.text
     assert host.run("docker inspect -f '{{.State.Pid}}' job").stdout == container
     assert ALLOWED in host.run(OPEN, check=False).stderr
-    host.run("systemctl daemon-reload")
+    host.run("systemctl daemon-reload; systemd-run --wait --quiet true")
     assert ALLOWED in host.run(OPEN, check=False).stderr
     lab.reset(name)
 
