@@ -248,7 +248,8 @@ FAULTS: dict[str, Fault] = {
         again=PLUGIN, container=True,
     ),
     "key redirected to HTTP": Fault(
-        "the same where the key comes from, on a fresh host", 2, "redirects to http://.*: refusing the key",
+        "the same where the key comes from, on a fresh host", 2,
+        "cannot be fetched.*Redirection from https to .* is forbidden",
         Scene.redirect_to_http, words=("-e", "docker_ce_repo_url=https://localhost:9000/docker/linux"), again=(),
         pristine=True, dockerd="any",
     ),
