@@ -16,7 +16,7 @@ import posixpath
 import re
 import socket
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags, host_images
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 ROLE = "docker_daemon"
@@ -215,14 +215,14 @@ def cdi_refusal(options, info, toolkit=""):
 def data_root_note(options, info, engine=()):
     """Return what a data-root of gpuprov's does not do under the containerd image store, or None.
 
-    engine is the version that is to be installed, where dockerd does not run yet. Sources: docs.docker.com, "containerd
+    engine is the version that will be installed, where dockerd does not run yet. Sources: docs.docker.com, "containerd
     image store" (images lie in containerd's root); release notes of 29.0 (the default of new installations).
     """
     if not options.get("data-root"):
         return None
     chosen = _image_store(options)
     if chosen is None and info:
-        chosen = any("containerd.snapshotter" in str(value) for row in info.get("DriverStatus") or [] for value in row)
+        chosen = host_images.store_of(info) == "containerd"
     if chosen is None:
         chosen = tuple(engine) >= (29,)
     if not chosen:

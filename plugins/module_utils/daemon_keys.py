@@ -334,7 +334,7 @@ class DuplicateKey(ValueError):
     """A key stands twice, and what dockerd makes of it is not known."""
 
 
-class _Pairs(list):  # type: ignore[type-arg]
+class _Pairs(list):  # type: ignore[type-arg]  # Python 2.7 has no list[...]
     """The members of a JSON object as they stand, duplicates included."""
 
 

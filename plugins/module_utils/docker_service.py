@@ -216,7 +216,7 @@ def _uptime():
 
 
 def set_pending(pid, keys, old, path):
-    """Note, before daemon.json is written, what is to be taken over; pid is the running dockerd's or 0."""
+    """Record what dockerd must take over, before daemon.json is written; pid is the running dockerd's or 0."""
     directory = os.path.dirname(daemon_json.PENDING)
     if not os.path.isdir(directory):
         os.makedirs(directory, 0o700)

@@ -69,19 +69,16 @@ def decide(wanted, found):
             changes.append(_change(LINKS, None, " ".join(unlinked)))
         elif LINKS_RULE not in gpu["kept"]:
             changes.append(_change(LINKS, "until the next start", "by a udev rule"))
-    if wanted["cdi"] or (mode or had) == "cdi":
+    in_use = wanted["cdi"] or (mode or had) == "cdi"
+    if in_use:
         refresh = refresh_of(wanted["version"])
         if found["init"] == "systemd" and refresh + ".path" not in gpu["kept"]:
             changes.append(_change(REFRESH, None, refresh + ".path"))
-        if gpu["driver_version"]:
-            stale = stale_spec(gpu)
-            if stale is not None:
-                changes.append(_change(SPEC, stale or None, "driver %s" % gpu["driver_version"]))
-    elif gpu["driver_version"] and gpus_by_cdi(found):
-        # Where there is no specification the engine falls back; a stale one fails.
+    if gpu["driver_version"] and (in_use or gpus_by_cdi(found)):
         stale = stale_spec(gpu)
-        if stale:
-            changes.append(_change(SPEC, stale, "driver %s" % gpu["driver_version"]))
+        # `docker run --gpus` works without a specification, and fails with a stale one.
+        if stale or (in_use and stale is not None):
+            changes.append(_change(SPEC, stale or None, "driver %s" % gpu["driver_version"]))
     return changes
 
 

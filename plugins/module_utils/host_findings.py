@@ -311,7 +311,7 @@ def _of_versions(found):
             "info" if frozen else "warning",
             "without known security fixes: %s" % ", ".join(old),
             "; ".join(fixes),
-            "an OS release that the vendors still publish for: there are no newer packages for this one"
+            "upgrade to an OS release that still gets packages: the vendors publish no newer ones for this release"
             if frozen
             else "gpuprov provision, with pins that are not older than gpuprov's own",
         )

@@ -103,7 +103,7 @@ def _with_coming_cgroup_driver(wanted, found):
 
 
 def _with_coming_engine(wanted, found):
-    """What was found, with the version of the engine that will read daemon.json."""
+    """Return found with the version of the engine that will read daemon.json."""
     docker = found["docker"]
     packages = wanted.get("docker_ce", {}).get("packages") or []
     coming = next((package["version"] for package in packages if package["name"] == "docker-ce"), "")

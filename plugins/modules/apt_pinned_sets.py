@@ -190,7 +190,7 @@ class Apt:
         paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
         for path in [apt_sources.MAIN] + paths:
             if os.path.isfile(path):
-                # Whatever its encoding is, it is to be written back byte for byte.
+                # Keep every byte, whatever the encoding is.
                 files[path] = read(path).decode("latin-1")
                 if os.path.realpath(path) != path:
                     links[path] = os.path.realpath(path)
@@ -280,7 +280,7 @@ class Apt:
                 os.unlink(source["keyring"])
 
     def check_links(self, paths):
-        """Raise AptError where a file that is to be rewritten is a link that cannot be followed safely."""
+        """Raise AptError where a file that must be rewritten is a link that cannot be followed safely."""
         for path in sorted(paths):
             if os.path.islink(path):
                 why = unsafe(os.path.realpath(path))

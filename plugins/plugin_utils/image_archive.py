@@ -60,12 +60,13 @@ class Image:
     def platform(self) -> tuple[str, str, str]:
         """Operating system, architecture and variant, as Go names them; empty where the configuration says nothing."""
         config = json.loads(self.config)
-        return tuple(str(config.get(key) or "") for key in ("os", "architecture", "variant"))  # type: ignore[return-value]
+        system, architecture, variant = (str(config.get(key) or "") for key in ("os", "architecture", "variant"))
+        return system, architecture, variant
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a host has.
+    """The images and layers of a host.
 
     images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell; configs: {ID: digests of configurations},
     where IDs are those of manifests or indexes: an index has the image for one or more platforms.
@@ -81,7 +82,7 @@ class Held:
         return next((one for one, (tags, _) in self.images.items() if name in tags), None)
 
     def has(self, image: Image, name: str) -> bool:
-        """Whether the image is there under this name, by whichever manifest or index."""
+        """Return whether the host has the image under this name, by any manifest or index."""
         found = self.named(name)
         return found is not None and (found == image.id or image.id in self.configs.get(found, []))
 
@@ -431,7 +432,7 @@ def _manifests(files: dict[str, bytes], descriptor: Any) -> Iterator[tuple[bytes
 
 
 def _is_no_image(descriptor: dict[str, Any]) -> bool:
-    """Whether a descriptor is of what belongs to an image (BuildKit: docs/attestations/attestation-storage.md)."""
+    """Return whether a descriptor is an attestation (BuildKit: docs/attestations/attestation-storage.md)."""
     notes, platform = descriptor.get("annotations") or {}, descriptor.get("platform") or {}
     return "vnd.docker.reference.type" in notes or platform.get("os") == "unknown"
 
@@ -448,7 +449,7 @@ def _known_names(names: Sequence[Any]) -> list[str]:
 
 
 def _merged(found: Sequence[_Found]) -> list[_Found]:
-    """What has a name, or an image, in common is one: its platforms and its tags may have an entry each."""
+    """Join entries with a common name or image: platforms and tags of one image may have an entry each."""
     result: list[_Found] = []
     for one in found:
         same = [

@@ -112,7 +112,7 @@ def lines(tags: Iterable[str]) -> dict[str, list[list[str]] | list[str]]:
 
 
 def _is_moving(tag: str, variants: set[str]) -> bool:
-    """Whether the scheme moves a tag: of a variant, only where versions of that are there."""
+    """Return whether the scheme moves a tag; a variant's tags move only where it has versions."""
     if _MOVING.fullmatch(tag) or tag in variants:
         return True
     covered, _hyphen, variant = tag.partition("-")
