@@ -15,10 +15,11 @@ import secrets
 import selectors
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -31,22 +32,63 @@ _TICK = 0.2
 _SOON = 0.004
 
 
+# How long a host may say nothing before the command begins: ssh, the login shell and sudo are done by then.
+_PATIENCE = 120.0
+# Connection and become plugins keep in themselves what belongs to one command: its prompt, its password's pipe.
+_ONE_AT_A_TIME = threading.Lock()
+
+
 class Stopped(Exception):
     """The run is to end now."""
+
+
+@dataclass(frozen=True)
+class _Login:
+    """A command over a connection whose ssh takes a password. The password is there as long as the process."""
+
+    connection: Any
+    command: str
+    password: str
+
+    @contextlib.contextmanager
+    def process(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the command; when it is left, take the password away again."""
+        connection = self.connection
+        with _ONE_AT_A_TIME:
+            connection.shm = connection.sshpass_pipe = None
+            words = _ssh_words(connection, self.command)
+            options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
+            if hasattr(connection, "_sshpass_cmd"):
+                words = [*connection._sshpass_cmd(), *words]
+            memory, pipe = connection.shm, connection.sshpass_pipe
+            connection.shm = connection.sshpass_pipe = None
+        try:
+            try:
+                if pipe:
+                    os.write(pipe[1], self.password.encode() + b"\n")
+                    options["pass_fds"] = pipe
+                process = _popen(words, **options)
+            finally:
+                for end in pipe or ():
+                    os.close(end)
+            yield process
+        finally:
+            if memory:
+                with contextlib.suppress(FileNotFoundError):
+                    memory.unlink()
 
 
 @dataclass(frozen=True)
 class Start:
     """How a command is started.
 
-    become is the plugin that knows the prompts and errors of becoming another account, where the command does that,
-    and password its answer. Before the line with success, what is printed is not the command's.
+    login: what starts it where ssh takes a password; there are no words then. become: the plugin that knows the
+    prompts and errors of becoming another account, where the command does that, and password its answer. Before the
+    line with success, what is printed is not the command's.
     """
 
     words: list[bytes]
-    options: dict[str, Any] = field(default_factory=dict)
-    ssh_password: bytes | None = None
-    password_pipe: tuple[int, int] | None = None
+    login: _Login | None = None
     become: Any = None
     password: bytes = b""
     success: bytes = b""
@@ -76,7 +118,9 @@ def there(action: ActionBase, words: list[str], interpreter: str | None = None) 
     become = connection.become if host_command.becomes(action) else None
     command = host_command.portable(words)
     if become:
-        command = become.build_become_command(command, connection._shell)
+        with _ONE_AT_A_TIME:
+            command = become.build_become_command(command, connection._shell)
+            become = copy(become)
         success = str(become.success)
         if host_command.needs_terminal(action):
             command = host_command.portable(host_command.with_terminal(["/bin/sh", "-c", command], interpreter))
@@ -91,8 +135,7 @@ def there(action: ActionBase, words: list[str], interpreter: str | None = None) 
         start = _over_ssh(action, command)
     else:
         raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
-    # The plugin keeps the prompt of the last command that it was asked for: each command has its own.
-    return replace(start, become=copy(become), password=password, success=success.encode())
+    return replace(start, become=become, password=password, success=success.encode())
 
 
 def _is_ssh(connection: Any) -> bool:
@@ -103,17 +146,17 @@ def _over_ssh(action: ActionBase, command: str) -> Start:
     """A command on the action's host, as its login user."""
     connection = action._connection
     connection.host = connection.get_option("host") or action._play_context.remote_addr
+    password = connection.get_option("password") or action._play_context.password
+    if password:
+        return Start([], _Login(connection, command, str(password)), remote=True)
+    return Start(_ssh_words(connection, command), remote=True)
+
+
+def _ssh_words(connection: Any, command: str) -> list[bytes]:
     # What exec_command does too, less the terminal.
     shell = f"/bin/sh -c {shlex.quote(command)}"
     built = connection._build_command(connection.get_option("ssh_executable"), "ssh", connection.host, shell)
-    built = ssh_ciphers.preferring_aes(built)
-    options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
-    if hasattr(connection, "_sshpass_cmd"):
-        built = [*connection._sshpass_cmd(), *built]
-    pipe = getattr(connection, "sshpass_pipe", None)
-    connection.sshpass_pipe = None
-    secret = connection.get_option("password") or action._play_context.password
-    return Start(built, options, str(secret).encode() if pipe else None, pipe, remote=True)
+    return ssh_ciphers.preferring_aes(built)
 
 
 def log_in(action: ActionBase) -> None:
@@ -125,9 +168,7 @@ def log_in(action: ActionBase) -> None:
     if not _is_ssh(action._connection):
         return
     start = _over_ssh(action, "true")
-    for end in start.password_pipe or ():
-        os.close(end)
-    if start.password_pipe or start.options:
+    if start.login:
         return
     kept, _path = action._connection._persistence_controls(start.words)
     if kept:
@@ -138,7 +179,7 @@ def log_in(action: ActionBase) -> None:
 
 def repeatable(start: Start) -> dict[str, Any] | None:
     """Return a start as JSON, for other processes of the run to use; None where a password goes with it."""
-    if start.password_pipe or start.password or start.options:
+    if start.login or start.password:
         return None
     return {"words": [word.decode() for word in start.words], "success": start.success.decode(), "remote": start.remote}
 
@@ -178,7 +219,6 @@ def run(
 def output(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
     """Yield what a command prints. Raises AnsibleError with its complaint where it fails, and as run."""
     import queue
-    import threading
 
     blocks: queue.Queue[bytes | BaseException | Ended] = queue.Queue(16)
     abandoned = threading.Event()
@@ -232,26 +272,21 @@ def last_line(text: str) -> str:
 
 @contextlib.contextmanager
 def _started(start: Start) -> Iterator[subprocess.Popen[bytes]]:
-    options = dict(start.options)
-    if start.password_pipe:
-        options["pass_fds"] = start.password_pipe
-    process = subprocess.Popen(
-        start.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
-    try:
-        if start.password_pipe:
-            os.close(start.password_pipe[0])
-            with contextlib.suppress(OSError):
-                os.write(start.password_pipe[1], (start.ssh_password or b"") + b"\n")
-            os.close(start.password_pipe[1])
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
+    with start.login.process() if start.login else contextlib.nullcontext(_popen(start.words)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                with contextlib.suppress(OSError):
+                    if pipe:
+                        pipe.close()
+
+
+def _popen(words: list[bytes], **options: Any) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
 def _converse(
@@ -270,7 +305,7 @@ def _converse(
     ready = not start.success
     told, heard = False, (0, 0)
     pending: memoryview | None = memoryview(b"")
-    looked = time.monotonic()
+    looked = heard_last = time.monotonic()
     for pipe in (process.stdin, process.stdout, process.stderr):
         os.set_blocking(pipe.fileno(), False)
         # Fewer turns for as many bytes; an account has only so much of it.
@@ -311,6 +346,7 @@ def _converse(
                         pending = pending[count:]
                     continue
                 block = os.read(key.fd, _BLOCK)
+                heard_last = time.monotonic()
                 if not block:
                     selector.unregister(key.fileobj)
                 elif key.fileobj is process.stderr:
@@ -337,6 +373,8 @@ def _converse(
                 looked = time.monotonic()
                 if stopped():
                     raise Stopped
+                if not ready and looked - heard_last > _PATIENCE:
+                    raise AnsibleConnectionFailure(_silent(start, printed.decode(errors="replace")))
             if process.poll() is not None and writing and not process.stdin.closed and pending:
                 # It ended without having read all: what it printed is still to come.
                 with contextlib.suppress(KeyError):
@@ -345,13 +383,20 @@ def _converse(
     status = process.wait()
     said = complaints.decode(errors="replace")
     logged_in = ready or start.become is not None
-    if start.remote and (status == 255 or status < 0 or (start.password_pipe and not logged_in)):
+    if start.remote and (status == 255 or status < 0 or (start.login and not logged_in)):
         raise AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {last_line(said) or 'it hung up'}")
     text = printed.decode(errors="replace")
     if not ready:
         why = host_command.why_not_root(f"{text}\n{said}") if start.become else None
         raise AnsibleError(why or last_line(f"{text}\n{said}") or f"it ended with {status}, without a word")
     return Ended(status, text, said)
+
+
+def _silent(start: Start, printed: str) -> str:
+    """Return what to say of a host that has been silent for too long before the command began."""
+    said = last_line(printed)
+    who = f"{host_command.program(start.become)} there" if start.become else "the host"
+    return f"{who} was silent for {_PATIENCE:.0f} s" + (f", after: {said}" if said else "")
 
 
 def _is_asked(start: Start, printed: bytearray, complaints: bytearray, told: bool) -> bool:

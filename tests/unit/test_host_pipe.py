@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.playbook.play_context import PlayContext
 from ansible.plugins.become import BecomeBase
+from ansible.plugins.loader import connection_loader
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_pipe import Start
 
@@ -119,20 +122,72 @@ def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_su
         host_pipe.run(Start([b"sh", b"-c", b"exit 255"], remote=True))
 
 
-def test_each_of_several_commands_of_a_host_knows_the_prompt_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_a_host_that_are_made_at_once_keep_their_own_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     class Numbered(Key):
         number = 0
 
         def build_become_command(self, cmd: str, shell: object) -> str:
             self.number += 1
-            self.prompt, self.success = f"[{self.number}] password:", f"SUCCESS-{self.number}"
-            return cmd
+            self.prompt = f"[{self.number}] password:"
+            time.sleep(0.001)  # where another thread would come between
+            self.success = f"SUCCESS-{self.number}"
+            return f"echo {self.prompt} {self.success}"
 
     connection = SimpleNamespace(become=Numbered(), transport="local", _shell=None)
     action = cast(Any, SimpleNamespace(_connection=connection))
     monkeypatch.setattr(host_command, "becomes", lambda _action: True)
     monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
-    starts = [host_pipe.there(action, ["true"]) for _ in range(2)]
-    assert [(start.become.prompt, start.success) for start in starts] == [
-        ("[1] password:", b"SUCCESS-1"), ("[2] password:", b"SUCCESS-2"),
-    ]  # fmt: skip
+    with ThreadPoolExecutor(4) as pool:
+        starts = list(pool.map(lambda _: host_pipe.there(action, ["true"]), range(40)))
+    made = [(start.words[-1].decode(), start.become.prompt, start.success.decode()) for start in starts]
+    assert sorted(made) == sorted(
+        (f"echo [{number}] password: SUCCESS-{number}", f"[{number}] password:", f"SUCCESS-{number}")
+        for number in range(1, 41)
+    )
+
+
+def test_a_login_s_password_reaches_ssh_each_time_and_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program that asks as ssh asks stands in for ssh."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        """#!/bin/sh
+for word; do :; done
+printf '%s %s ' "$("$SSH_ASKPASS" "carol@host's password: ")" "$_ANSIBLE_SSH_ASKPASS_SHM" >&2
+exec sh -c "$word"
+"""
+    )
+    ssh.chmod(0o755)
+    connection = connection_loader.get("ssh", PlayContext(), "/dev/null")
+    options = {
+        "ansible_host": "192.0.2.1", "ansible_user": "carol", "ansible_password": "open sesame",
+        "ansible_ssh_executable": str(ssh), "ansible_ssh_password_mechanism": "ssh_askpass",
+    }  # fmt: skip
+    connection.set_options(var_options=options)
+    connection.become = None
+    action = cast(Any, SimpleNamespace(_connection=connection, _play_context=PlayContext()))
+    monkeypatch.setattr(host_command, "becomes", lambda _action: False)
+
+    def answer(_: object) -> host_pipe.Ended:
+        start = host_pipe.there(action, ["echo", "done"])
+        assert host_pipe.repeatable(start) is None
+        return host_pipe.run(start)
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(answer, range(6)))
+    assert [(one.status, one.stdout) for one in answers] == [(0, "done\n")] * 6
+    told = [one.stderr.rsplit(maxsplit=1) for one in answers]
+    assert [password for password, _memory in told] == ["open sesame"] * 6
+    memories = {memory for _password, memory in told}
+    assert len(memories) == 6
+    assert not [memory for memory in memories if Path("/dev/shm", memory).exists()]
+
+
+def test_a_host_that_says_nothing_before_the_command_begins_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_pipe, "_PATIENCE", 0.2)
+    start = Start([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
+    with pytest.raises(AnsibleConnectionFailure, match=r"^lock there was silent for 0 s, after: welcome$"):
+        host_pipe.run(start)
