@@ -55,6 +55,12 @@ UNLOCKED = "systemctl stop fault-lock 2>/dev/null || true"
 FRONTEND = "/var/lib/dpkg/lock-frontend"
 
 
+def reloaded(live_restore: str) -> str:
+    """Have dockerd read daemon.json, and wait until its live-restore is "true" or "false"."""
+    shown = "$(docker info --format '{{.LiveRestoreEnabled}}')"
+    return f'systemctl reload docker; until [ "{shown}" = {live_restore} ]; do sleep 0.1; done'
+
+
 def drop_in(lines: str) -> str:
     """Give docker.service a drop-in with these lines of [Service]."""
     return (
@@ -361,8 +367,10 @@ FAULTS: dict[str, Fault] = {
     "engine upgrade with live-restore": Fault(
         "another docker-ce on a host whose containers outlive dockerd", 0, "docker-ce ",
         f"""python3 -c "import json; p = '{CONFIG}'; c = json.load(open(p)); c['live-restore'] = True; """
-        """json.dump(c, open(p, 'w'))"; systemctl reload docker; sleep 1""",
-        f"""sed -i 's/, "live-restore": true//' {CONFIG}; systemctl reload docker; sleep 1""",
+        """json.dump(c, open(p, 'w'))"; """ + reloaded("true"),
+        # dockerd keeps what goes from the file until it starts again.
+        f"""sed -i 's/"live-restore": true/"live-restore": false/' {CONFIG}; {reloaded("false")}; """
+        f"""sed -i 's/, "live-restore": false//' {CONFIG}; systemctl reload docker""",
         words=OLDER, container=True, dockerd="up",
     ),
     "docker.io with containers running": Fault(
