@@ -355,12 +355,7 @@ def _plugin(name: str, version: str, tree: Path | None = None) -> Package:
 
 
 RUNTIME = "usr/bin/nvidia-container-runtime"
-HOOK = {
-    "usr/bin/nvidia-container-runtime-hook": (
-        "#!/bin/sh\n# Stands in for NVIDIA's hook: the stand-in runtime does its work.\n",
-        0o755,
-    )
-}
+HOOK = "usr/bin/nvidia-container-runtime-hook"
 CLI = {
     "usr/bin/nvidia-container-cli": (
         textwrap.dedent("""\
@@ -443,12 +438,12 @@ REFRESH_UNITS = {
 }
 
 
-def _toolkit_packages(runtime: Path) -> list[Package]:
-    """The four packages of the toolkit; runtime is the tree with the stand-in runtime."""
+def _toolkit_packages(runtime: Path, hook: Path) -> list[Package]:
+    """The four packages of the toolkit; the trees have the stand-in runtime and the stand-in hook."""
     packages = []
     for version in (OLD_TOOLKIT_VERSION, *TOOLKIT_VERSIONS):
         packages += [
-            _vendors("nvidia-container-toolkit", version, files=HOOK),
+            _vendors("nvidia-container-toolkit", version, tree=hook),
             _toolkit_base(version, runtime),
             _vendors("libnvidia-container-tools", version, files=CLI),
             _vendors("libnvidia-container1", version, "libc6", files=LIBRARY),
@@ -484,7 +479,7 @@ def _toolkit_scripts() -> dict[str, str]:
     return {name: text.replace("set -e\n", f"set -e\n{removed}", 1) for name, text in scripts.items()}
 
 
-def _legacy_packages(runtime: Path) -> dict[str, list[Package]]:
+def _legacy_packages(runtime: Path, hook: Path) -> dict[str, list[Package]]:
     """The legacy repository's three directories: nvidia-docker2 goes with its exact engine."""
     library, runtimes, docker = [], [], []
     for version in ("1.0.0-1", "1.4.0-1"):
@@ -495,7 +490,7 @@ def _legacy_packages(runtime: Path) -> dict[str, list[Package]]:
         ]
     tools = "libnvidia-container-tools (>= 0.1.0), libnvidia-container-tools (<< 2.0.0)"
     for version in ("1.3.0-1", "1.4.0-1"):
-        runtimes.append(Package("nvidia-container-runtime-hook", version, tools, files=HOOK))
+        runtimes.append(Package("nvidia-container-runtime-hook", version, tools, tree=hook))
     for engine in ("18.09.3", "18.09.4", "18.09.9"):
         version = f"2.0.0+docker{engine}-1"
         depends = "nvidia-container-runtime-hook (<< 2.0.0), libseccomp2"
@@ -611,14 +606,15 @@ def _docker(release: Release, new: Path, workspace: Path) -> None:
 
 
 def _nvidia(nvidia: Path, workspace: Path) -> None:
-    runtime = workspace / "tree-runtime"
-    (runtime / "usr/bin").mkdir(parents=True)
-    compiled("nvidia-container-runtime", runtime / RUNTIME)
+    runtime, hook = workspace / "tree-runtime", workspace / "tree-hook"
+    for place in (runtime / RUNTIME, hook / HOOK):
+        place.parent.mkdir(parents=True)
+        compiled("nvidia-container-runtime", place)
     toolkit = nvidia / "libnvidia-container" / "stable" / "deb" / "amd64"
-    for package in _toolkit_packages(runtime):
+    for package in _toolkit_packages(runtime, hook):
         _pack(package, toolkit, workspace)
     _flat(toolkit)
-    for name, packages in _legacy_packages(runtime).items():
+    for name, packages in _legacy_packages(runtime, hook).items():
         legacy = nvidia / name / "ubuntu16.04" / "amd64"
         for package in packages:
             _pack(package, legacy, workspace)

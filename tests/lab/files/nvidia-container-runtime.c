@@ -1,25 +1,36 @@
-/* Stands in for NVIDIA's container runtime in the lab: a shim over runc.
+/* Stands in for two programs of NVIDIA's in the lab, by the name that it is called by:
  *
- * A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the stand-ins: device nodes, nvidia-smi,
- * libcuda and libnvidia-ml; every other container is runc's alone. On a host without a stand-in GPU
- * it fails as the real one does without a driver. In the mode "legacy" it gives the devices as NVIDIA's
- * hook does: mounted, and allowed in the container's cgroup without systemd's knowledge. Statically
- * linked: the host needs no Python. */
+ * nvidia-container-runtime, a shim over runc. A container whose NVIDIA_VISIBLE_DEVICES asks for GPUs gets the
+ * stand-ins: device nodes, nvidia-smi, libcuda and libnvidia-ml; every other container is runc's alone. On a host
+ * without a stand-in GPU it fails as the real one does without a driver. In the mode "legacy" it leaves the giving
+ * to the hook.
+ *
+ * nvidia-container-runtime-hook, which the runtime calls for in the mode "legacy", and dockerd for --gpus. It gives
+ * the devices as NVIDIA's does: mounted, and allowed in the container's cgroup without systemd's knowledge.
+ *
+ * Statically linked: the host needs no Python. */
+#define _GNU_SOURCE
 #include <ctype.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/bpf.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 
 #include "gpu.h"
 
 #define LIBRARIES "/usr/lib/x86_64-linux-gnu/"
 #define CONFIG "/etc/nvidia-container-runtime/config.toml"
+#define HOOK "nvidia-container-runtime-hook"
 
+/* What of the driver a container gets beside the nodes. */
+static const char *const FILES[] = {"/usr/bin/nvidia-smi", LIBRARIES "libcuda.so.1", LIBRARIES "libnvidia-ml.so.1",
+                                    FAULTS, NULL};
 static const char *log_path;
 
 /* Ends with a message: on standard error, and in the log, where the daemon reads it from. */
@@ -218,25 +229,33 @@ static char *give_file(char *text, const char *path) {
     return append(text, root, "mounts", mount);
 }
 
-static int is_legacy(void) {
+/* Whether a line of the toolkit's configuration begins so. */
+static int configured(const char *text) {
     char line[256];
     int found = 0;
     FILE *file = fopen(CONFIG, "r");
     while (file && !found && fgets(line, sizeof line, file))
-        found = !strncmp(line, "mode = \"legacy\"", 15);
+        found = !strncmp(line, text, strlen(text));
     if (file)
         fclose(file);
     return found;
 }
 
-/* A device node that the container's configuration says nothing of to systemd. */
-static char *mount_node(char *text, const char *path) {
-    static const char *const root[] = {NULL};
-    char mount[512];
-    snprintf(mount, sizeof mount,
-             "{\"destination\":\"%s\",\"source\":\"%s\",\"type\":\"bind\",\"options\":[\"bind\",\"nosuid\"]}", path,
-             path);
-    return append(text, root, "mounts", mount);
+/* Has runc call the hook; dockerd has said so already where --gpus asks as well. */
+static char *give_hook(char *text) {
+    static const char *const hooks[] = {"hooks", NULL}, none[] = "\"hooks\":{},";
+    char *object = blank(text), *result;
+    if (strstr(text, HOOK))
+        return text;
+    if (!member(object, "hooks")) {
+        result = malloc(strlen(text) + sizeof none);
+        if (!result)
+            fail("out of memory");
+        sprintf(result, "{%s%s", none, object + 1);
+        free(text);
+        text = result;
+    }
+    return append(text, hooks, "prestart", "{\"path\":\"/usr/bin/" HOOK "\",\"args\":[\"" HOOK "\",\"prestart\"]}");
 }
 
 /* The path of a process's cgroup: in cgroup v1's devices hierarchy, or in v2, where controller is "". */
@@ -296,36 +315,100 @@ static void allow_gpus(const char *pid) {
     }
 }
 
-/* Writes what the container gets into its configuration; returns whether devices are still to be allowed. */
-static int give_gpus(const char *bundle) {
-    char path[4096], node[64], *text, *(*give)(char *, const char *);
+/* Writes what the container gets into its configuration. */
+static void give_gpus(const char *bundle) {
+    char path[4096], node[64], *text;
     unsigned gpus;
     int index;
     FILE *file;
     snprintf(path, sizeof path, "%s/config.json", bundle);
     text = contents(path);
     gpus = asked_gpus(text);
-    give = gpus && is_legacy() ? mount_node : give_node;
-    if (gpus) {
+    if (!gpus)
+        return;
+    if (configured("mode = \"legacy\"")) {
+        text = give_hook(text);
+    } else {
         for (index = 0; index < MOST_GPUS; index++)
             if (gpus & (1u << index) && gpu_node(index, node, sizeof node))
-                text = give(text, node);
-        text = give(text, "/dev/nvidiactl");
-        text = give_file(text, "/usr/bin/nvidia-smi");
-        text = give_file(text, LIBRARIES "libcuda.so.1");
-        text = give_file(text, LIBRARIES "libnvidia-ml.so.1");
-        text = give_file(text, FAULTS);
-        file = fopen(path, "w");
-        if (!file || fputs(text, file) == EOF || fclose(file) == EOF)
-            fail("nvidia-container-runtime (stand-in): cannot write %s", path);
+                text = give_node(text, node);
+        text = give_node(text, "/dev/nvidiactl");
+        for (index = 0; FILES[index]; index++)
+            text = give_file(text, FILES[index]);
     }
-    free(text);
-    return give == mount_node;
+    file = fopen(path, "w");
+    if (!file || fputs(text, file) == EOF || fclose(file) == EOF)
+        fail("nvidia-container-runtime (stand-in): cannot write %s", path);
+}
+
+/* Mounts a file of the host at its own path under the root of a container. */
+static void mount_file(const char *root, const char *path) {
+    char target[8192], *at;
+    int file;
+    if (access(path, F_OK))
+        return;
+    snprintf(target, sizeof target, "%s%s", root, path);
+    for (at = strchr(target + strlen(root) + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        mkdir(target, 0755);
+        *at = '/';
+    }
+    if ((file = open(target, O_CREAT | O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0644)) >= 0)
+        close(file);
+    if (mount(path, target, NULL, MS_BIND, NULL))
+        fail("nvidia-container-cli: mount error: %s", target);
+}
+
+/* The text of a JSON string, which ends where its quote was. */
+static char *string(char *value) {
+    if (!value || *value != '"')
+        fail(HOOK " (stand-in): no such text");
+    value[1 + strcspn(value + 1, "\"")] = 0;
+    return value + 1;
+}
+
+/* The hook: of the container whose state is on standard input. */
+static int prestart(void) {
+    char state[8192], pid[32], path[4200], root[4200], node[64], *text, *value;
+    const char *bundle, *given;
+    size_t length = fread(state, 1, sizeof state - 1, stdin);
+    unsigned gpus;
+    int index, namespace;
+    state[length] = 0;
+    if (!(value = member(blank(state), "pid")))
+        fail(HOOK " (stand-in): no state");
+    snprintf(pid, sizeof pid, "%ld", strtol(value, NULL, 10));
+    bundle = string(member(blank(state), "bundle"));
+    snprintf(path, sizeof path, "%s/config.json", bundle);
+    text = contents(path);
+    gpus = asked_gpus(text);
+    given = strstr(text, "\"/dev/nvidiactl\"");
+    value = string(member(member(blank(text), "root"), "path"));
+    snprintf(root, sizeof root, "%s%s%s", *value == '/' ? "" : bundle, *value == '/' ? "" : "/", value);
+    /* The runtime gave it already; the real one takes the hook away then. */
+    if (!gpus || given)
+        return 0;
+    if (configured("mode = \"cdi\"") && !configured("skip-mode-detection = true"))
+        fail("invoking the NVIDIA Container Runtime Hook directly (e.g. specifying the docker --gpus flag) is not "
+             "supported. Please use the NVIDIA Container Runtime (e.g. specify the --runtime=nvidia flag) instead");
+    allow_gpus(pid);
+    snprintf(path, sizeof path, "/proc/%s/ns/mnt", pid);
+    if ((namespace = open(path, O_RDONLY | O_CLOEXEC)) < 0 || setns(namespace, CLONE_NEWNS))
+        fail("nvidia-container-cli: namespace error: %s", path);
+    for (index = 0; index < MOST_GPUS; index++)
+        if (gpus & (1u << index) && gpu_node(index, node, sizeof node))
+            mount_file(root, node);
+    mount_file(root, "/dev/nvidiactl");
+    for (index = 0; FILES[index]; index++)
+        mount_file(root, FILES[index]);
+    return 0;
 }
 
 int main(int count, char **words) {
-    const char *bundle = ".", *pid_file = NULL;
-    int creates = 0, place, status;
+    const char *bundle = ".";
+    int creates = 0, place;
+    if (!strcmp(basename(words[0]), HOOK))
+        return count > 1 && !strcmp(words[1], "prestart") ? prestart() : 0;
     for (place = 1; place + 1 < count; place++)
         if (!strcmp(words[place], "--log"))
             log_path = words[place + 1];
@@ -336,18 +419,10 @@ int main(int count, char **words) {
             bundle = words[place + 1];
         else if (!strncmp(words[place], "--bundle=", 9))
             bundle = words[place] + 9;
-        else if (!strcmp(words[place], "--pid-file") && place + 1 < count)
-            pid_file = words[place + 1];
     }
+    if (creates)
+        give_gpus(bundle);
     words[0] = "runc";
-    if (creates && give_gpus(bundle) && pid_file && fork()) {
-        if (wait(&status) < 0 || !WIFEXITED(status))
-            fail("nvidia-container-runtime (stand-in): runc did not end well");
-        if (WEXITSTATUS(status))
-            return WEXITSTATUS(status);
-        allow_gpus(contents(pid_file));
-        return 0;
-    }
     execvp("runc", words);
     fail("nvidia-container-runtime (stand-in): runc is not there");
     return 1;

@@ -18,11 +18,15 @@ config() {
 	done
 	if [ ! -e "$file" ]; then
 		mkdir -p "${file%/*}"
-		printf '%s\n' '[nvidia-container-cli]' '#no-cgroups = false' '' '[nvidia-container-runtime]' 'mode = "auto"' >"$file"
+		printf '%s\n' '[nvidia-container-cli]' '#no-cgroups = false' '' '[nvidia-container-runtime]' 'mode = "auto"' \
+			'' '[nvidia-container-runtime-hook]' '#skip-mode-detection = false' >"$file"
 	fi
 	case $set in
 	nvidia-container-runtime.mode=*)
 		sed -i '/^\[nvidia-container-runtime\]/,/^mode = /s/^mode = .*/mode = "'"${set#*=}"'"/' "$file"
+		;;
+	nvidia-container-runtime-hook.skip-mode-detection=*)
+		sed -i "s/^#*skip-mode-detection = .*/skip-mode-detection = ${set#*=}/" "$file"
 		;;
 	esac
 }
