@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers, host_proof
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
 
 
@@ -36,6 +36,7 @@ class ActionModule(ActionBase):
                 str(int(arguments["timeout"])),
                 arguments["gpu_image"],
                 arguments["cdi_device"],
+                "all" if gpu_containers.flag_gives(found) else "",
                 self._text(arguments["program"]),
                 " ".join(python["path"] for python in found["pythons"]),
             ]

@@ -10,7 +10,10 @@ systemd sets the devices of a container's scope anew, to those that it knows of.
 cgroup driver tells it of the devices in the container's own configuration. There are none of NVIDIA's
 in the toolkit's legacy mode, whose hook gives the devices behind systemd's back; and runc 1.1.3 to
 1.1.6 leave out devices without a link in /dev/char, which NVIDIA's driver does not make. systemd
-before 240 needs the link, too. Sources: nvidia-container-toolkit, issue 48; runc's CHANGELOG, 1.1.7.
+before 240 needs the link, too. For ``docker run --gpus`` the engine calls that hook in every mode of the
+toolkit's, unless it has a CDI specification and is 29.2 or newer, or NVIDIA's runtime is the one that starts the
+container: that takes the hook out, except in the legacy mode. Sources: nvidia-container-toolkit, issue 48, and
+internal/modifier/hook_remover.go; runc's CHANGELOG, 1.1.7; moby, daemon/devices_nvidia_linux.go.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -21,7 +24,8 @@ import re
 
 ROLE = "nvidia_docker"
 MODE, LINKS, SPEC, REFRESH = "toolkit mode", "links in /dev/char", "CDI specification", "CDI refresh"
-SUBJECTS = (MODE, LINKS, SPEC, REFRESH)
+HOOK = "hook of the toolkit"
+SUBJECTS = (MODE, HOOK, LINKS, SPEC, REFRESH)
 KIND = "nvidia.com/gpu"
 SPEC_PATH = "/var/run/cdi/nvidia.yaml"
 LINKS_RULE = "71-gpuprov-nvidia-dev-char.rules"
@@ -31,9 +35,15 @@ NVIDIA_REFRESH, OWN_REFRESH = "nvidia-cdi-refresh", "gpuprov-cdi-refresh"
 # The first version that gives devices in the container's own configuration unless told otherwise.
 _JIT_CDI = (1, 18)
 _RUNC_NEEDS_LINKS = ((1, 1, 3), (1, 1, 7))
+# The engine since which there is docker run --gpus.
+_GPUS_FLAG = (19, 3)
 # With a systemd before 240.
 _OLD_SYSTEMD = ("xenial", "bionic")
 MODES = ("auto", "cdi", "legacy")
+FLAG_CURE = (
+    "start such containers with --runtime=nvidia --gpus ..., or have docker_daemon_options make nvidia the "
+    "default-runtime; Docker Engine 29.2 and newer needs neither"
+)
 
 
 class GpuContainersError(ValueError):
@@ -63,6 +73,8 @@ def decide(wanted, found):
     mode, had = _wanted_mode(wanted["mode"], version, found), _mode(gpu)
     if mode:
         changes.append(_change(MODE, had, mode))
+    if (mode or had) == "cdi" and not (gpu["toolkit"] or {}).get("any_mode"):
+        changes.append(_change(HOOK, "refuses docker run --gpus", "gives GPUs in the mode cdi, too"))
     if needs_links(found) and gpu["nodes"]:
         unlinked = _unlinked(gpu)
         if unlinked:
@@ -90,6 +102,37 @@ def gpus_by_cdi(found):
     """
     info = found["docker"]["info"] or {}
     return (version_of(info.get("ServerVersion")) or ()) >= (29, 2) and bool(info.get("CDISpecDirs"))
+
+
+def flag_gives(found):
+    """Return what gives a container its GPUs for `docker run --gpus`: cdi, runtime, hook, or None without that flag."""
+    info = found["docker"]["info"] or {}
+    if (version_of(info.get("ServerVersion")) or ()) < _GPUS_FLAG:
+        return None
+    if gpus_by_cdi(found) and any(spec["kind"] == KIND and not spec["error"] for spec in found["gpu"]["cdi"]):
+        return "cdi"
+    return "runtime" if info.get("DefaultRuntime") == "nvidia" else "hook"
+
+
+def flag_is_refused(found):
+    """Return whether NVIDIA's hook refuses what `docker run --gpus` asks it for."""
+    toolkit = found["gpu"]["toolkit"] or {}
+    return flag_gives(found) == "hook" and toolkit.get("mode") == "cdi" and not toolkit.get("any_mode")
+
+
+def flag_lost_at_reload(found):
+    """Return why containers started with `--gpus` alone lose their GPU at a daemon-reload, or "" where they keep it."""
+    way = flag_gives(found)
+    if _cgroup_driver(found) != "systemd" or way is None:
+        return ""
+    if way == "runtime":
+        return lost_at_reload(found)
+    if way == "cdi":
+        unlinked = _unlinked(found["gpu"]) if needs_links(found) else []
+        return "%s without a link in /dev/char, which this runc needs" % " ".join(unlinked) if unlinked else ""
+    return "Docker Engine %s gives GPUs for --gpus by a hook that systemd knows nothing of" % (
+        (found["docker"]["info"] or {}).get("ServerVersion") or ""
+    )
 
 
 def _change(subject, before, after):
@@ -169,7 +212,11 @@ def lasting(found):
     if _cgroup_driver(found) != "systemd":
         return True, "dockerd manages cgroups without systemd"
     links = ", links in /dev/char" if needs_links(found) else ""
-    return True, "systemd knows of the devices (toolkit mode %s%s)" % (_mode(found["gpu"]), links)
+    said = "systemd knows of the devices (toolkit mode %s%s)" % (_mode(found["gpu"]), links)
+    of_flag = flag_lost_at_reload(found)
+    if of_flag:
+        said = "with --runtime=nvidia %s; with --gpus alone it goes: %s; %s" % (said, of_flag, FLAG_CURE)
+    return True, said
 
 
 def stale_spec(gpu):

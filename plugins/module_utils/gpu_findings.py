@@ -74,6 +74,13 @@ def lost_at_reload(found):
     return gpu_containers.lost_at_reload(found) if found["gpu"]["devices"] else ""
 
 
+def flag_lost_at_reload(found):
+    """Return why those that were started with `docker run --gpus` alone do, where the others keep it; else ""."""
+    if not found["gpu"]["devices"] or not found["docker"]["info"] or lost_at_reload(found):
+        return ""
+    return gpu_containers.flag_lost_at_reload(found)
+
+
 def _findings(found, stack):
     gpu = found["gpu"]
     if not has_gpu(found):
@@ -434,6 +441,28 @@ def _of_toolkit(found):
                 reason,
                 "a systemctl daemon-reload takes the GPU away from containers that run",
                 "gpuprov provision, which has the toolkit give GPUs by CDI and makes the links that are missing",
+            )
+        )
+    of_flag = flag_lost_at_reload(found)
+    if of_flag:
+        result.append(
+            finding(
+                "gpus-flag-lost-at-reload",
+                "info",
+                of_flag,
+                "a systemctl daemon-reload takes the GPU away from containers that were started with --gpus alone",
+                gpu_containers.FLAG_CURE,
+            )
+        )
+    if gpu_containers.flag_is_refused(found):
+        result.append(
+            finding(
+                "gpus-flag-refused",
+                "warning",
+                "the toolkit's mode is cdi, and its hook refuses what this engine asks for with --gpus",
+                "docker run --gpus does not start; --runtime=nvidia does",
+                "nvidia-ctk config --config-file %s --in-place --set "
+                "nvidia-container-runtime-hook.skip-mode-detection=true" % path,
             )
         )
     return result

@@ -185,10 +185,12 @@ def _yaml(text):
 
 
 def toolkit(data):
-    """Return {mode, no_cgroups} of NVIDIA's config.toml: what it sets, None where it leaves that to the default."""
+    """Return {mode, no_cgroups, any_mode} of NVIDIA's config.toml: what it sets, None where that is the default."""
     values = toml_text.values(data)
     no_cgroups = values.get("nvidia-container-cli.no-cgroups")
+    any_mode = values.get("nvidia-container-runtime-hook.skip-mode-detection")
     return {
         "mode": values.get("nvidia-container-runtime.mode"),
         "no_cgroups": no_cgroups == "true" if no_cgroups is not None else None,
+        "any_mode": any_mode == "true" if any_mode is not None else None,
     }

@@ -144,7 +144,7 @@ def _start(docker):
 
 def _reload_systemd(found):
     """The command that has systemd read its units, and what it does to containers."""
-    lost = gpu_findings.lost_at_reload(found)
+    lost = gpu_findings.lost_at_reload(found) or gpu_findings.flag_lost_at_reload(found)
     return "systemctl daemon-reload%s" % (" (while no GPU container runs: it would lose its GPU)" if lost else "")
 
 

@@ -124,12 +124,17 @@ def container_checks(output, gpu):
         title, judge = _LOOKS[name]
         seen = _seen(said) if good else None
         if seen is None:
-            checks.append(_check(title, False, said[:600] or "the container said nothing"))
+            checks.append(_check(title, False, _flag_cure(said) or said[:600] or "the container said nothing"))
         else:
             checks += judge(title, seen, _host_gpus(gpu))
     if not steps:
         raise ProofError("the host did not answer to the container checks: %s" % output.strip()[:200])
     return checks
+
+
+def _flag_cure(said):
+    """What docker's complaint of --gpus means, and what helps; "" for one that speaks for itself."""
+    return next((sentence for words, sentence in sorted(_FLAG_CURES.items()) if words in said), "")
 
 
 def _check(name, ok, detail):
@@ -229,7 +234,7 @@ def _none_checks(title, seen, _host):
     return [_check(title, not there, "it sees %s" % " ".join(there) if there else "it sees none")]
 
 
-def _cdi_checks(title, seen, host):
+def _every_checks(title, seen, host):
     visible, mig = _visible(seen)
     differences = _differences(visible, host[0], "GPUs") + _differences(mig, host[1], "MIG devices")
     if not visible:
@@ -244,6 +249,23 @@ _LOOKS = {
     "all": ("container sees the GPU", _all_checks),
     "one": ("one GPU where one is asked for", _one_checks),
     "none": ("no GPU where none is asked for", _none_checks),
-    "cdi": ("GPU by CDI", _cdi_checks),
+    "gpus": ("GPU with --gpus", _every_checks),
+    "cdi": ("GPU by CDI", _every_checks),
+}
+# What docker, runc and NVIDIA's hook say of --gpus, and that in words for people.
+_FLAG_CURES = {
+    "could not select device driver": (
+        "docker run --gpus is refused, for dockerd found no nvidia-container-runtime-hook on its PATH when it started. "
+        "The package nvidia-container-toolkit has it: where that is installed, systemctl restart docker (which ends "
+        "containers without live-restore); else gpuprov provision, and then that"
+    ),
+    "nvidia-container-runtime-hook: no such file": (
+        "docker run --gpus is refused, for nvidia-container-runtime-hook is gone since dockerd started: "
+        "apt-get install --reinstall nvidia-container-toolkit"
+    ),
+    "invoking the NVIDIA Container Runtime Hook directly": (
+        "docker run --gpus is refused by NVIDIA's hook, for the toolkit's mode is not one of the hook's: "
+        "gpuprov provision sets skip-mode-detection = true of nvidia-container-runtime-hook"
+    ),
 }
 _TITLES = {"image": "container sees the GPU"}

@@ -225,8 +225,7 @@ class Toolkit:
             raise ToolkitError("%s: %s" % (" ".join(words), lines[-1] if lines else "exit status %d" % code))
         return out
 
-    def set_mode(self, mode):
-        option = "nvidia-container-runtime.mode=%s" % mode
+    def set(self, option):
         self._run(CTK, "config", "--config-file", gpu_report.TOOLKIT_CONFIG, "--in-place", "--set", option)
 
     def link(self):
@@ -280,7 +279,9 @@ def apply(toolkit, changes, version):
     """Carry the changes out."""
     for change in changes:
         if change["subject"] == gpu_containers.MODE:
-            toolkit.set_mode(change["to"])
+            toolkit.set("nvidia-container-runtime.mode=%s" % change["to"])
+        elif change["subject"] == gpu_containers.HOOK:
+            toolkit.set("nvidia-container-runtime-hook.skip-mode-detection=true")
         elif change["subject"] == gpu_containers.LINKS:
             toolkit.link()
         elif change["subject"] == gpu_containers.REFRESH:

@@ -102,6 +102,7 @@ def test_an_older_toolkit_gets_cdi_and_a_specification_that_is_kept_fresh() -> N
     host["apt"]["packages"]["nvidia-container-toolkit"]["version"] = "1.17.8-1"
     assert decided(host, version="1.17.8-1") == [
         ("toolkit mode", "auto", "cdi"),
+        ("hook of the toolkit", "refuses docker run --gpus", "gives GPUs in the mode cdi, too"),
         ("CDI refresh", None, "gpuprov-cdi-refresh.path"),
         ("CDI specification", None, "driver 580.1"),
     ]
@@ -112,7 +113,61 @@ def test_an_older_toolkit_gets_cdi_and_a_specification_that_is_kept_fresh() -> N
 def test_a_mode_that_is_asked_for_is_set_and_otherwise_left(mode: str) -> None:
     changes = [("toolkit mode", "csv", mode)]
     assert [one for one in decided(found(mode="csv"), mode=mode) if one[0] == "toolkit mode"] == changes
-    assert decided(found(mode=mode), mode=mode) == []
+    right = found(mode=mode)
+    right["gpu"]["toolkit"]["any_mode"] = True
+    assert decided(right, mode=mode) == []
+
+
+@pytest.mark.parametrize("words", [{"mode": "cdi"}, {"mode": "", "version": "1.17.8-1"}])
+def test_the_hook_works_in_the_mode_cdi_for_docker_run_gpus_asks_it(words: dict[str, str]) -> None:
+    host = found(mode="auto" if words["mode"] else "cdi")
+    hook = [one for one in decided(host, **words) if one[0] == "hook of the toolkit"]
+    assert hook == [("hook of the toolkit", "refuses docker run --gpus", "gives GPUs in the mode cdi, too")]
+    host["gpu"]["toolkit"]["any_mode"] = True
+    assert [one for one in decided(host, **words) if one[0] == "hook of the toolkit"] == []
+
+
+CDI_ON = {"CDISpecDirs": ["/etc/cdi"]}
+
+
+@pytest.mark.parametrize(
+    ("info", "gpu", "way", "lost"),
+    [
+        ({"ServerVersion": "18.09.4"}, {}, None, ""),
+        (
+            {"ServerVersion": "20.10.24+dfsg1"},
+            {},
+            "hook",
+            "Docker Engine 20.10.24+dfsg1 gives GPUs for --gpus by a hook",
+        ),
+        ({"ServerVersion": "28.5.2", **CDI_ON}, {}, "hook", "by a hook"),
+        ({"ServerVersion": "29.7.2", **CDI_ON}, {}, "cdi", ""),
+        ({"ServerVersion": "29.7.2", **CDI_ON}, {"cdi": []}, "hook", "by a hook"),
+        ({"ServerVersion": "29.7.2"}, {}, "hook", "by a hook"),
+        (
+            {"ServerVersion": "29.7.2", "RuncCommit": {"ID": "1.1.5"}, **CDI_ON},
+            {},
+            "cdi",
+            "/dev/nvidia0 without a link",
+        ),
+        ({"ServerVersion": "26.1.5", "DefaultRuntime": "nvidia"}, {}, "runtime", ""),
+        ({"ServerVersion": "26.1.5", "DefaultRuntime": "nvidia"}, {"toolkit": {"mode": "legacy"}}, "runtime", "a hook"),
+        ({"ServerVersion": "26.1.5", "CgroupDriver": "cgroupfs"}, {}, "hook", ""),
+    ],
+)
+def test_what_a_container_started_with_gpus_alone_loses_at_a_daemon_reload(
+    info: dict[str, Any], gpu: dict[str, Any], way: str | None, lost: str
+) -> None:
+    host = found(**gpu)
+    host["docker"]["info"].update(info)
+    assert gpu_containers.flag_gives(host) == way
+    assert lost in gpu_containers.flag_lost_at_reload(host)
+    assert bool(gpu_containers.flag_lost_at_reload(host)) is bool(lost)
+    if way == "hook" and lost:
+        ok, said = gpu_containers.lasting(host)
+        assert ok
+        assert "with --gpus alone it goes" in said
+        assert "--runtime=nvidia --gpus" in said
 
 
 @pytest.mark.parametrize(

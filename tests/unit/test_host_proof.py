@@ -107,7 +107,7 @@ def failed(checks: dict[str, tuple[bool, str]]) -> dict[str, str]:
 
 def test_containers_that_have_what_they_ask_for_pass_every_check() -> None:
     everything = seen(*UUIDS)
-    checks = answer(gpu(*UUIDS), all=everything, one=seen(UUIDS[0]), none=NOTHING, cdi=everything)
+    checks = answer(gpu(*UUIDS), all=everything, one=seen(UUIDS[0]), none=NOTHING, gpus=everything, cdi=everything)
     assert failed(checks) == {}
     assert list(checks) == [
         "container runs",
@@ -116,8 +116,27 @@ def test_containers_that_have_what_they_ask_for_pass_every_check() -> None:
         "GPU computes right",
         "one GPU where one is asked for",
         "no GPU where none is asked for",
+        "GPU with --gpus",
         "GPU by CDI",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ('docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
+         "systemctl restart docker"),
+        ("error running hook #0: fork/exec /usr/bin/nvidia-container-runtime-hook: no such file or directory: unknown",
+         "apt-get install --reinstall nvidia-container-toolkit"),
+        ("stderr: invoking the NVIDIA Container Runtime Hook directly (e.g. specifying the docker --gpus flag) is not",
+         "skip-mode-detection = true"),
+        ("nvidia-container-cli: no driver", "nvidia-container-cli: no driver"),
+    ],
+)  # fmt: skip
+def test_a_docker_that_refuses_the_flag_gpus_fails_a_check_that_says_the_cure(said: str, cure: str) -> None:
+    wrong = failed(answer(gpu(UUIDS[0]), all=seen(UUIDS[0]), gpus=said))
+    assert list(wrong) == ["GPU with --gpus"]
+    assert cure in wrong["GPU with --gpus"]
 
 
 def test_a_gpu_that_a_container_does_not_see_is_named() -> None:

@@ -2,7 +2,7 @@
 # Proves on a host that containers run, and that they have of the GPUs what they should.
 # $1: image to run   $2: gpu | no-gpu   $3: seconds that one step may take
 # $4: image to look for the GPUs in; empty: one that is made here   $5: CDI device to ask for, or empty
-# $6: gpu_check.py's text   $7: Pythons of this host, parted by blanks
+# $6: what to ask --gpus for, or empty   $7: gpu_check.py's text   $8: Pythons of this host, parted by blanks
 # Prints one line for each step: NAME<TAB>ok|failed<TAB>what was said, in one line; of a look at the
 # GPUs that is gpu_check.py's JSON.
 set -u
@@ -58,7 +58,7 @@ look() { # name of the step, gpu_check.py's word, what docker is told: has a con
 	fi
 }
 
-image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 program=$6 pythons=$7 python=''
+image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 flag=$6 program=$7 pythons=$8 python=''
 
 output=$(bounded docker run --rm "$image")
 status=$?
@@ -106,9 +106,12 @@ nothing=void
 [ -z "$own_image" ] || nothing=''
 # Side by side: each one's answer waits in its pipe, and they come in this order.
 { [ -z "$cdi" ] || look cdi look --device "$cdi"; } | {
-	ask none look $nothing | {
-		ask one look 0 | {
-			ask all compute all
+	{ [ -z "$flag" ] || look gpus look --gpus "$flag" --env NVIDIA_DRIVER_CAPABILITIES=compute,utility; } | {
+		ask none look $nothing | {
+			ask one look 0 | {
+				ask all compute all
+				cat
+			}
 			cat
 		}
 		cat
