@@ -380,6 +380,8 @@ def decide(wanted, found):
         # Specifications are looked for from the start on; newer dockerds do so unasked.
         if running and key == "features" and _feature(current, "cdi") != _feature(after, "cdi"):
             disruption = worst([disruption, "reload" if info.get("CDISpecDirs") else "restart"])
+        if running and key == "runtimes" and _brings_hook(current, after, found) and _may_restart(wanted, found):
+            disruption = "restart"
         changes += _key_changes(key, current, after, disruption)
     mode = wanted.get("mode")
     if mode and config["kind"] != "absent" and int(config["mode"], 8) != int(mode, 8):
@@ -387,6 +389,43 @@ def decide(wanted, found):
     if running:
         changes += _not_taken_over(options, current, found, keys, version)
     return changes, (render(after) if keys else None)
+
+
+def _brings_hook(current, after, found):
+    """Return whether a running dockerd gets NVIDIA's runtime together with the hook that --gpus takes.
+
+    It looks for the hook when it starts, and never again: moby, daemon/nvidia_linux.go, and devices_nvidia_linux.go
+    since 29.
+    """
+    before, now = (config.get("runtimes") or {} for config in (current, after))
+    return bool(found.get("hook_unseen") and "nvidia" in now and "nvidia" not in before and _has_gpus_flag(found))
+
+
+def _has_gpus_flag(found):
+    return engine_version(found) >= (19, 3)
+
+
+def _may_restart(wanted, found):
+    """Return whether a restart that not everybody needs disturbs nothing, and is allowed."""
+    idle = not found.get("running") or (found.get("info") or {}).get("LiveRestoreEnabled")
+    return bool(idle) and wanted.get("restart") != "never"
+
+
+def hook_note(wanted, found):
+    """Return that --gpus waits for a restart of dockerd which containers that run, or the policy, put off; or None."""
+    if not _runs(found) or not found.get("info"):
+        return None
+    try:
+        current = _current(wanted, found)
+    except DaemonJsonError:
+        return None
+    after = merge(current, daemon_keys.converted(wanted["options"]))
+    if not _brings_hook(current, after, found) or _may_restart(wanted, found):
+        return None
+    return (
+        "docker run --gpus works after the next restart of dockerd, which looks for NVIDIA's hook only when it starts; "
+        "--runtime=nvidia works at once. Until then verify fails its check of --gpus"
+    )
 
 
 def _not_taken_over(options, current, found, changed, version):

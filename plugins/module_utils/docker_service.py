@@ -22,6 +22,21 @@ NEEDED = ("docker.socket", "containerd.service")
 TIMED_OUT = 124  # the exit status of timeout(1)
 
 
+HOOK = "/usr/bin/nvidia-container-runtime-hook"
+
+
+def hook_unseen(service):
+    """Return whether NVIDIA's hook, for which dockerd looks when it starts, came after that."""
+    try:
+        with open("/proc/%d/stat" % service["main_pid"]) as handle:
+            ticks = int(handle.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime") as handle:
+            booted = time.time() - float(handle.read().split()[0])
+        return os.stat(HOOK).st_ctime > booted + ticks / float(os.sysconf("SC_CLK_TCK"))
+    except (IOError, OSError):
+        return False
+
+
 class ServiceError(Exception):
     """dockerd did not start or reload; the message says why, for people."""
 

@@ -239,7 +239,8 @@ def _decide_nvidia_docker(wanted, found):
 
 def daemon(found):
     """Return the half of ``found`` that daemon_json decides on."""
-    docker = dict(found["docker"], clock=found["clock"])
+    hook = found["apt"]["packages"].get("nvidia-container-toolkit")
+    docker = dict(found["docker"], clock=found["clock"], hook_unseen=not package_set.is_present(hook))
     if found["init"] != "systemd" and docker["process"]:
         docker["service"] = dict(docker["service"], active="active")
     return docker
@@ -254,6 +255,7 @@ def _daemon_notes(wanted, found):
         return []
     docker = daemon(found)
     said = (
+        ("gpus-flag", daemon_json.hook_note(wanted["docker_daemon"], docker)),
         ("daemon-json-unread", daemon_json.note(wanted["docker_daemon"], docker)),
         (
             "data-root",

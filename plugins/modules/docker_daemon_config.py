@@ -162,6 +162,8 @@ class Docker(docker_service.Service):
             "version": (info or {}).get("ServerVersion") or (self.version() if self.module.params["validate"] else ""),
             "running": self.running() if active else [],
             "pending": docker_service.pending(),
+            # A plan that spoke of no restart knew of nothing that needs one.
+            "hook_unseen": self.module.params["disruption"] == "restart" and docker_service.hook_unseen(service),
             "clock": int(time.time()),
         }
 

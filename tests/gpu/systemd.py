@@ -32,11 +32,20 @@ NEEDED = (
     "GPU computes right",
     "one GPU where one is asked for",
     "no GPU where none is asked for",
+    "GPU with --gpus",
     "GPU stays after daemon-reload",
 )
 UNITS = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
+OPTIONS = {"bridge": "none", "iptables": False, "ip6tables": False, "userland-proxy": False}
 # nvidia-smi; "all" takes device nodes that a machine without displays has not.
 UTILITY = ("-e", "NVIDIA_DRIVER_CAPABILITIES=compute,utility")
+RUNTIME = ("--runtime=nvidia", *UTILITY)
+WAYS = {
+    "runtime": (*RUNTIME, "-e", "NVIDIA_VISIBLE_DEVICES=all"),
+    "gpus": ("--gpus", "all"),
+    "gpus and runtime": (*RUNTIME, "--gpus", "all"),
+    "cdi": ("--device", "nvidia.com/gpu=all"),
+}
 # Options that libnvidia-container got later than the release at hand.
 CLI_WRAPPER = """\
 #!/bin/bash
@@ -160,7 +169,6 @@ class Host:
 
         self.trial, self.workspace, self.versions = trial, workspace, versions
         self.inventory = workspace / "hosts.ini"
-        options = {"bridge": "none", "iptables": False, "ip6tables": False, "userland-proxy": False}
         variables = {
             "ansible_user": "root",
             "ansible_ssh_common_args": "'-o StrictHostKeyChecking=accept-new'",
@@ -169,7 +177,7 @@ class Host:
             "nvidia_docker_repo_url": f"http://127.0.0.1:{WEB}/nvidia",
             "nvidia_docker_repo_key_fingerprint": repositories.fingerprint(),
             "docker_daemon_registry_mirrors": json.dumps([f"http://127.0.0.1:{REGISTRY}"]),
-            "docker_daemon_options": json.dumps(options),
+            "docker_daemon_options": json.dumps(OPTIONS),
             "docker_group_users": json.dumps(["alice"]),
         }
         lines = ["gpu01 ansible_host=127.0.0.1 ansible_port=2222", "[all:vars]"]
@@ -242,19 +250,11 @@ def gpus_in(text: str) -> int:
 def try_containers(trial: Trial, mode: str, count: int, cdi: bool) -> None:
     """Containers with each GPU alone, with all and with none, by every way of asking that the mode has."""
     asked: list[tuple[str, int, tuple[str, ...]]] = []
-    words: tuple[str, ...]
     choices = [("all", count), *((str(number), 1) for number in range(count)), ("none", 0)]
     if count > 1:
         choices.append((",".join(str(number) for number in range(count)), count))
     for choice, expected in choices:
-        words = (
-            "--runtime=nvidia",
-            "-e",
-            f"NVIDIA_VISIBLE_DEVICES={choice}",
-            "-e",
-            "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
-        )
-        asked.append((f"--runtime=nvidia, {choice}", expected, words))
+        asked.append((f"--runtime=nvidia, {choice}", expected, (*RUNTIME, "-e", f"NVIDIA_VISIBLE_DEVICES={choice}")))
     asked.append(("--gpus all", count, ("--gpus", "all")))
     asked += [(f"--gpus device={number}", 1, ("--gpus", f"device={number}")) for number in range(count)]
     if cdi:
@@ -288,19 +288,6 @@ def reload() -> None:
     """Reload systemd, and start a unit: only then does systemd 257 set the devices of running scopes anew."""
     output("systemctl", "daemon-reload")
     output("systemd-run", "--quiet", "--wait", "true")
-
-
-WAYS = {
-    "runtime": (
-        "--runtime=nvidia",
-        "-e",
-        "NVIDIA_VISIBLE_DEVICES=all",
-        "-e",
-        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
-    ),
-    "gpus": ("--gpus", "all"),
-    "cdi": ("--device", "nvidia.com/gpu=all"),
-}
 
 
 def try_reload(trial: Trial, mode: str, way: str, count: int, stays: bool) -> None:
@@ -353,6 +340,7 @@ def try_dockerrun(trial: Trial, count: int) -> None:
 
 
 def engine_has_cdi_for_gpus(trial: Trial) -> bool:
+    """Whether the engine gives GPUs for --gpus by CDI, and not by NVIDIA's hook."""
     version = trial.machine["dockerd"].split()[2].split("+")[0]
     return tuple(int(number) for number in version.split(".")[:2]) >= (29, 2)
 
@@ -379,14 +367,18 @@ def try_all(trial: Trial, host: Host, bring: Path) -> None:
     own_image()
     host.verify("verify", *older)
     try_containers(trial, "auto", count, cdi=False)
-    try_reload(trial, "auto", "runtime", count, stays=True)
+    by_cdi = engine_has_cdi_for_gpus(trial)
+    for way, stays in (("runtime", True), ("gpus", by_cdi), ("gpus and runtime", True)):
+        try_reload(trial, "auto", way, count, stays)
+    said = next(one["detail"] for one in checks_of(trial.documents["verify"]) if "daemon-reload" in one["name"])
+    trial.expect("verify says what --gpus alone loses", ("with --gpus alone it goes" in said) is not by_cdi, said)
     try_upgrade(trial, host, f"upgrade of the toolkit to {new}, auto", (), count)
     host.provision("provision with CDI", *cdi)
     host.verify("verify with CDI", *cdi)
     try_containers(trial, "CDI", count, cdi=True)
     try_reload(trial, "CDI", "cdi", count, stays=True)
-    # The engine gives GPUs for --gpus by NVIDIA's hook before 29.2.
-    try_reload(trial, "CDI", "gpus", count, stays=engine_has_cdi_for_gpus(trial))
+    try_reload(trial, "CDI", "gpus", count, by_cdi)
+    try_default_runtime(trial, host, count)
     try_dockerrun(trial, count)
     document = host.gpuprov("doctor", "doctor", *cdi)
     findings = (document["hosts"].get("gpu01") or {}).get("findings")
@@ -398,6 +390,18 @@ def try_all(trial: Trial, host: Host, bring: Path) -> None:
     trial.machine["failed units"] = output("systemctl", "--failed", "--no-legend") or "none"
     if (bring / "library").is_dir():
         try_legacy(trial, host, count, older)
+
+
+def try_default_runtime(trial: Trial, host: Host, count: int) -> None:
+    """The mode cdi, in which the hook refuses --gpus unless it is told otherwise; and the cure for --gpus alone."""
+    # In this order: a reload does not take a default-runtime away again.
+    for runtime in (None, "nvidia"):
+        name = f"mode cdi, default-runtime {runtime}"
+        values = {"nvidia_docker_mode": "cdi", "docker_daemon_options": {**OPTIONS, "default-runtime": runtime}}
+        words = ("-e", json.dumps(values))
+        host.provision(f"provision, {name}", *words)
+        host.verify(f"verify, {name}", *words)
+        try_reload(trial, name, "gpus", count, stays=bool(runtime) or engine_has_cdi_for_gpus(trial))
 
 
 def try_legacy(trial: Trial, host: Host, count: int, older: tuple[str, ...]) -> None:

@@ -134,6 +134,30 @@ def test_the_disruption_is_that_of_the_worst_key(options: dict[str, Any], disrup
     assert daemon_json.worst(change["disruption"] for change in changes) == disruption
 
 
+@pytest.mark.parametrize(
+    ("unseen", "more", "wanted", "disruption", "noted"),
+    [
+        (True, {}, {}, "restart", False),
+        (False, {}, {}, "reload", False),
+        (True, {"running": ["job"]}, {}, "reload", True),
+        (True, {"running": ["job"], "info": {"LiveRestoreEnabled": True}}, {}, "restart", False),
+        (True, {}, {"restart": "never"}, "reload", True),
+        (True, {"info": {"ServerVersion": "18.09.4"}}, {}, "reload", False),
+        (True, {"config": {"runtimes": NVIDIA}}, {}, "none", False),
+    ],
+)
+def test_dockerd_starts_anew_for_the_hook_of_gpus_where_that_disturbs_nothing(
+    unseen: bool, more: dict[str, Any], wanted: dict[str, Any], disruption: str, noted: bool
+) -> None:
+    said = info(**{"ServerVersion": "26.1.5", **more.get("info", {})})
+    found = docker(more.get("config", {}), info=said, running=more.get("running"))
+    found["hook_unseen"] = unseen
+    asked = {**WANTED, "options": {"runtimes": NVIDIA}, **wanted}
+    changes = daemon_json.decide(asked, found)[0]
+    assert daemon_json.worst(change["disruption"] for change in changes) == disruption
+    assert bool(daemon_json.hook_note(asked, found)) is noted
+
+
 def test_a_daemon_that_does_not_run_is_not_disrupted() -> None:
     changes, _config = decide(docker({}, active="inactive"), options={"data-root": "/data"})
     assert [change["disruption"] for change in changes] == ["none"]
