@@ -172,13 +172,16 @@ _ABSENT = object()
 def disruption_of(keys, before=None, after=None, version=()):
     """Return what taking over changed keys does to a running dockerd: none, reload or restart.
 
-    before and after are the configurations that the keys belong to, version is the engine's.
+    before and after are the configurations that the keys belong to, version is the engine's. To take a key away
+    needs a restart more often than to set it.
     """
     if not keys:
         return "none"
     if "features" in keys and _image_store(before) != _image_store(after):
         return "restart"
-    return "reload" if all(daemon_keys.is_reloadable(key, version) for key in keys) else "restart"
+    # A text that is empty is none to dockerd.
+    goes = {key for key in keys if after is not None and after.get(key) in (None, "")}
+    return "reload" if all(daemon_keys.is_reloadable(key, version, key in goes) for key in keys) else "restart"
 
 
 def _image_store(config):
@@ -432,24 +435,29 @@ def _not_taken_over(options, current, found, changed, version):
     """The change of a dockerd that runs without what the file has held before this run."""
     info = found.get("info") or {}
     seen, missing = judged(options, current, info) if info else (set(), set())
+    # Only what gpuprov wrote itself, and was kept from having taken over, is told from what dockerd does not show.
     pending = found.get("pending") or {}
     left = pending.get("keys", []) if pending.get("pid") and pending["pid"] == found["service"].get("main_pid") else []
     stale = sorted((missing | (set(left) - seen)) - set(changed))
-    if stale:
-        disruption = "restart" if "features" in stale else disruption_of(stale, version=version)
-        return [_change("docker daemon", "runs without %s" % ", ".join(stale), "daemon.json in effect", disruption)]
-    unseen = [key for key, value in options.items() if value is not None and key not in seen]
-    if not changed and unseen and _is_newer_than_daemon(found):
-        return [
-            _change("docker daemon", "runs since before daemon.json was changed", "daemon.json in effect", "reload")
-        ]
-    return []
+    if not stale:
+        return []
+    disruption = "restart" if "features" in stale else disruption_of(stale, after=current, version=version)
+    gone = [key for key in stale if key not in current]
+    said = [
+        words % ", ".join(keys)
+        for words, keys in (
+            ("without %s", [key for key in stale if key in current]),
+            ("with %s, which is not in daemon.json any more", gone),
+        )
+        if keys
+    ]
+    return [_change("docker daemon", "runs " + " and ".join(said), "daemon.json in effect", disruption)]
 
 
 def note(wanted, found):
     """Return what is worth knowing of a daemon.json that is as wanted, or None.
 
-    The keys of others may not be in effect; to act on them is not gpuprov's.
+    Somebody else changed it: whether that is in effect dockerd does not say, and to act on it is not gpuprov's.
     """
     if not _runs(found) or not found.get("info") or not _is_newer_than_daemon(found):
         return None
@@ -459,9 +467,19 @@ def note(wanted, found):
         return None
     if any(change["disruption"] != "none" for change in changes):
         return None
+    options = daemon_keys.converted(wanted["options"])
+    current = _current(wanted, found)
+    seen = judged(options, current, found["info"])[0]
+    unseen = sorted(key for key, value in options.items() if value is not None and key not in seen)
     return (
-        "%s was changed after dockerd read it; what gpuprov sets is in effect, and other keys may not be: "
-        "systemctl reload docker, or a restart for what a reload does not take over" % found["config"]["path"]
+        "%s was changed after dockerd read it, by somebody else; %s: "
+        "systemctl reload docker, or a restart for what a reload does not take over"
+        % (
+            found["config"]["path"],
+            "dockerd does not show whether %s, or other keys, are in effect" % ", ".join(unseen)
+            if unseen
+            else "what gpuprov sets is in effect, and other keys may not be",
+        )
     )
 
 
@@ -511,6 +529,17 @@ def _label(change):
     return "%s %s" % (change["subject"], change["to"] or "goes")
 
 
+def survives_restart(changes, found):
+    """Return whether containers survive a restart: live-restore is in effect, and in what dockerd starts with."""
+    if not (found.get("info") or {}).get("LiveRestoreEnabled"):
+        return False
+    turned = [change["to"] for change in changes if "live-restore true" in (change.get("from"), change["to"])]
+    if turned or "config" not in found:
+        return turned in ([], ["live-restore true"])
+    config = parse(config_bytes(found["config"]), found["config"]["path"])
+    return config.get("live-restore") is True or "live-restore" in dockerd_flags.flags(found["exec_start"])
+
+
 def restart_refusal(policy, changes, found):
     """Return why a restart must not happen now, or None where it may.
 
@@ -522,7 +551,7 @@ def restart_refusal(policy, changes, found):
     what = ", ".join(sorted({_label(change) for change in changes if change["disruption"] == "restart"}))
     if policy == "never":
         return "a restart of dockerd is needed (%s), and docker_daemon_restart is never" % what
-    if (found.get("info") or {}).get("LiveRestoreEnabled"):
+    if survives_restart(changes, found):
         return None
     names = sorted(container["name"] for container in found.get("running") or [])
     if not names:

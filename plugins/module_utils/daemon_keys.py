@@ -91,26 +91,28 @@ _UNTIL = {
     "oom-score-adjust": (26, 0),
 }
 
-# {key: the first engine that takes it over at a reload (SIGHUP)}.
-_RELOADABLE_SINCE = {
-    "authorization-plugins": (0,),
-    "debug": (0,),
-    "default-cgroupns-mode": (20, 10),
-    "default-ipc-mode": (0,),
-    "default-runtime": (0,),
-    "default-shm-size": (0,),
-    "default-stop-timeout": (29, 7),
-    "features": (0,),
-    "insecure-registries": (0,),
-    "labels": (0,),
-    "live-restore": (0,),
-    "max-concurrent-downloads": (0,),
-    "max-concurrent-uploads": (0,),
-    "network-diagnostic-port": (0,),
-    "nri-opts": (29, 2),
-    "registry-mirrors": (0,),
-    "runtimes": (0,),
-    "shutdown-timeout": (0,),
+# {key: (the first engine that takes it over at a reload (SIGHUP), the first whose reload takes it away again)}. Where
+# the file has it no more, dockerd keeps most of them until it starts anew (None). Sources: reload.go, reload_unix.go
+# ("IsValueSet", or not empty; the others get their default) and cmd/dockerd/daemon.go (authorization-plugins, debug).
+_RELOADABLE = {
+    "authorization-plugins": ((0,), (0,)),
+    "debug": ((0,), None),
+    "default-cgroupns-mode": ((20, 10), None),
+    "default-ipc-mode": ((0,), None),
+    "default-runtime": ((0,), None),
+    "default-shm-size": ((0,), None),
+    "default-stop-timeout": ((29, 7), None),
+    "features": ((0,), (0,)),
+    "insecure-registries": ((0,), None),
+    "labels": ((0,), None),
+    "live-restore": ((0,), None),
+    "max-concurrent-downloads": ((0,), (19, 3)),
+    "max-concurrent-uploads": ((0,), (19, 3)),
+    "network-diagnostic-port": ((0,), (0,)),
+    "nri-opts": ((29, 2), (29, 2)),
+    "registry-mirrors": ((0,), None),
+    "runtimes": ((0,), None),
+    "shutdown-timeout": ((0,), None),
 }
 
 # dockerd merges the entries of these when a key stands twice (Go decodes into the same map) ...
@@ -152,9 +154,12 @@ def version_of(text):
     return tuple(int(part) for part in match.groups() if part) if match else ()
 
 
-def is_reloadable(key, version):
-    """Return whether an engine takes a key over at a reload; of an unknown version, what every engine does."""
-    since = _RELOADABLE_SINCE.get(key)
+def is_reloadable(key, version, goes=False):
+    """Return whether an engine takes a key over at a reload, or with goes takes it away.
+
+    Of an unknown version, what every engine does.
+    """
+    since = _RELOADABLE.get(key, (None, None))[1 if goes else 0]
     return since is not None and (since == (0,) or (version or (18, 9)) >= since)
 
 

@@ -87,7 +87,23 @@ class Service(object):
         waiting = pending()
         out = self.run("systemctl", "show", "--property", "ActiveEnterTimestampMonotonic", SERVICE)[1]
         started = int(out.partition("=")[2].strip() or 0) / 1e6
-        return waiting if waiting and not waiting["pid"] and waiting["at"] > started else None
+        return waiting if waiting and waiting["at"] > started else None
+
+    def go_back(self, reload=False):
+        """Put daemon.json back as it was before what is pending, and docker.service where it was.
+
+        reload: the running dockerd takes the file over so; else it starts anew.
+        """
+        waiting = pending()
+        restore(waiting["old"], waiting["path"])
+        if not waiting["pid"]:
+            self.run("systemctl", "stop", SERVICE)
+            self.run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
+        elif reload and self.state()[0]["active"] == "active":
+            self.reload()
+        else:
+            self.restart()
+        settle()
 
     def unmask(self, unit):
         """Unmask a unit where it is masked; one that is not there does not matter."""

@@ -228,12 +228,12 @@ def apply(module, docker, found, changes, text, config):
     owner = (old.get("uid", 0), old.get("gid", 0))
     if not os.path.isdir(os.path.dirname(path)):
         os.makedirs(os.path.dirname(path), 0o755)
-    backup = None
+    backup, waiting = None, docker.unread()
     if text is not None:
         # The first file of several that dockerd has not read is the one to go back to.
-        waiting = docker.unread() if not found["service"]["main_pid"] else None
-        keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(old["data"] or ""), path), config)
-        docker_service.set_pending(found["service"]["main_pid"], keys, (waiting or {}).get("old") or old, path)
+        first = waiting["old"] if waiting else old
+        keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(first["data"] or ""), path), config)
+        docker_service.set_pending(found["service"]["main_pid"], keys, first, path)
         backup = back_up(path, params["backups"])
         if params["remove_empty"] and not config and old["kind"] == "file":
             os.unlink(path)
@@ -244,6 +244,7 @@ def apply(module, docker, found, changes, text, config):
     if disruption == "none":
         return backup
     before = {container["id"] for container in found["running"]}
+    survive = daemon_json.survives_restart(changes, found)
     options = daemon_keys.converted(params["options"])
     try:
         if disruption == "reload":
@@ -265,29 +266,24 @@ def apply(module, docker, found, changes, text, config):
             if missing:
                 raise DaemonError("dockerd runs, yet docker info does not show %s in effect" % ", ".join(missing))
         stopped = before - {container["id"] for container in docker.running()}
-        if stopped and (disruption == "reload" or (found["info"] or {}).get("LiveRestoreEnabled")):
+        if stopped and (disruption == "reload" or survive):
             raise DaemonError("%d containers that ran before do not run any more" % len(stopped))
     except (DaemonError, docker_service.ServiceError) as error:
-        roll_back(module, docker, old, text, path, disruption, str(error))
+        if text is None and not waiting:
+            module.fail_json(msg=str(error))
+        roll_back(module, docker, disruption, str(error))
     docker_service.settle()
     return backup
 
 
-def roll_back(module, docker, old, text, path, disruption, why):
+def roll_back(module, docker, disruption, why):
     """Put the old file back, bring dockerd back with it, and fail with what went wrong."""
-    if text is None:
-        module.fail_json(msg=why)
-    docker_service.restore(old, path)
     try:
         # A reload that was refused left the daemon running: the old file is taken over the same way.
-        if disruption == "reload" and docker.state()[0]["active"] == "active":
-            docker.reload()
-        else:
-            docker.restart()
+        docker.go_back(reload=disruption == "reload")
         docker.confirm({}, {}, module.params["timeout"])
     except (DaemonError, docker_service.ServiceError) as error:
         module.fail_json(msg="%s. The old daemon.json is back, yet dockerd is not: %s" % (why, error))
-    docker_service.settle()
     module.fail_json(msg="%s. The old daemon.json is back, and dockerd runs with it" % why)
 
 

@@ -41,7 +41,7 @@ changes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, dockerd, host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, host_plan
 
 
 def start(module, service, before):
@@ -59,18 +59,13 @@ def start(module, service, before):
         except docker_service.ServiceError as error:
             if not pending:
                 module.fail_json(msg=str(error))
-            docker_service.restore(pending["old"], pending["path"])
-            docker_service.settle()
-            service.run("systemctl", "stop", docker_service.SERVICE)
-            service.run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
-            module.fail_json(
-                msg="%s. The file %s is as it was before this run%s"
-                % (
-                    error,
-                    pending["path"],
-                    ", there was none" if pending["old"]["kind"] == "absent" else "",
-                )
-            )
+            said = "The file %s is as it was before this run" % pending["path"]
+            said += ", there was none" if pending["old"]["kind"] == "absent" else ""
+            try:
+                service.go_back()
+            except docker_service.ServiceError as second:
+                said += ", yet dockerd does not start with it either: %s" % second
+            module.fail_json(msg="%s. %s" % (error, said))
     if pending:
         docker_service.settle()
 

@@ -106,7 +106,58 @@ def test_other_people_s_keys_are_no_reason_to_act_and_a_reload_stays_a_reload(si
     for host in site.hosts("plan", docker_daemon_registry_mirrors=[]).values():
         assert host["plan"]["changes"] == []
         assert [note["name"] for note in host["plan"]["notes"]] == ["daemon-json-unread"]
+    # Also beside a key of gpuprov's that dockerd does not show.
+    options = {"log-opts": {"max-size": "10m"}, "max-concurrent-downloads": 5}
+    site.hosts("provision", docker_daemon_options=options)
     for name in NAMES:
+        config = {**site.config(name), "shutdown-timeout": 30}
+        site.put(name, json.dumps(config), then="sleep 3; touch " + CONFIG)
+    for host in site.hosts("plan", docker_daemon_options=options).values():
+        assert host["plan"]["changes"] == []
+        assert [note["name"] for note in host["plan"]["notes"]] == ["daemon-json-unread"]
+    for name in NAMES:
+        site.put(name, json.dumps(before[name]))
+
+
+def test_what_goes_is_planned_as_what_it_takes_and_is_gone_then(site: Site) -> None:
+    before = {name: site.config(name) for name in NAMES}
+    more = {
+        "labels": ["site=a"],
+        "debug": True,
+        "live-restore": True,
+        "default-runtime": "other",
+        "max-concurrent-downloads": 9,
+    }
+    for name in NAMES:
+        runtimes = {**before[name]["runtimes"], "other": {"path": "runc"}}
+        site.put(name, json.dumps({**before[name], **more, "runtimes": runtimes}))
+    processes = {name: site.process(name) for name in NAMES}
+    # What a reload takes away ...
+    gone: dict[str, Any] = {"max-concurrent-downloads": None, "debug": False}
+    for name, host in site.hosts("provision", docker_daemon_options=gone).items():
+        assert {change["disruption"] for change in host["plan"]["changes"]} == {"reload"}
+        assert site.process(name) == processes[name]
+        assert site.shown(name)["Debug"] is False
+    # ... and what dockerd keeps until it starts anew. Without live-restore that ends the containers.
+    gone = {**dict.fromkeys(more), "runtimes": {"other": None}}
+    for name in NAMES:
+        site.host(name).run("docker run -d --name job busybox sleep 36000")
+    for said in site.refused("provision", docker_daemon_options=gone).values():
+        assert "1 containers run: job" in said
+    for name, host in site.hosts("provision", docker_daemon_options=gone, docker_daemon_restart="always").items():
+        needed = {change["from"].split(" ")[0]: change["disruption"] for change in host["plan"]["changes"]}
+        assert needed == {
+            "debug": "restart",
+            "default-runtime": "restart",
+            "labels": "restart",
+            "live-restore": "restart",
+            "runtimes.other": "reload",
+        }
+        shown = site.shown(name)
+        assert (shown["Labels"], shown["LiveRestoreEnabled"], shown["DefaultRuntime"]) == ([], False, "runc")
+        assert "other" not in shown["Runtimes"]
+    for name in NAMES:
+        site.host(name).run("docker rm -f job")
         site.put(name, json.dumps(before[name]))
 
 
