@@ -52,10 +52,12 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": _sentences(problems)}
         interpreter = host_command.interpreter(self, task_vars)
         # What is wrong with them is said by the plan.
-        users = resolver.resolve("docker_group").get("users") or []
+        users = resolver.option("docker_group", "users") or []
+        root = (resolver.option("docker_daemon", "options") or {}).get("data-root")
+        data_root = str(root) if isinstance(root, str) and root.startswith("/") else None
         try:
             found = host_probe.probe(
-                self, arguments["script"], users, arguments["keyrings"], own["timeout"], interpreter
+                self, arguments["script"], users, arguments["keyrings"], data_root, own["timeout"], interpreter
             )
         except host_probe.ProbeFailure as failure:
             return {**result, "failed": True, "msg": str(failure)}
@@ -69,7 +71,7 @@ class ActionModule(ActionBase):
             if python:
                 facts["discovered_interpreter_python"] = python
         variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
-        plan, of_gpu = self._plan(own, found, variables)
+        plan, of_gpu = self._plan(own, found, data_root, variables)
         facts["gpu_host_plan"] = plan
         facts["gpu_host_findings"] = finding.ordered(of_gpu + host_findings.findings(found, plan))
         # The proof that an earlier plan of this run asked for is due still, now that its changes are made.
@@ -98,11 +100,11 @@ class ActionModule(ActionBase):
             result["add_group"], result["parent_groups"] = group, ["all"]
 
     def _plan(
-        self, own: dict[str, Any], found: dict[str, Any], variables: dict[str, Any]
+        self, own: dict[str, Any], found: dict[str, Any], data_root: str | None, variables: dict[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """Return the plan, and what is wrong with the GPUs. own are the options of the role gpu_host_probe."""
         free_mib = {f"/{place}": own[f"free_{place}_mib"] for place in ("var", "etc", "boot")}
-        problems = host_plan.host_problems(found, release.__version__, free_mib)
+        problems = host_plan.host_problems(found, release.__version__, free_mib, data_root)
         resolver = role_options.resolver(self, variables)
         roles = self._task.args["roles"]
         for role in roles:

@@ -140,21 +140,30 @@ class Service(object):
         if code == TIMED_OUT:
             raise ServiceError("dockerd did not start: %s" % err)
         if code:
-            raise ServiceError("dockerd did not start: %s" % (self.complaints(begun) or err))
+            said = self.complaints(begun)
+            # On a busy host its last words may come after its end.
+            for _turn in range(10):
+                if not said:
+                    time.sleep(0.3)
+                    said = self.complaints(begun)
+            raise ServiceError("dockerd did not start: %s" % (said or err).rstrip("."))
 
     def _bounded(self, verb):
         """Have systemd do it, within the timeout: its own for dockerd is none."""
         code, _out, err = self.run("timeout", str(self.timeout), "systemctl", verb, SERVICE)
         return code, "it is not up after %d s" % self.timeout if code == TIMED_OUT else err.strip()
 
-    def complaints(self, since, pattern="level=(fatal|error)|failed to|unable to"):
-        """Return dockerd's last complaints since a time in epoch seconds, as one line."""
-        words = ["journalctl", "--unit", SERVICE, "--since", "@%d" % since, "--no-pager", "--output", "cat"]
-        lines = [
-            line
-            for line in self.run(*words)[1].splitlines()
-            if re.search(pattern, line) and "level=warning" not in line
-        ]
+    def complaints(self, since, pattern=r"level=(fatal|error)|^\S.*: "):
+        """Return dockerd's last complaints since a time in epoch seconds, as one line.
+
+        Of what it ends for, dockerd says no level.
+        """
+        words = ["journalctl", "--since", "@%d" % since, "--no-pager", "--output", "cat", "--unit", SERVICE]
+        lines = []
+        self.run("journalctl", "--sync")
+        for line in self.run(*(words + ["_TRANSPORT=stdout"]))[1].splitlines():  # without what systemd says
+            if re.search(pattern, line) and not re.search("level=(info|warning|debug)", line) and line not in lines:
+                lines.append(line)
         return redact("; ".join(lines[-3:]))
 
 

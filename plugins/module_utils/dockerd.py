@@ -14,8 +14,9 @@ import re
 import socket
 
 SOCKET = "/var/run/docker.sock"
-# The units that count how often they failed, and then refuse to start, as patterns: one may not be there.
-COUNTING_UNITS = ("docker.*", "containerd.*")
+# The units that count how often they started, and then refuse to. By name: of a pattern, newer systemd resets those
+# alone that failed. One may not be there.
+COUNTING_UNITS = ("docker.service", "docker.socket", "containerd.service")
 
 
 # The newest API that is spoken: engines up to 29 answer it, in a shape that stays. Older engines get

@@ -12,6 +12,7 @@ import re
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
+    dockerd,
     dockerd_flags,
     gpu_findings,
     host_plan,
@@ -139,7 +140,7 @@ def _start(docker):
     units = dict(docker.get("units") or {}, **{"docker.service": docker["service"]["load"]})
     masked = sorted(name for name, load in units.items() if load == "masked")
     unmask = "systemctl unmask %s; " % " ".join(masked) if masked else ""
-    return unmask + "systemctl reset-failed 'docker.*' 'containerd.*'; systemctl start docker.service"
+    return unmask + "systemctl reset-failed %s; systemctl start docker.service" % " ".join(dockerd.COUNTING_UNITS)
 
 
 def _reload_systemd(found):

@@ -311,10 +311,11 @@ def release_problems(found, releases, architectures):
     return []
 
 
-def host_problems(found, core_version, free_mib):
+def host_problems(found, core_version, free_mib, data_root=None):
     """Return what must be in order before anything on a host is touched.
 
-    core_version is the running ansible-core's; free_mib: {path: MiB that must be free there}.
+    core_version is the running ansible-core's; free_mib: {path: MiB that must be free there}; data_root is where
+    dockerd will keep its data, if not where it does.
     """
     problems = []
     interpreter = found["interpreter"]
@@ -340,7 +341,8 @@ def host_problems(found, core_version, free_mib):
     needed = dict(free_mib)
     if "/var" in free_mib:
         # The engine may write elsewhere than below /var.
-        for root in found["docker"].get("roots", {}).values():
+        roots = found["docker"].get("roots", {})
+        for root in dict(roots, docker=data_root or roots.get("docker")).values():
             if root in found["disk"] and found["disk"][root] != found["disk"].get("/var"):
                 needed[root] = free_mib["/var"]
     for path, mib in sorted(needed.items()):

@@ -251,7 +251,9 @@ def apply(module, docker, found, changes, text, config):
             begun = int(time.time())
             docker.reload()
             missing = docker.confirm(options, config, params["timeout"])
-            refused = docker.complaints(begun, "unable to configure the Docker daemon|configuration validation")
+            refused = docker.complaints(
+                begun, "unable to configure the Docker daemon|configuration validation|Error re(configur|load)ing"
+            )
             if (missing or refused) and params["restart"] != "always":
                 raise DaemonError(
                     "dockerd did not take %s over at a reload%s. A restart would, and was not planned: set "

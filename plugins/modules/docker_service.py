@@ -66,7 +66,7 @@ def start(module, service, before):
             except docker_service.ServiceError as second:
                 said += ", yet dockerd does not start with it either: %s" % second
             module.fail_json(msg="%s. %s" % (error, said))
-    if pending:
+    if not service.unread():
         docker_service.settle()
 
 

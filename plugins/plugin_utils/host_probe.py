@@ -37,11 +37,18 @@ class ProbeFailure(Exception):
 
 
 def probe(
-    action: ActionBase, script: str, users: list[str], keyrings: list[str], timeout: int, interpreter: str | None
+    action: ActionBase,
+    script: str,
+    users: list[str],
+    keyrings: list[str],
+    data_root: str | None,
+    timeout: int,
+    interpreter: str | None,
 ) -> dict[str, Any]:
     """Run the script on the action's host, become what the task becomes, and return what was found.
 
-    script is a file of the role; timeout in seconds; interpreter is the Python that the inventory names.
+    script is a file of the role; timeout in seconds; data_root and interpreter are the data-root and the Python that
+    the inventory names.
     Raises ProbeFailure, and AnsibleConnectionFailure
     for a host that cannot be reached.
     """
@@ -49,6 +56,8 @@ def probe(
     nonce = secrets.token_hex(8)
     words = [f"user:{user}" for user in users if isinstance(user, str) and user]
     words += [f"keyring:{path}" for path in keyrings]
+    if data_root:
+        words.append(f"root:{data_root}")
     if interpreter:
         words.append(f"python:{interpreter}")
     command = ["timeout", str(timeout), "sh", "-c", text, "gpuprov-probe", nonce, *words]

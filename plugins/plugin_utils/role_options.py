@@ -322,6 +322,13 @@ class Resolver:
         self.variables[f"__{role}"] = {"options": options}
         return options
 
+    def option(self, role: str, name: str) -> Any:
+        """Return one option of a role, or None where it is wrong or cannot be read yet."""
+        self.reveal(role)
+        variable = f"{role}_{name}"
+        self._resolve(variable, specification(role)[variable])
+        return self.variables[variable] if variable in self._converted else None
+
     def render(self, value: Any) -> Any:
         """Return what a template gives with the variables as they are now."""
         return self._template(value, self.variables)

@@ -249,17 +249,63 @@ def test_a_dockerd_that_is_down_starts_with_the_corrected_file_and_the_cures_of_
         assert host["plan"]["changes"] == []
 
 
-def test_a_fresh_host_is_not_left_with_a_dockerd_that_cannot_start_and_no_data_is_left_unmentioned(site: Site) -> None:
-    site.lab.reset("debian12")
-    host = site.host("debian12")
-    wrong = {"storage-driver": "nonesuch"}
-    said = site.refused("provision", "debian12", docker_daemon_options=wrong)["debian12"]
-    assert "dockerd did not start" in said
-    assert f"{CONFIG} is as it was before this run, there was none" in said
-    assert host.run(f"ls {CONFIG}", check=False).returncode != 0
+# What dockerd alone can refuse, and what it says.
+REFUSED = [
+    ({"storage-driver": "nonesuch"}, "nonesuch"),
+    ({"data-root": "/etc/hostname/docker"}, "/etc/hostname/docker: not a directory"),
+    ({"bip": "10.0.0.0/99"}, "invalid CIDR address: 10.0.0.0/99"),
+]
 
-    options = {"data-root": "/srv/dd/", "log-opts": {"max-file": 3}}
+
+def turned(number: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """A value that dockerd refuses for each host, as an option of gpuprov, and what is said of it."""
+    given = {name: REFUSED[(number + place) % len(REFUSED)] for place, name in enumerate(NAMES)}
+    values = json.dumps({name: value for name, (value, _said) in given.items()})
+    return {"docker_daemon_options": f"{{{{ {values}[inventory_hostname] }}}}"}, {
+        name: one[1] for name, one in given.items()
+    }
+
+
+def test_what_dockerd_alone_refuses_leaves_a_host_as_it_was_and_the_next_run_finishes(site: Site) -> None:
+    site.lab.reset(*NAMES)
+    small = "/srv/small/docker/"
+    for name in NAMES:
+        site.host(name).run("mkdir /srv/small; mount -t tmpfs -o size=9m tmpfs /srv/small")
+    for said in site.refused("provision", docker_daemon_options={"data-root": small}).values():
+        assert said == f"{small} has 9 MiB free; 1024 MiB are needed"
+    # Fresh hosts, then such as have the packages and a dockerd that does not run.
+    for number in range(2):
+        wrong, complaints = turned(number)
+        for name, said in site.refused("provision", **wrong).items():
+            assert said.startswith("dockerd did not start: ")
+            assert complaints[name] in said
+            assert "level=info" not in said
+            assert said.endswith(f". The file {CONFIG} is as it was before this run, there was none")
+            assert site.host(name).run(f"ls {CONFIG}", check=False).returncode != 0
+    # With userns-remap dockerd keeps its data below data-root. The kernel lets nobody mount /proc in a namespace of
+    # users where it lies half hidden, as it does under the lab's GPU.
+    for name in NAMES:
+        site.host(name).run("systemctl stop gpuprov-lab-gpu; rm -rf /srv/dd")
+    right = {"docker_daemon_options": {"data-root": "/srv/dd/", "userns-remap": "default"}}
+    assert {one["verify"]["ok"] for one in site.hosts("provision", **right).values()} == {True}
+    assert {name: one["plan"]["changes"] for name, one in site.hosts("plan", **right).items()} == {
+        name: [] for name in NAMES
+    }
+    before = {name: site.config(name) for name in NAMES}
+    # Hosts that run: what they had is back, and dockerd runs with it.
+    wrong, complaints = turned(2)
+    for name, said in site.refused("provision", **wrong).items():
+        assert complaints[name] in said
+        assert said.endswith(". The old daemon.json is back, and dockerd runs with it")
+        assert site.config(name) == before[name]
+        assert site.shown(name)["DockerRootDir"].startswith("/srv/dd/")
+
+
+def test_no_data_is_left_unmentioned(site: Site) -> None:
+    host = site.host("debian12")
+    options: dict[str, Any] = {"data-root": "/srv/dd/", "userns-remap": None, "log-opts": {"max-file": 3}}
     site.hosts("provision", "debian12", docker_daemon_options=options)
+    site.hosts("provision", "debian13", "resolute", docker_daemon_options=dict.fromkeys(options))
     host.run("touch /srv/dd/thesis; test -d /srv/dd/containers")
     # The lab's /var/lib/docker is a mount point; on resolute containerd's directory is a link to elsewhere.
     site.host("resolute").run(

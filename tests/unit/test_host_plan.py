@@ -387,6 +387,20 @@ def test_what_must_be_in_order_first_is_named(found: dict[str, Any], problems: l
     assert all(part in problem["message"] for problem, (_name, part) in zip(have, problems, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("data_root", "short"),
+    [(None, ["/srv/old has 1 MiB"]), ("/srv/new/", ["/srv/new/ has 2 MiB"]), ("/srv/wide", [])],
+)
+def test_space_is_measured_where_dockerd_will_write(data_root: str | None, short: list[str]) -> None:
+    free = {"/var": 9999, "/srv/old": 1, "/srv/new/": 2, "/srv/wide": 9000}
+    found = drifted(
+        docker={"roots": {"docker": "/srv/old"}},
+        disk={path: {"free_kb": 1024 * mib, "free_inodes": 9} for path, mib in free.items()},
+    )
+    have = host_plan.host_problems(found, "2.21.0", {"/var": 5}, data_root)
+    assert [problem["message"].partition(" free")[0] for problem in have] == short
+
+
 def test_the_mask_that_a_removed_package_leaves_is_not_planned() -> None:
     masked = {"load": "masked", "active": "inactive", "enabled": "masked"}
     gone = plan(drifted(docker__service=masked, apt__packages={"docker-ce": None}))

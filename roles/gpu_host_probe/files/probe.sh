@@ -5,7 +5,7 @@
 # what every Debian and Ubuntu since 16.04 has (coreutils, dpkg, tar, gzip, libc-bin); no Python,
 # no temporary file, no network.
 #
-#   sh probe.sh NONCE [user:NAME | keyring:PATH | package:NAME | mount:PATH | python:COMMAND]...
+#   sh probe.sh NONCE [user:NAME | keyring:PATH | package:NAME | mount:PATH | root:PATH | python:COMMAND]...
 #
 # Format 1. What stands before the first and after the last of these lines is not ours:
 #   gpuprov-probe 1 NONCE
@@ -589,11 +589,16 @@ probe_process() { # the running dockerd, with its flags
 }
 
 last_complaints() { # of a dockerd that does not start, in one line
-	journalctl --quiet --no-pager --unit docker.service --lines 60 --output cat 2>/dev/null </dev/null |
-		grep -E 'level=(fatal|error)|failed to|unable to' | tail -n 2 | tr '\n' ' '
+	# Of what dockerd ends for it says no level; systemd's own lines come another way.
+	journalctl --quiet --no-pager --lines 60 --output cat --unit docker.service _TRANSPORT=stdout 2>/dev/null </dev/null |
+		grep -E 'level=(fatal|error)|^[^[:space:]].*: ' | grep -v -E 'level=(info|warning|debug)' |
+		tail -n 2 | uniq | tr '\n' ' '
 }
 
-probe_roots() { # where the engine writes
+probe_roots() { # paths where the engine will write...: and where it writes
+	for path; do
+		probe_room "$path"
+	done
 	root=
 	case $info in
 	*'"DockerRootDir":"'*)
@@ -610,11 +615,15 @@ probe_roots() { # where the engine writes
 
 probe_root() { # name, path
 	record root "$1" "$2"
-	path=$2
+	probe_room "$2"
+}
+
+probe_room() { # path, which need not be there yet
+	path=$1
 	while [ -n "$path" ] && [ ! -d "$path" ]; do
 		path=${path%/*}
 	done
-	text=$(stat -f -c '%a %S %d %c' -- "${path:-/}" 2>/dev/null) && record space "$2" "$text"
+	text=$(stat -f -c '%a %S %d %c' -- "${path:-/}" 2>/dev/null) && record space "$1" "$text"
 }
 
 probe_docker() {
@@ -725,7 +734,7 @@ probe() { # nonce, arguments...
 	probe_gpus
 	probe_service
 	probe_docker
-	probe_roots
+	each root: probe_roots "$@"
 	each keyring: probe_files "$@"
 	if [ -n "$smi" ]; then
 		record smi_path "$smi"
