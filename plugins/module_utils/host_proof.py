@@ -259,7 +259,7 @@ _FLAG_CURES = {
         "The package nvidia-container-toolkit has it: where that is installed, systemctl restart docker (which ends "
         "containers without live-restore); else gpuprov provision, and then that"
     ),
-    "nvidia-container-runtime-hook: no such file": (
+    'nvidia-container-runtime-hook": executable file not found': (
         "docker run --gpus is refused, for nvidia-container-runtime-hook is gone since dockerd started: "
         "apt-get install --reinstall nvidia-container-toolkit"
     ),

@@ -130,7 +130,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     toolkits = {version: Path(place) for version, place in (one.split("=", 1) for one in arguments.toolkit)}
-    out: Path = arguments.out
+    out: Path = arguments.out.resolve()
     workspace = out / "work"
     shutil.rmtree(out, ignore_errors=True)
     (workspace / "bring").mkdir(parents=True)

@@ -48,6 +48,12 @@ def subjects(answer: Answer, host: str) -> list[str]:
     return [change["subject"] for change in document(answer)["hosts"][host]["plan"]["changes"]]
 
 
+def without(key: str) -> str:
+    """The command that has dockerd run without a key."""
+    script = f"import json; c = json.load(open('{CONFIG}')); del c['{key}']; json.dump(c, open('{CONFIG}', 'w'))"
+    return f'python3 -c "{script}"; systemctl restart docker'
+
+
 def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
     provisioned: Callable[..., Host], gpuprov: Gpuprov
 ) -> None:
@@ -78,6 +84,77 @@ def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
     assert host.run("docker images -q gpuprov-verify; docker ps -aq --filter name=gpuprov-verify").stdout == ""
 
 
+def test_docker_run_gpus_is_proven_and_what_refuses_it_is_said_with_the_cure(
+    provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    host, hook = provisioned("debian13"), "/usr/bin/nvidia-container-runtime-hook"
+
+    def refused(*words: str) -> dict[str, str]:
+        return failed_checks(gpuprov("verify", "-l", host.name, "--json", *words), host.name)
+
+    host.run(f"mv {hook} /root")
+    assert "apt-get install --reinstall nvidia-container-toolkit" in refused()["GPU with --gpus"]
+    host.run("systemctl restart docker")
+    wrong = refused()
+    assert list(wrong) == ["GPU with --gpus"]
+    assert "dockerd found no nvidia-container-runtime-hook" in wrong["GPU with --gpus"]
+    assert "systemctl restart docker" in wrong["GPU with --gpus"]
+    host.run(f"mv /root/{Path(hook).name} {hook}; systemctl restart docker")
+    assert refused() == {}
+
+    # The mode cdi, in which the hook refuses unless it is told otherwise.
+    mode = ("-e", "nvidia_docker_mode=cdi")
+    host.run(f"nvidia-ctk config --config-file {TOOLKIT_CONFIG} --set nvidia-container-runtime.mode=cdi")
+    assert "skip-mode-detection" in refused(*mode)["GPU with --gpus"]
+    assert subjects(gpuprov("plan", "-l", host.name, "--json", *mode), host.name) == ["hook of the toolkit"]
+    provisioned("debian13", *mode)
+    assert gpuprov("plan", "-l", host.name, *mode).status == 0
+    host.run(f"rm {TOOLKIT_CONFIG}; nvidia-ctk config --config-file {TOOLKIT_CONFIG}")
+
+    # The stack comes to an engine that runs: it starts anew for the hook, unless containers run.
+    away = (
+        "docker rm -f job; apt-get remove -qq -y --allow-change-held-packages nvidia-container-toolkit >/dev/null; "
+        f"{without('runtimes')}; "
+    )
+    host.run(f"{away}docker run -d --name job busybox sleep 36000")
+    plan = document(gpuprov("plan", "-l", host.name, "--json"))["hosts"][host.name]["plan"]
+    assert (plan["disruption"], [note["name"] for note in plan["notes"]]) == ("reload", ["gpus-flag"])
+    busy = gpuprov("provision", "-l", host.name, "--json")
+    assert list(failed_checks(busy, host.name)) == ["GPU with --gpus"]
+    host.run(away)
+    plan = document(gpuprov("plan", "-l", host.name, "--json"))["hosts"][host.name]["plan"]
+    assert (plan["disruption"], plan["notes"]) == ("restart", [])
+    provisioned("debian13")
+
+
+def test_a_container_started_with_gpus_alone_loses_them_as_verify_says_and_keeps_them_with_the_cure(
+    provisioned: Callable[..., Host], gpuprov: Gpuprov
+) -> None:
+    host = provisioned("debian13")
+
+    def after_reload(*words: str) -> str:
+        host.run(f"docker run -d --name job {shlex.join(words)} busybox sleep 36000")
+        before = host.run(OPEN, check=False).stderr
+        host.run("systemctl daemon-reload; systemd-run --wait --quiet true")
+        after = host.run(OPEN, check=False).stderr
+        host.run("docker rm -f job")
+        assert ALLOWED in before
+        return after
+
+    def lasting(*words: str) -> str:
+        verified = document(gpuprov("verify", "-l", host.name, "--json", *words))["hosts"][host.name]["verify"]
+        return next(one["detail"] for one in verified["checks"] if one["name"] == "GPU stays after daemon-reload")
+
+    assert "with --gpus alone it goes" in lasting()
+    assert DENIED in after_reload("--gpus", "all")
+    assert ALLOWED in after_reload("--gpus", "all", "--runtime", "nvidia")
+    default = ("-e", json.dumps({"docker_daemon_options": {"default-runtime": "nvidia"}}))
+    provisioned("debian13", *default)
+    assert "--gpus" not in lasting(*default)
+    assert ALLOWED in after_reload("--gpus", "all")
+    host.run(without("default-runtime"))
+
+
 def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
     provisioned: Callable[..., Host], gpuprov: Gpuprov, checkout: Path
 ) -> None:
@@ -85,7 +162,7 @@ def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
     host.run("apt-get update -qq; apt-get install -y -qq python2.7")
     files = checkout / "roles/gpu_host_verify/files"
     script, program = ((files / name).read_text() for name in ("containers.sh", "gpu_check.py"))
-    words = ["sh", "-c", script, "verify", "hello-world", "gpu", "60", "", "", program, "/usr/bin/python2.7"]
+    words = ["sh", "-c", script, "verify", "hello-world", "gpu", "60", "", "", "", program, "/usr/bin/python2.7"]
     looks = {line.split("\t")[0]: line.split("\t")[1:] for line in host.run(shlex.join(words)).stdout.splitlines()}
     assert [verdict for verdict, _said in looks.values()] == ["ok"] * 4
     device = json.loads(looks["all"][1])["cuda"]["devices"][0]
