@@ -126,7 +126,7 @@ def test_containers_that_have_what_they_ask_for_pass_every_check() -> None:
     [
         ('docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
          "systemctl restart docker"),
-        ('docker: Error response from daemon: exec: "nvidia-container-runtime-hook": executable file not found in $PATH.',
+        ('docker: Error response: exec: "nvidia-container-runtime-hook": executable file not found in $PATH.',
          "apt-get install --reinstall nvidia-container-toolkit"),
         ("stderr: invoking the NVIDIA Container Runtime Hook directly (e.g. specifying the docker --gpus flag) is not",
          "skip-mode-detection = true"),
