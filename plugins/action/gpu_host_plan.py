@@ -71,7 +71,14 @@ class ActionModule(ActionBase):
             if python:
                 facts["discovered_interpreter_python"] = python
         variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
-        plan, of_gpu = self._plan(own, found, data_root, variables)
+        plan, of_gpu, policies = self._plan(own, found, data_root, variables)
+        losing: dict[str, list[str]] = {}
+        if host_plan.reloads_systemd(plan, found):
+            answer = self._execute_module("gpuprov.gpuprov.gpu_scopes", {}, task_vars=variables)
+            if "losing" not in answer:
+                return {**result, **answer, "failed": True}
+            losing = answer["losing"]
+        plan["notes"] += host_plan.outlook(plan, found, losing, policies)
         facts["gpu_host_plan"] = plan
         facts["gpu_host_findings"] = finding.ordered(of_gpu + host_findings.findings(found, plan))
         # The proof that an earlier plan of this run asked for is due still, now that its changes are made.
@@ -101,8 +108,11 @@ class ActionModule(ActionBase):
 
     def _plan(
         self, own: dict[str, Any], found: dict[str, Any], data_root: str | None, variables: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
-        """Return the plan, and what is wrong with the GPUs. own are the options of the role gpu_host_probe."""
+    ) -> tuple[dict[str, Any], list[dict[str, str]], dict[str, str]]:
+        """Return the plan, what is wrong with the GPUs, and {role: when it may restart dockerd}.
+
+        own are the options of the role gpu_host_probe.
+        """
         free_mib = {f"/{place}": own[f"free_{place}_mib"] for place in ("var", "etc", "boot")}
         problems = host_plan.host_problems(found, release.__version__, free_mib, data_root)
         resolver = role_options.resolver(self, variables)
@@ -119,6 +129,7 @@ class ActionModule(ActionBase):
         wanted: dict[str, Any] = {}
         of_gpu: list[dict[str, str]] = []
         stack, cdi = "none", False
+        policies: dict[str, str] = {}
         if unsupported:
             problems += unsupported
         else:
@@ -126,7 +137,7 @@ class ActionModule(ActionBase):
             names += [name for role in (*roles, *_LATER) for name in role_options.specification(role)]
             # An earlier task may have registered options of these roles: they are computed afresh.
             raw = {name: value for name, value in variables.items() if name not in {f"__{role}" for role in roles}}
-            wanted, stack, cdi, wrong = shared_result.shared(
+            wanted, stack, cdi, policies, wrong = shared_result.shared(
                 shared_result.inputs(names, raw), lambda: _wanted(resolver, roles)
             )
             problems += wrong
@@ -142,24 +153,25 @@ class ActionModule(ActionBase):
         plan: dict[str, Any] = host_plan.plan(
             {} if problems else wanted, found, problems, full=own["full"], notes=notes
         )
-        return {**plan, "wanted": {"stack": stack, "cdi": cdi}}, of_gpu
+        return {**plan, "wanted": {"stack": stack, "cdi": cdi}}, of_gpu, policies
 
 
 def _wanted(
     resolver: role_options.Resolver, roles: list[str]
-) -> tuple[dict[str, Any], str, bool, list[dict[str, str]]]:
-    """Return {role: its __<role>_wanted}, the stack, whether CDI is wanted, and what is wrong with options."""
+) -> tuple[dict[str, Any], str, bool, dict[str, str], list[dict[str, str]]]:
+    """Return {role: its __<role>_wanted}, the stack, whether CDI is wanted, {role: its option restart}, problems."""
     # Looked up by many defaults: rendered once.
     for name in ("__docker_ce_release", "__nvidia_docker_release"):
         resolver.variables[name] = resolver.render(resolver.variables[name])
     options = {role: resolver.resolve(role) for role in (*roles, *_LATER)}
     if resolver.problems:
-        return {}, "none", False, resolver.problems
+        return {}, "none", False, {}, resolver.problems
     try:
         wanted = {role: resolver.wanted(role) for role in roles}
     except role_options.OptionError as error:
-        return {}, "none", False, [{"name": "variables", "message": str(error)}]
-    return wanted, options["nvidia_docker"]["stack"], options["docker_daemon"]["cdi"], []
+        return {}, "none", False, {}, [{"name": "variables", "message": str(error)}]
+    policies = {role: str(options[role]["restart"]) for role in roles if "restart" in options[role]}
+    return wanted, options["nvidia_docker"]["stack"], options["docker_daemon"]["cdi"], policies, []
 
 
 def _sentences(problems: list[dict[str, str]]) -> str:

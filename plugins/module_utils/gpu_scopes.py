@@ -4,8 +4,8 @@
 At a daemon-reload systemd gives each scope only the devices in its DeviceAllow. Devices that NVIDIA's hook gave
 (legacy mode), or that runc left out for lack of a link in /dev/char, are not in it: the container loses them.
 ``systemctl set-property --runtime`` tells systemd of them, which works for a container that already runs, whatever
-the mode, the runc and the cgroup version. Sources: systemd.resource-control(5), DeviceAllow= and DevicePolicy=;
-nvidia-container-toolkit, issue 48.
+the mode, the runc and the cgroup version; a container that has lost its devices gets them back by it. Sources:
+systemd.resource-control(5), DeviceAllow= and DevicePolicy=; nvidia-container-toolkit, issue 48.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -20,6 +20,8 @@ import re
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd
 
 DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm*", "nvidia-modeset", "nvidia-caps/*")
+# The unit of a container under dockerd's systemd cgroup driver.
+SCOPE = "docker-%s.scope"
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 _BUNDLES = ("/run/containerd/*/*/%s/config.json", "/run/docker/containerd/daemon/*/*/%s/config.json")
 
@@ -71,14 +73,30 @@ def unknown(scope, given, nodes, linked=None):
     return sorted(set(given) - known)
 
 
-def allowed(rules, number):
-    """Return whether cgroup v1's ``devices.list`` allows reading and writing a device."""
-    major = number.partition(":")[0]
-    for line in rules.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[0] in "ac" and words[1] in ("*:*", major + ":*", number) and "rw" in words[2]:
-            return True
-    return False
+def fate(subjects, losing, untold, running, policy):
+    """Return {kept, lost, refusal} where subjects, if any, have systemd read its units again.
+
+    losing: what Host.losing() returned; untold: the units among them whose devices systemd is not told of; running:
+    [{id, name}]; policy is docker_ce_restart. kept and lost are names of containers; refusal says why the subjects
+    must not change, or is None.
+    """
+    if not subjects:
+        return {"kept": [], "lost": [], "refusal": None}
+    names = {SCOPE % one["id"]: one["name"] for one in running or []}
+    kept = sorted(names.get(unit, unit) for unit in losing if unit not in untold)
+    lost = sorted(names.get(unit, unit) for unit in untold)
+    refusal = None
+    if lost and policy != "always":
+        refusal = (
+            "%s would have systemd read its units again, at which running containers lose their GPU: %s. Stop them, "
+            "or set docker_ce_restart: always" % (", ".join(sorted(set(subjects))), ", ".join(lost))
+        )
+    return {"kept": kept, "lost": lost, "refusal": refusal}
+
+
+def untellable(losing):
+    """Return the units in what Host.losing() returned whose devices systemd cannot be told of."""
+    return [unit for unit, paths in losing.items() if not paths]
 
 
 def mounted(mountinfo):
@@ -111,21 +129,22 @@ class Host(object):
         status, out, _err = self.run(*words)
         if status:
             # Nothing is known of any of them.
-            return {"every container, as far as is known (systemctl show fails)": []} if dockerd.shims() else {}
+            running = dockerd.running() if dockerd.shims() else []
+            return {"every container": []} if running is None else {SCOPE % one["id"]: [] for one in running}
         linked = self._linked(nodes)
         paths = {number: path for path, number in nodes.items()}
         result = {}
         for scope in scopes(out):
             process = _process(scope["cgroup"])
-            given = _given(scope, process) if process else set()
+            given = _given(scope["unit"], process) if process else set()
             lost = unknown(scope, given & set(paths), nodes, linked)
             if lost:
                 result[scope["unit"]] = [paths[number] for number in lost]
         return result
 
-    def keep(self):
+    def keep(self, losing=None):
         """Tell systemd of the GPUs of running containers; return what it did not learn, in the shape of losing()."""
-        losing = self.losing()
+        losing = self.losing() if losing is None else losing
         for unit, paths in sorted(losing.items()):
             if paths:
                 self.run(
@@ -172,16 +191,15 @@ def _process(cgroup):
     return None
 
 
-def _given(scope, process):
-    """The numbers of the GPU devices that a container was given, and not merely has nodes of."""
-    nodes = _nodes("/proc/%s/root/dev" % process)
-    rules = _text("/sys/fs/cgroup/devices%s/devices.list" % scope["cgroup"])
-    if rules:
-        return {number for number in nodes.values() if allowed(rules, number)}
-    # Under cgroup v2 the rules are programs, which cannot be read. NVIDIA's hook mounts the nodes; all others are in
-    # the configuration. A node that a container made by itself is neither.
+def _given(unit, process):
+    """The numbers of the GPU devices that a container was given, and not merely has nodes of.
+
+    What the kernel allows it does not matter: after a daemon-reload that is what systemd knows of.
+    """
+    # NVIDIA's hook mounts the nodes; all others are in the configuration. One that a container made is neither.
     points = mounted(_text("/proc/%s/mountinfo" % process))
-    match = re.search(r"[0-9a-f]{64}", scope["unit"])
+    match = re.search(r"[0-9a-f]{64}", unit)
     bundles = [path for form in _BUNDLES for path in glob.glob(form % match.group(0))] if match else []
     numbers = {number for path in bundles for number in configured(_text(path))}
+    nodes = _nodes("/proc/%s/root/dev" % process)
     return {number for path, number in nodes.items() if path in points or number in numbers}

@@ -12,6 +12,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
     dockerrun_files,
     gpu_containers,
+    gpu_scopes,
     group_members,
     package_set,
 )
@@ -20,6 +21,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report impor
 FORMAT = 1
 # Decisions are made in the order in which the roles run on a host that has an engine.
 ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun")
+# Those with an option that says when dockerd may be restarted.
+_RESTARTING = ("docker_ce", "nvidia_docker", "docker_daemon")
 # What containers can prove: nothing, that the image runs, that one sees the GPU as well.
 PROOFS = ("none", "image", "gpu")
 _V1_VOLUME = "volume of nvidia-docker v1"
@@ -113,6 +116,59 @@ def _with_coming_engine(wanted, found):
     else:
         version = (docker["info"] or {}).get("ServerVersion") or docker.get("version") or installed
     return dict(found, docker=dict(docker, version=version))
+
+
+def reloads_systemd(host_plan, found):
+    """Return whether packages of a plan have systemd read its units again while containers with GPUs may run."""
+    packages = [change for role, changes in _transactions(host_plan) if role != "docker_daemon" for change in changes]
+    return (
+        found["init"] == "systemd"
+        and bool(found["gpu"]["nodes"])
+        and daemon_json.worst(change["disruption"] for change in packages) != "none"
+    )
+
+
+def outlook(host_plan, found, losing, policies):
+    """Return notes of what becomes of running containers: [{name, message, containers}].
+
+    losing: what gpu_scopes.Host.losing() returned; policies: {role: its option restart}. Decided as the roles do it.
+    """
+    docker, notes = found["docker"], []
+    up = daemon(found)["service"]["active"] in ("active", "reloading")
+    everyone = [container["name"] for container in docker["running"]]
+    for role, changes in _transactions(host_plan):
+        restarts = daemon_json.worst(change["disruption"] for change in changes) == "restart"
+        refusal = daemon_json.restart_refusal(policies[role], changes, docker if up else {})
+        if refusal:
+            notes.append(dict(_problem("refused", "will be refused: %s" % refusal), containers=sorted(everyone)))
+            # What comes after it does not happen.
+            return notes
+        if role == "docker_daemon" or (restarts and up and not (docker["info"] or {}).get("LiveRestoreEnabled")):
+            continue
+        subjects = [change["subject"] for change in changes if change["disruption"] != "none"]
+        fate = gpu_scopes.fate(subjects, losing, gpu_scopes.untellable(losing), docker["running"], policies[role])
+        if fate["refusal"]:
+            return notes + [dict(_problem("refused", "will be refused: %s" % fate["refusal"]), containers=fate["lost"])]
+        if fate["lost"]:
+            said = "%s will lose their GPU: systemd cannot be told of it" % ", ".join(fate["lost"])
+            notes.append(dict(_problem("gpu-containers-lose", said), containers=fate["lost"]))
+        if fate["kept"]:
+            said = (
+                "%s: systemd is told of the GPU before apt runs, or it would be lost. A container that starts with "
+                "a GPU while apt runs may be without it until apt has ended" % ", ".join(fate["kept"])
+            )
+            notes.append(dict(_problem("gpu-containers-keep", said), containers=fate["kept"]))
+    return notes
+
+
+def _transactions(host_plan):
+    """Return [(role whose option restart decides, changes)] in the order in which they are made."""
+    groups = {role: [] for role in ROLES}
+    for change in host_plan["changes"]:
+        role = "docker_ce" if change["role"] == "nvidia_docker" and host_plan["joined"] else change["role"]
+        groups[role].append(change)
+    roles = [step["role"] for step in host_plan["steps"] if step["tasks_from"] == "apply"]
+    return [(role, groups[role]) for role in roles if role in _RESTARTING and groups[role]]
 
 
 def _to_prove(changes):

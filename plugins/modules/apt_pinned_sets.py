@@ -17,7 +17,8 @@ description:
     symbolic link is rewritten where root alone can write to it.
   - Where apt would remove anything else, the module names it and stops. Nothing is ever purged.
   - Before packages that have systemd read its units again, systemd is told of the GPUs of running containers, which
-    would lose them otherwise. Where it does not learn of them, that is refused as a restart of dockerd is.
+    would lose them otherwise. Where it does not learn of them, that is refused as a restart of dockerd is. A
+    container that starts with a GPU while apt runs may be without it until apt has ended.
   - Where dockerd ran before a transaction that fails, it is started again.
   - A host on which nothing differs is left alone, without asking the network.
 author: gpuprov contributors
@@ -246,10 +247,16 @@ class Apt:
         code, out, err = self.run(*([HELPER] + options + ["download-file", url, path]))
         if code == 0 and os.path.isfile(path):
             return read(path)
-        said = [line.strip() for line in (err + out).splitlines() if re.match(r" *(E|W|Err)[: ]", line)]
-        said = [line for line in said if "unsandboxed" not in line] or [(err or out).strip() or "exit status %d" % code]
+        lines = [line.strip() for line in (err + out).splitlines() if "unsandboxed" not in line]
+        # A warning may say why, such as a login that is not for this protocol.
+        said = [line for line in lines if line.startswith("E:")][:1] + [
+            line for line in lines if line.startswith("W:")
+        ][:1]
+        said = said or [line for line in lines if line] or ["exit status %d" % code]
         hint = "; install apt-transport-https" if "methods/https could not be found" in err else ""
-        raise AptError("the key at %s cannot be fetched, by apt and with its proxy: %s%s" % (url, said[0], hint))
+        raise AptError(
+            "the key at %s cannot be fetched, by apt and with its proxy: %s%s" % (url, "; ".join(said), hint)
+        )
 
     def key_of(self, source):
         """Return the wanted key of a source, in bytes."""
@@ -294,9 +301,11 @@ class Apt:
         """Write the sources and keyrings that are among the changes' subjects; return those read afresh."""
         stale = []
         entries = [source for source in sources if "apt source %s" % source["name"] in subjects]
-        self.check_links(apt_sources.rewritten(entries, self.found()["source_files"], self.architecture))
+        keyed = [source for source in sources if "keyring %s" % source["name"] in subjects]
+        paths = list(apt_sources.rewritten(entries, self.found()["source_files"], self.architecture))
+        self.check_links(paths + [source["keyring"] for source in keyed])
         # All keys first: one that cannot be had leaves the host as it is.
-        keys = {source["name"]: self.key_of(source) for source in sources if "keyring %s" % source["name"] in subjects}
+        keys = {source["name"]: self.key_of(source) for source in keyed}
         for source in sources:
             keyring = source["name"] in keys
             entry = "apt source %s" % source["name"] in subjects
@@ -724,23 +733,30 @@ def restart_refusal(module, changes, engine):
     return daemon_json.restart_refusal(module.params["restart"], changes, found)
 
 
-def gpu_refusal(module, changes):
+def keep_gpus(module, changes):
     """Keep the GPUs of running containers when packages have systemd read its units again.
 
-    Returns why that must not happen now, or None where it may.
+    Returns what becomes of them, in the shape of gpu_scopes.fate.
     """
-    if module.check_mode or daemon_json.worst(change["disruption"] for change in changes) == "none":
-        return None
-    lost = gpu_scopes.Host(lambda *words: module.run_command(list(words), environ_update=ENVIRONMENT)).keep()
-    if not lost or module.params["restart"] == "always":
-        return None
-    names = {"docker-%s.scope" % one["id"]: one["name"] for one in dockerd.running() or []}
-    packages = sorted({change["subject"] for change in changes if change["disruption"] != "none"})
-    return (
-        "%s would have systemd read its units again, at which running containers lose their GPU: %s. Stop them, "
-        "or set docker_ce_restart: always"
-        % (", ".join(packages), ", ".join(sorted(names.get(unit, unit) for unit in lost)))
-    )
+    subjects = [change["subject"] for change in changes if change["disruption"] != "none"]
+    losing, untold = {}, {}
+    if subjects:
+        host = gpu_scopes.Host(lambda *words: module.run_command(list(words), environ_update=ENVIRONMENT))
+        losing = host.losing()
+        untold = gpu_scopes.untellable(losing) if module.check_mode else host.keep(losing)
+    # Where dockerd does not run, asking its socket would start it.
+    running = dockerd.running() if losing and dockerd.shims() else []
+    return gpu_scopes.fate(subjects, losing, untold, running, module.params["restart"])
+
+
+def install(module, apt, found, changes):
+    """Bring the sets about. Containers that started meanwhile get GPUs back that systemd took from them."""
+    try:
+        apt.apply(found)
+    finally:
+        lost = keep_gpus(module, changes)["lost"]
+        if lost:
+            module.warn("these containers lost their GPU, start them again: %s" % ", ".join(lost))
 
 
 def removal_refusal():
@@ -815,14 +831,14 @@ def main():
         # Before anything is touched: what apt begins cannot be taken back.
         if module.params["sources_only"]:
             changes = [change for change in changes if change["subject"].startswith(SOURCE_SUBJECTS)]
-        refusal = restart_refusal(module, changes, engine) or gpu_refusal(module, changes)
+        refusal = restart_refusal(module, changes, engine) or keep_gpus(module, changes)["refusal"]
         if refusal:
             raise AptError(refusal)
         if changes and not module.check_mode:
             if module.params["sources_only"]:
                 apt.apply_sources(found, changes)
             else:
-                apt.apply(found)
+                install(module, apt, found, changes)
     except (AptError, package_set.PackageSetError) as error:
         module.fail_json(msg=redact(str(error)) + bring_back(module, engine))
     except (IOError, OSError) as error:

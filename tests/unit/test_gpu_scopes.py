@@ -65,25 +65,6 @@ def test_every_scope_is_read_and_units_without_a_cgroup_are_not() -> None:
     assert found[1]["allow"] == ["char-pts", "/dev/char/1:3"]
 
 
-@pytest.mark.parametrize(
-    ("rules", "allowed"),
-    [
-        ("c 1:3 rwm\nc 195:* rw\n", True),
-        ("c 195:0 rwm\n", True),
-        ("a *:* rwm\n", True),
-        ("c *:* rwm\n", True),
-        ("c *:* m\nb *:* m\n", False),
-        ("c 195:0 r\n", False),
-        ("c 195:255 rw\n", False),
-        ("b 195:* rw\n", False),
-        ("c 19:0 rw\nc 1:95 rw\n", False),
-        ("", False),
-    ],
-)
-def test_the_rules_of_cgroup_v1_say_what_a_container_may_use(rules: str, allowed: bool) -> None:
-    assert gpu_scopes.allowed(rules, "195:0") is allowed
-
-
 def test_what_the_hook_mounts_is_told_from_all_of_dev() -> None:
     lines = (
         "701 690 0:5 /nvidia0 /dev/nvidia0 rw,nosuid,noexec - devtmpfs udev rw",
@@ -117,6 +98,7 @@ def test_where_systemd_says_nothing_running_containers_may_lose_their_gpus(
     monkeypatch.setattr(gpu_scopes, "_nodes", lambda _directory: NODES)
     monkeypatch.setattr(os.path, "isdir", lambda _path: True)
     monkeypatch.setattr(dockerd, "shims", lambda: shims)
+    monkeypatch.setattr(dockerd, "running", lambda: None)
     ran: list[tuple[str, ...]] = []
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -125,3 +107,35 @@ def test_where_systemd_says_nothing_running_containers_may_lose_their_gpus(
 
     assert bool(gpu_scopes.Host(run).keep()) is lost
     assert all(words[1] == "show" for words in ran)
+
+
+RUNNING = [{"id": "a" * 64, "name": "job"}, {"id": "b" * 64, "name": "other"}]
+JOB, OTHER, PODMAN = f"docker-{'a' * 64}.scope", f"docker-{'b' * 64}.scope", "libpod-c.scope"
+
+
+@pytest.mark.parametrize(
+    ("subjects", "losing", "untold", "policy", "kept", "lost", "refused"),
+    [
+        (["docker-ce"], [JOB, OTHER], [], "when-idle", ["job", "other"], [], False),
+        (["docker-ce"], [JOB, OTHER], [OTHER], "when-idle", ["job"], ["other"], True),
+        (["docker-ce"], [JOB], [JOB], "never", [], ["job"], True),
+        (["docker-ce"], [JOB], [JOB], "when-empty", [], ["job"], True),
+        (["docker-ce"], [JOB, PODMAN], [JOB], "always", [PODMAN], ["job"], False),
+        (["docker-ce"], [], [], "never", [], [], False),
+        ([], [JOB], [JOB], "when-idle", [], [], False),
+    ],
+)
+def test_what_becomes_of_containers_when_systemd_reads_its_units_again(
+    subjects: list[str],
+    losing: list[str],
+    untold: list[str],
+    policy: str,
+    kept: list[str],
+    lost: list[str],
+    refused: bool,
+) -> None:
+    devices = {unit: [] if unit in untold else ["/dev/nvidia0"] for unit in losing}
+    assert sorted(gpu_scopes.untellable(devices)) == sorted(untold)
+    fate = gpu_scopes.fate(subjects, devices, untold, RUNNING, policy)
+    assert (fate["kept"], fate["lost"], bool(fate["refusal"])) == (kept, lost, refused)
+    assert all(name in (fate["refusal"] or name) for name in lost)

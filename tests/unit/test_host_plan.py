@@ -464,3 +464,56 @@ def test_sources_and_keys_come_before_anything_else(
     steps = [f"{step['role']} {step['tasks_from']}" for step in plan(found, wants, full=full)["steps"]]
     assert steps[: len(first)] == first
     assert sum(step.endswith("sources") for step in steps) == sum(step.endswith("sources") for step in first)
+
+
+NODE = {"path": "/dev/nvidia0", "number": "195:0", "linked": False}
+JOB, IDLE = {"id": "a" * 64, "name": "job", "image": "x"}, {"id": "b" * 64, "name": "idle", "image": "x"}
+UNIT = f"docker-{'a' * 64}.scope"
+OLDER_ENGINE = {"docker-ce": {"version": "5:28.0.0", "status": "hi", "hold": True}}
+BASE = {f"{TOOLKIT}-base": {"version": "1.18.0-1", "status": "hi", "hold": True}}
+
+
+@pytest.mark.parametrize(
+    ("packages", "live", "losing", "policy", "names", "containers"),
+    [
+        # The toolkit alone: its script reloads systemd.
+        (BASE, False, {UNIT: ["/dev/nvidia0"]}, "when-idle", ["gpu-containers-keep"], ["job"]),
+        (BASE, False, {UNIT: []}, "when-idle", ["refused"], ["job"]),
+        (BASE, False, {UNIT: []}, "never", ["refused"], ["job"]),
+        (BASE, False, {UNIT: []}, "always", ["gpu-containers-lose"], ["job"]),
+        (BASE, False, {}, "when-idle", [], []),
+        # The engine: dockerd restarts.
+        (OLDER_ENGINE, True, {UNIT: ["/dev/nvidia0"]}, "when-idle", ["gpu-containers-keep"], ["job"]),
+        (OLDER_ENGINE, True, {UNIT: []}, "when-idle", ["refused"], ["job"]),
+        (OLDER_ENGINE, True, {UNIT: ["/dev/nvidia0"]}, "never", ["refused"], ["idle", "job"]),
+        (OLDER_ENGINE, False, {UNIT: ["/dev/nvidia0"]}, "when-idle", ["refused"], ["idle", "job"]),
+        # Containers are stopped.
+        (OLDER_ENGINE, False, {UNIT: ["/dev/nvidia0"]}, "always", [], []),
+        # Both in one transaction.
+        ({**OLDER_ENGINE, **BASE}, True, {UNIT: ["/dev/nvidia0"]}, "when-idle", ["gpu-containers-keep"], ["job"]),
+    ],
+)
+def test_a_plan_foretells_what_becomes_of_running_containers(
+    packages: dict[str, Any], live: bool, losing: dict[str, Any], policy: str, names: list[str], containers: list[str]
+) -> None:
+    found = drifted(apt__packages={**BASE, f"{TOOLKIT}-base": package_of("1.19.1-1"), **packages}, gpu__nodes=[NODE])
+    found["docker"]["running"] = [JOB, IDLE]
+    found["docker"]["info"]["LiveRestoreEnabled"] = live
+    wants = wanted()
+    wants["nvidia_docker"]["packages"].append({"name": f"{TOOLKIT}-base", "version": "1.19.1-1"})
+    planned = plan(found, wants)
+    assert host_plan.reloads_systemd(planned, found)
+    notes = host_plan.outlook(planned, found, losing, dict.fromkeys(ALL, policy))
+    assert [note["name"] for note in notes] == names
+    assert [name for note in notes for name in note["containers"]] == containers
+    said = [note for note in notes if "is never" not in note["message"]]
+    assert all(name in note["message"] for note in said for name in note["containers"])
+
+
+def package_of(version: str) -> dict[str, Any]:
+    return {"version": version, "status": "hi", "hold": True}
+
+
+def test_containers_are_not_looked_at_where_systemd_reads_nothing_again() -> None:
+    found = drifted(gpu__nodes=[NODE], docker__config=config({}))
+    assert not host_plan.reloads_systemd(plan(found), found)
