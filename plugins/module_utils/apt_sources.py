@@ -15,6 +15,10 @@ MAIN = "/etc/apt/sources.list"
 DIRECTORY = "/etc/apt/sources.list.d"
 _ONE_LINE = re.compile(r"^[ \t]*(deb|deb-src)[ \t]+(?:\[([^\]]*)\][ \t]*)?(\S+)[ \t]+(\S+)([^#\r]*)")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)$")
+# Of other names apt reads nothing. Source: sources.list(5).
+_READ = re.compile(r"^[A-Za-z0-9_.-]+\Z")
+# To apt an empty line parts stanzas, and a line of spaces continues one.
+_SPACES = re.compile(r"(?m)^[ \t]+(\r?)$")
 _LISTS = ("types", "suites", "components")
 _NO = ("no", "false", "0", "off", "without", "disable")
 
@@ -141,7 +145,7 @@ def judge(source, files, architecture):
     right = ours in files and _same_entries(source, files[ours], architecture)
     foreign = {}
     for path, text in files.items():
-        if path != ours:
+        if path != ours and _READ.match(posixpath.basename(path)):
             cleaned = _without(path, text, uris, architecture)
             if cleaned != text:
                 foreign[path] = cleaned
@@ -151,6 +155,8 @@ def judge(source, files, architecture):
 def _same_entries(source, text, architecture):
     """Return whether the entries of a source in the text of our file are those that are wanted."""
     path, wanted = path_of(source), render(source)
+    if source["format"] == "deb822" and _SPACES.search(text):
+        return False
     found = [entry for entry in entries(path, text) if _is_ours(source, entry, architecture)]
     return _compared(found, architecture) == _compared(entries(path, wanted), architecture)
 
@@ -186,6 +192,8 @@ def own_text(source, text, architecture):
     """Return the text of our file with a source as it is wanted, and everything in it that is not ours."""
     path = path_of(source)
     kept = _cut(path, text, lambda entry: [] if _is_ours(source, entry, architecture) else entry["uris"])
+    if source["format"] == "deb822":
+        kept = _SPACES.sub(r"\1", kept)
     if not kept.strip():
         return render(source)
     return kept.rstrip() + ("\n\n" if source["format"] == "deb822" else "\n") + render(source)

@@ -17,8 +17,11 @@ Gpuprov = Callable[..., Answer]
 OPEN = "docker exec job sh -c 'head -c 1 /dev/nvidia0'"
 START = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 6000"
 ALLOWED, DENIED = "No such device or address", "Operation not permitted"
-# systemd cannot be told of a device.
+# systemd cannot be told of a device, or says nothing of containers.
 DEAF = '#!/bin/sh\n[ "$1" != set-property ] || exit 1\nexec /bin/systemctl "$@"\n'
+MUTE = '#!/bin/sh\n[ "$2" != "*.scope" ] || exit 1\nexec /bin/systemctl "$@"\n'
+SYSTEMCTL = "/usr/local/sbin/systemctl"
+BEGIN = f"#!/bin/sh\ndocker inspect late >/dev/null 2>&1 || {START.replace('job', 'late')}\n"
 DIRECTORY = "/etc/apt/sources.list.d"
 
 
@@ -57,42 +60,101 @@ def test_a_running_container_keeps_its_gpu_when_engine_and_toolkit_are_changed(
     disruptions = {change["subject"]: change["disruption"] for change in planned["changes"]}
     assert disruptions["nvidia-container-toolkit-base"] == "daemon-reload"
     assert (disruptions["nvidia-container-toolkit"], disruptions["docker-ce"]) == ("none", "restart")
-    host.run("cat > /usr/local/sbin/systemctl && chmod 0755 /usr/local/sbin/systemctl", input=DEAF)
-    refused = gpuprov("provision", "-l", name, *wanted)
-    assert refused.status == 2
-    assert "at which running containers lose their GPU: job. Stop them, or set docker_ce_restart" in refused.stdout
-    assert ALLOWED in host.run(OPEN, check=False).stderr
-    host.run("rm /usr/local/sbin/systemctl")
+    (note,) = [note for note in planned["notes"] if "containers" in note]
+    assert (note["name"], note["containers"]) == ("gpu-containers-keep", ["job"])
+    assert note["message"].startswith("job: systemd is told of the GPU before apt runs")
+    assert note["message"] in gpuprov("plan", "-l", name, *wanted).stdout
+    sentence = "at which running containers lose their GPU: job. Stop them, or set docker_ce_restart"
+    put(host, SYSTEMCTL, MUTE)
+    foretold = document(gpuprov("plan", "-l", name, "--json", *wanted))["hosts"][name]["plan"]["notes"]
+    assert [(note["name"], note["containers"]) for note in foretold if "containers" in note] == [("refused", ["job"])]
+    assert sentence in foretold[-1]["message"]
+    for stand_in in (MUTE, DEAF):
+        put(host, SYSTEMCTL, stand_in)
+        refused = gpuprov("provision", "-l", name, *wanted)
+        assert refused.status == 2
+        assert sentence in refused.stdout
+        assert ALLOWED in host.run(OPEN, check=False).stderr
+    host.run(f"rm {SYSTEMCTL}")
 
+    # Another container starts while apt runs, before systemd reads its units again.
+    put(host, "/usr/local/sbin/begin", BEGIN)
+    put(host, "/etc/apt/apt.conf.d/99begin", 'DPkg::Pre-Install-Pkgs { "/usr/local/sbin/begin"; };\n', mode="0644")
     container = host.run("docker inspect -f '{{.State.Pid}}' job").stdout
     done = gpuprov("provision", "-l", name, *wanted)
     assert done.status == 0, done.text
     assert host.run("docker inspect -f '{{.State.Pid}}' job").stdout == container
     assert ALLOWED in host.run(OPEN, check=False).stderr
     host.run("systemctl daemon-reload; systemd-run --wait --quiet true")
-    assert ALLOWED in host.run(OPEN, check=False).stderr
+    for one in ("job", "late"):
+        assert ALLOWED in host.run(OPEN.replace("job", one), check=False).stderr
     lab.reset(name)
 
 
+# A proxy that asks for a password, and a mirror that asks for another one, with TLS: neither name is in any DNS.
 PROXY = """
-import http.server, sys, urllib.request
-class Proxy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        url = self.path.replace("packages.corp.invalid", sys.argv[1])
-        try:
-            answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url)
-            data, status = answer.read(), 200
-        except urllib.error.HTTPError as error:
-            data, status = b"", error.code
+import base64, http.server, select, socket, ssl, sys, threading, urllib.error, urllib.request
+SERVER, PORT = sys.argv[1:]
+def basic(login):
+    return "Basic " + base64.b64encode(login.encode()).decode()
+class Web(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    login = ("Authorization", "me:hunter3", 401)
+    def admitted(self):
+        header, login, status = self.login
+        if self.headers.get(header) == basic(login):
+            return True
+        self.answer(status, b"")
+        return False
+    def answer(self, status, data):
         self.send_response(status)
+        self.send_header({401: "WWW-Authenticate", 407: "Proxy-Authenticate"}.get(status, "X-None"), 'Basic realm="x"')
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+    def do_GET(self):
+        if not self.admitted():
+            return
+        url = "http://%s:%s%s" % (SERVER, PORT, self.path[self.path.index("/", 8) if self.path[0] != "/" else 0:])
+        try:
+            status, data = 200, urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url).read()
+        except urllib.error.HTTPError as error:
+            status, data = error.code, b""
+        self.answer(status, data)
     def log_message(self, *words):
         pass
+class Proxy(Web):
+    login = ("Proxy-Authorization", "me:hunter2", 407)
+    def do_CONNECT(self):
+        if not self.admitted():
+            return
+        far = socket.create_connection(("127.0.0.1", 8443))
+        self.answer(200, b"")
+        self.close_connection = True
+        pair = {self.connection: far, far: self.connection}
+        while True:
+            for one in select.select(list(pair), [], [])[0]:
+                data = one.recv(65536)
+                if not data:
+                    return
+                pair[one].sendall(data)
+mirror = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Web)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/certificate.pem", "/srv/key.pem")
+mirror.socket = context.wrap_socket(mirror.socket, server_side=True)
+threading.Thread(target=mirror.serve_forever).start()
 http.server.ThreadingHTTPServer(("127.0.0.1", 3128), Proxy).serve_forever()
 """
-# As apt-listbugs and needrestart do it: the one asks and fails without an answer, the other restarts services.
+CERTIFICATE = (
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 3000 -keyout /srv/key.pem -out /srv/certificate.pem "
+    "-subj /CN=private.corp.invalid -addext subjectAltName=DNS:private.corp.invalid 2>/dev/null"
+)
+DETECT = (
+    "#!/bin/sh\ncase $1 in *packages.corp.invalid*) echo http://me:hunter2@127.0.0.1:3128 ;; *) echo DIRECT ;; esac\n"
+)
+LOGIN = "machine private.corp.invalid login me password hunter3\n"
+# As apt-listbugs and needrestart do it (0.1.40 and 0.1.47, 3.6 and 3.11 were tried): the one fails without an answer
+# or a network, the other asks what to restart.
 ASK = """#!/bin/sh
 [ ! -c /dev/tty ] || ! (: </dev/tty) 2>/dev/null || touch /run/asked-the-terminal
 [ "$(readlink /proc/self/fd/0)" = /dev/null ] || touch /run/asked-standard-input
@@ -100,8 +162,10 @@ ASK = """#!/bin/sh
 """
 RESTART = '#!/bin/sh\n[ -n "$NEEDRESTART_SUSPEND" ] || touch /run/restarted\n'
 HOOKS = (
-    'Acquire::http::Proxy "http://127.0.0.1:3128";\n'
-    'DPkg::Pre-Invoke { "/usr/local/sbin/ask"; };\nDPkg::Post-Invoke { "/usr/local/sbin/restart"; };\n'
+    'Acquire::http::Proxy "http://127.0.0.1:1";\nAcquire::http::Proxy::SERVER "DIRECT";\n'
+    'Acquire::http::Proxy-Auto-Detect "/usr/local/sbin/detect";\n'
+    'Acquire::https::Proxy "http://me:hunter2@127.0.0.1:3128";\nAcquire::https::CAInfo "/srv/certificate.pem";\n'
+    'DPkg::Pre-Install-Pkgs { "/usr/local/sbin/ask"; };\nDPkg::Post-Invoke { "/usr/local/sbin/restart"; };\n'
 )
 INLINE = """\
 # Somebody's own.
@@ -159,20 +223,21 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
     (host,) = pristine("debian12")
     # Without pipelining ansible gives a terminal.
     monkeypatch.setenv("ANSIBLE_PIPELINING", "false")
-    web = f"http://packages.corp.invalid:{HTTP_PORT}"
+    web, private = f"http://packages.corp.invalid:{HTTP_PORT}", "https://private.corp.invalid"
     url = f"{web}/docker/linux/debian"
     put(host, "/srv/proxy.py", PROXY)
     put(host, "/usr/local/sbin/ask", ASK)
     put(host, "/usr/local/sbin/restart", RESTART)
-    put(host, "/etc/apt/apt.conf.d/99site", HOOKS, mode="0644")
-    host.run(f"systemd-run --unit proxy python3 /srv/proxy.py {lab.server}")
-    # The distribution's source is reached by address, and that through the proxy, too.
+    put(host, "/usr/local/sbin/detect", DETECT)
+    put(host, "/etc/apt/auth.conf.d/corp.conf", LOGIN, mode="0600")
+    put(host, "/etc/apt/apt.conf.d/99site", HOOKS.replace("SERVER", lab.server), mode="0644")
+    host.run(f"{CERTIFICATE}; systemd-run --unit proxy python3 /srv/proxy.py {lab.server} {HTTP_PORT}")
     for path, (content, owner, mode) in FILES.items():
         put(host, path, content.replace("URL", url), owner, mode)
     before = {path: seen(host, path) for path in FILES}
     host.run(f"ln -s /srv/etc/site.sources {DIRECTORY}/site.sources")
     words = ["-l", host.name, "-e", "gpu_host_verify_gpu=false"]
-    words += ["-e", f"docker_ce_repo_url={web}/docker/linux", "-e", f"nvidia_docker_repo_url={web}/nvidia"]
+    words += ["-e", f"docker_ce_repo_url={web}/docker/linux", "-e", f"nvidia_docker_repo_url={private}/nvidia"]
 
     # A key that cannot be fetched: one of two, so the other must not have been written.
     missing = gpuprov("provision", *words, "-e", f"nvidia_docker_repo_key_url={web}/none")
@@ -184,13 +249,25 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
     missing = gpuprov("provision", *words, "-e", "docker_ce_version=5:1.2.3")
     assert "docker-ce 5:1.2.3 is not in" in missing.stdout
     assert untouched(host)
-    # A link to where somebody else can write.
-    put(host, "/home/alice/a.sources", STANZA.replace("URL", url), "alice:alice", "0644")
-    host.run(f"ln -s /home/alice/a.sources {DIRECTORY}/alice.sources")
-    refused = gpuprov("provision", *words)
-    assert "which others than root can change" in refused.stdout
+    # The mirror does not let everybody in.
+    host.run("mv /etc/apt/auth.conf.d/corp.conf /srv")
+    missing = gpuprov("provision", *words)
+    assert "https://private.corp.invalid/nvidia" in missing.stdout
+    assert "401" in missing.stdout
     assert untouched(host)
-    host.run(f"rm {DIRECTORY}/alice.sources")
+    host.run("mv /srv/corp.conf /etc/apt/auth.conf.d")
+    # Links to where somebody else can write, or to nothing.
+    put(host, "/home/alice/a.sources", STANZA.replace("URL", url), "alice:alice", "0644")
+    for link, target, why in (
+        (f"{DIRECTORY}/alice.sources", "/home/alice/a.sources", "which others than root can change"),
+        (f"{DIRECTORY}/nvidia-container-toolkit.sources", "/srv/none.sources", "which is not a regular file"),
+        ("/etc/apt/keyrings/docker.gpg", "/home/alice/docker.gpg", "which is not a regular file"),
+    ):
+        host.run(f"ln -s {target} {link}")
+        refused = gpuprov("provision", *words)
+        assert f"{link} is a link to {target}, {why}" in refused.stdout
+        host.run(f"rm {link}")
+        assert untouched(host)
     assert {path: seen(host, path) for path in FILES} == before
 
     planned = document(gpuprov("plan", "--json", *words))["hosts"][host.name]["plan"]["changes"]
@@ -201,7 +278,8 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
     )
     done = gpuprov("provision", *words, "--diff")
     assert done.status == 0, done.text
-    assert "hunter2" not in done.text
+    assert "hunter" not in done.text
+    assert host.run("journalctl --quiet | grep hunter", check=False).stdout == ""
     assert seen(host, f"{DIRECTORY}/company.list") == (COMPANY, "root:adm", "0640")
     assert host.run(f"ls {DIRECTORY}/old.list", check=False).stdout == ""
     assert seen(host, f"{DIRECTORY}/off.list") == before[f"{DIRECTORY}/off.list"]

@@ -176,6 +176,9 @@ def test_only_our_uri_goes_from_a_foreign_file(path: str, text: str, left: str) 
         ({SOURCES: STANZA, LIST: ROW}, {LIST: None}),
         ({LIST: "# kept\n" + ROW}, {SOURCES: STANZA, LIST: "# kept\n"}),
         ({SOURCES: STANZA, apt_sources.MAIN: ROW}, {apt_sources.MAIN: ""}),
+        ({SOURCES: f"{STANZA} \n{FOREIGN}"}, {SOURCES: f"{FOREIGN}\n{STANZA}"}),
+        # A name that apt does not read.
+        ({SOURCES: STANZA, "/etc/apt/sources.list.d/docker (1).list": ROW}, {}),
     ],
 )
 def test_only_files_that_differ_are_rewritten(files: dict[str, str], changed: dict[str, str | None]) -> None:
@@ -237,6 +240,9 @@ MIRROR = replaced(STANZA, "download.docker.com/linux", "mirrors.example.org/dock
         ),
         ("", STANZA),
         ("\n\n", STANZA),
+        # apt takes both for one stanza, of the second one's URIs.
+        (f"{STANZA} \n{FOREIGN}", f"{FOREIGN}\n{STANZA}"),
+        (f"{FOREIGN}\t\n{STANZA}", f"{FOREIGN}\n{STANZA}"),
     ],
 )
 def test_other_stanzas_of_our_file_stay(before: str, after: str) -> None:
