@@ -165,7 +165,8 @@ HOOKS = (
     'Acquire::http::Proxy "http://127.0.0.1:1";\nAcquire::http::Proxy::SERVER "DIRECT";\n'
     'Acquire::http::Proxy-Auto-Detect "/usr/local/sbin/detect";\n'
     'Acquire::https::Proxy "http://me:hunter2@127.0.0.1:3128";\nAcquire::https::CAInfo "/srv/certificate.pem";\n'
-    'DPkg::Pre-Install-Pkgs { "/usr/local/sbin/ask"; };\nDPkg::Post-Invoke { "/usr/local/sbin/restart"; };\n'
+    'DPkg::Pre-Install-Pkgs { "/usr/local/sbin/ask"; };\nDPkg::Tools::Options::/usr/local/sbin/ask::InfoFD "20";\n'
+    'DPkg::Tools::Options::/usr/local/sbin/ask::Version "3";\nDPkg::Post-Invoke { "/usr/local/sbin/restart"; };\n'
 )
 INLINE = """\
 # Somebody's own.
@@ -183,10 +184,14 @@ OWN = "deb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] URL bookworm st
 STANZA = (
     "Types: deb deb-src\nURIs: URL\nSuites: bookworm\nComponents: stable\nSigned-By: /etc/apt/keyrings/docker.asc\n"
 )
+THEIRS = "# mine\r\ndeb [ arch=amd64  signed-by=/x ] http://b.invalid/x s main # c\r\n"
 # {path: (content, owner, mode)}
 FILES = {
     f"{DIRECTORY}/company.list": (COMPANY + OWN, "root:adm", "0640"),
     f"{DIRECTORY}/old.list": (OWN, "root:root", "0644"),
+    f"{DIRECTORY}/theirs.list": (THEIRS + OWN.replace("\n", "\r\n"), "alice:alice", "0600"),
+    # A name that apt does not read.
+    f"{DIRECTORY}/docker~1.list": (OWN, "root:root", "0644"),
     f"{DIRECTORY}/off.list": ("# " + OWN, "root:root", "0644"),
     f"{DIRECTORY}/docker.sources": (f"{STANZA}\n{INLINE}", "root:adm", "0640"),
     "/srv/etc/site.sources": (
@@ -274,7 +279,7 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
     (source,) = [change for change in planned if change["subject"] == "apt source docker"]
     assert source["from"] == (
         f"other content, also in {DIRECTORY}/company.list, {DIRECTORY}/old.list (goes), "
-        f"{DIRECTORY}/site.sources (a link to /srv/etc/site.sources)"
+        f"{DIRECTORY}/site.sources (a link to /srv/etc/site.sources), {DIRECTORY}/theirs.list"
     )
     done = gpuprov("provision", *words, "--diff")
     assert done.status == 0, done.text
@@ -282,7 +287,9 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
     assert host.run("journalctl --quiet | grep hunter", check=False).stdout == ""
     assert seen(host, f"{DIRECTORY}/company.list") == (COMPANY, "root:adm", "0640")
     assert host.run(f"ls {DIRECTORY}/old.list", check=False).stdout == ""
-    assert seen(host, f"{DIRECTORY}/off.list") == before[f"{DIRECTORY}/off.list"]
+    assert seen(host, f"{DIRECTORY}/theirs.list") == (THEIRS, "alice:alice", "0600")
+    for name in ("off", "docker~1"):
+        assert seen(host, f"{DIRECTORY}/{name}.list") == before[f"{DIRECTORY}/{name}.list"]
     assert host.run(f"readlink {DIRECTORY}/site.sources").stdout == "/srv/etc/site.sources\n"
     content, owner, mode = seen(host, "/srv/etc/site.sources")
     assert content == before["/srv/etc/site.sources"][0].replace(f" {url} http://b", " http://b")
@@ -297,6 +304,7 @@ def test_a_host_behind_a_proxy_with_foreign_sources_and_hooks_that_ask(
         "docker.sources root:adm 640",
         "old.list root:root 644",
         "site.sources root:root 600",
+        "theirs.list alice:alice 600",
     ]
     assert kept[0] == ". root:root 700"
     assert host.run("ls /run/asked* /run/restarted", check=False).stdout == ""
