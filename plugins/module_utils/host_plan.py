@@ -133,17 +133,20 @@ def outlook(host_plan, found, losing, policies):
 
     losing: what gpu_scopes.Host.losing() returned; policies: {role: its option restart}. Decided as the roles do it.
     """
-    docker, notes = found["docker"], []
-    up = daemon(found)["service"]["active"] in ("active", "reloading")
-    everyone = [container["name"] for container in docker["running"]]
+    docker, notes = daemon(found), []
+    up = docker["service"]["active"] in ("active", "reloading")
+    # What is known to apt_pinned_sets.
+    asked = {name: docker[name] for name in ("running", "info")}
     for role, changes in _transactions(host_plan):
-        restarts = daemon_json.worst(change["disruption"] for change in changes) == "restart"
-        refusal = daemon_json.restart_refusal(policies[role], changes, docker if up else {})
+        of_daemon = role == "docker_daemon"
+        known = (docker if of_daemon else asked) if up else {}
+        refusal = daemon_json.restart_refusal(policies[role], changes, known)
         if refusal:
-            notes.append(dict(_problem("refused", "will be refused: %s" % refusal), containers=sorted(everyone)))
+            names = sorted(container["name"] for container in docker["running"])
             # What comes after it does not happen.
-            return notes
-        if role == "docker_daemon" or (restarts and up and not (docker["info"] or {}).get("LiveRestoreEnabled")):
+            return notes + [dict(_problem("refused", "will be refused: %s" % refusal), containers=names)]
+        restarts = daemon_json.worst(change["disruption"] for change in changes) == "restart"
+        if of_daemon or (restarts and up and not daemon_json.survives_restart(changes, known)):
             continue
         subjects = [change["subject"] for change in changes if change["disruption"] != "none"]
         fate = gpu_scopes.fate(subjects, losing, gpu_scopes.untellable(losing), docker["running"], policies[role])
