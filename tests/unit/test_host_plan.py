@@ -510,6 +510,27 @@ def test_a_plan_foretells_what_becomes_of_running_containers(
     assert all(name in note["message"] for note in said for name in note["containers"])
 
 
+@pytest.mark.parametrize(
+    ("live", "policy", "message"),
+    [
+        (False, "when-idle", "2 containers run: idle, job. Stop them"),
+        (True, "never", "docker_daemon_restart is never"),
+        (True, "when-idle", ""),
+        (False, "always", ""),
+    ],
+)
+def test_a_plan_foretells_that_dockerd_may_not_be_restarted(live: bool, policy: str, message: str) -> None:
+    options = {**CONFIG, "live-restore": live, "exec-opts": ["native.cgroupdriver=systemd"]}
+    found = drifted(docker__config=config({**CONFIG, "live-restore": live}))
+    found["docker"]["running"] = [JOB, IDLE]
+    found["docker"]["info"]["LiveRestoreEnabled"] = live
+    planned = plan(found, wanted(docker_daemon={"options": options, "mode": "0644", "follow_symlink": False}))
+    assert planned["disruption"] == "restart"
+    notes = host_plan.outlook(planned, found, {}, dict.fromkeys(ALL, policy))
+    assert [note["name"] for note in notes] == (["refused"] if message else [])
+    assert message in "".join(note["message"] for note in notes)
+
+
 def package_of(version: str) -> dict[str, Any]:
     return {"version": version, "status": "hi", "hold": True}
 
