@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
 
 # As the probe finds it: roles/gpu_host_probe/files/probe.sh.
 _LOGIN_USER = 'printf "gpuprov-login-user %s\\n" "${SUDO_USER:-${DOAS_USER:-${LOGNAME:-}}}"'
@@ -16,7 +16,7 @@ _SUBSETS = ["!all", "!min", "distribution", "platform"]
 
 
 class ActionModule(ActionBase):
-    """Convert and check the options of a role. Touches nothing."""
+    """Convert and check the options of a role, and that modules can become another account. Touches nothing."""
 
     TRANSFERS_FILES = False
     _VALID_ARGS = frozenset(("role", "entry_point", "facts", "login_user", "wanted"))
@@ -27,6 +27,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = self._task.args
         facts = task_vars.get("ansible_facts") or {}
+        if "gpu_host_probe" not in facts:  # the probe became root
+            host_command.check_become(self)
         if any(name not in facts for name in arguments.get("facts") or []):
             gathered = self._execute_module(
                 module_name="ansible.builtin.setup", module_args={"gather_subset": _SUBSETS}, task_vars=task_vars

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
+import secrets
 import shlex
 from pathlib import Path
 from typing import Any
@@ -130,19 +131,20 @@ def execute(
 ) -> dict[str, Any]:
     """Run a command on the action's host as what the task becomes, and return Ansible's {rc, stdout, stderr}.
 
+    stdout has what the command prints, and nothing of a login shell's start-up files or of a password prompt.
     stdin must not be empty: Ansible would leave it open. interpreter as for host_pipe.there. Raises
     AnsibleConnectionFailure, and AnsibleActionFail where the account did not become another one, with the cure.
     """
-    become = action._connection.become
-    if becomes(action):
-        _check_become(action, become)
+    check_become(action)
+    begin = f"gpuprov-{secrets.token_hex(8)}"
     try:
         if stdin is not None and needs_terminal(action):
             from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
             ended = host_pipe.run(host_pipe.there(action, words, interpreter), [stdin])
             return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
-        answer: dict[str, Any] = action._low_level_execute_command(portable(words), sudoable=True, in_data=stdin)
+        command = portable(["sh", "-c", 'echo "$0"; exec "$@"', begin, *words])
+        answer: dict[str, Any] = action._low_level_execute_command(command, sudoable=True, in_data=stdin)
     except AnsibleConnectionFailure as error:
         advice = why_not_root(str(error))
         if advice is None:
@@ -154,11 +156,18 @@ def execute(
         advice = why_not_root(f"{answer['stdout']}\n{answer['stderr']}")
         if advice:
             raise AnsibleActionFail(advice)
-    return answer
+    before, found, own = str(answer["stdout"]).partition(begin)
+    return {**answer, "stdout": own.lstrip("\r").removeprefix("\n") if found else before}
 
 
-def _check_become(action: ActionBase, become: Any) -> None:
-    """Raise AnsibleActionFail at once where this ansible-core would wait for a prompt until its timeout, or fail."""
+def check_become(action: ActionBase) -> None:
+    """Raise AnsibleActionFail at once where this ansible-core would wait for a prompt until its timeout, or fail.
+
+    Asks the host only where its program decides: sudo with a password whose prompt may be of another form, su without.
+    """
+    if not becomes(action):
+        return
+    become = action._connection.become
     password = become.get_option("become_pass")
     name = program(become)
     if name == "sudo" and password:

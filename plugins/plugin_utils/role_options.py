@@ -133,8 +133,9 @@ def _dict(name: str, _spec: Mapping[str, Any], value: Any) -> dict[str, Any]:
     raise OptionError(f'{name} needs a dictionary, in an INI file or on a command line JSON such as {{"key": "value"}}')
 
 
+# Ansible's own validation of a role finds no dictionaries in a list that is JSON text: specifications call them raw.
 _CONVERSIONS: dict[str, Callable[[str, Mapping[str, Any], Any], Any]] = {
-    "bool": _bool, "int": _int, "str": _str, "list": _list, "dict": _dict,
+    "bool": _bool, "int": _int, "str": _str, "list": _list, "dict": _dict, "raw": _dict,
 }  # fmt: skip
 
 

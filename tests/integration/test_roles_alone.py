@@ -180,6 +180,21 @@ def test_nothing_is_touched_where_a_value_is_wrong_and_each_is_named(host: Host,
         assert answer.status == 2
         assert [line for line in lines if wrong[line] not in answer.text] == [], answer.text
         assert "Traceback" not in answer.text
+    # Ansible's own validation comes first where a role is used without rolespec_validate: false.
+    uses = [
+        one("docker_ce", docker_ce_hold="maybe"),
+        one("docker_ce", "uninstall", "import_role", docker_ce_uninstall_data="perhaps"),
+        one("docker_daemon", "main", "roles", docker_daemon_options="live-restore"),
+        one("docker_daemon", docker_daemon_config_mode=420),
+        one("nvidia_docker", "v1", nvidia_docker_remove_v1_containers="None"),
+        one("dockerrun", "apply", dockerrun_defaults="--env A=1,2"),
+        one("gpu_host_lock", gpu_host_lock_wait="-1"),
+    ]
+    for core in (".venv", ".venv-core218", ".venv-xenial"):
+        answer = play(lab, tmp_path, core, uses, "gathering = explicit")
+        assert answer.status == 2
+        recap = re.findall(r"^alone\d+ .* changed=(\d+) .* failed=(\d+) ", answer.stdout, re.MULTILINE)
+        assert recap == [("0", "1")] * len(uses), answer.text
     assert host.run(looked).stdout == before
 
 

@@ -37,7 +37,7 @@ DICT = {
     "n": 3,
     "hosts": ["a", 'b"c'],
 }
-LISTS = {"str": ["alice", "--mount type=bind,src=/a,dst=/b"], "dict": [{"a": {"b": True}}, {}]}
+LISTS = {"str": ["alice", "--mount type=bind,src=/a,dst=/b"], "raw": [{"a": {"b": True}}, {}]}
 
 PLAYBOOK = """
 - hosts: all
@@ -253,3 +253,53 @@ def test_values_of_the_command_line_and_of_templates_are_what_they_say(core: Pat
     extra = [word for text in EXTRA for word in ("-e", text)]
     found = dict(by_option(ask(core, tmp_path, "h\n" + END, *extra)["h"]))
     assert {name: found[name] for name in EXPECTED} == EXPECTED
+
+
+# Spellings of each type. Those that our conversion accepts must pass Ansible's own validation of roles too, which
+# comes first where a role is used without rolespec_validate: false.
+SPELLINGS: dict[str, list[Any]] = {
+    "bool": [True, False, 0, 1, 1.0, *FALSE, *TRUE, "n", "t", " true "],
+    "int": [0, 7, "7", " 7 ", "07", None, ""],
+    "str": ["", "x", 5, 1.5, None, "a,b", "[1]", "{}", "{{.Name}}", "07"],
+    "list": [[], None, "", "a,b", "a", "[]", '["a", "b,c"]', "['a']", 7, [1, "2"], json.dumps(LISTS["raw"]), [{}]],
+    "dict": [{}, DICT, None, "", "{}", json.dumps(DICT), "{'a': True}", {"a": None}],
+}
+VALIDATE = """
+import json, sys
+from ansible import release
+from ansible.plugins import loader
+if hasattr(loader, "init_plugin_loader"):
+    loader.init_plugin_loader([sys.argv[1]])
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+specs, spellings = json.load(sys.stdin)
+accepted, refused = 0, []
+for name, spec in specs.items():
+    for value in spellings[spec.get("type", "str")] + (spec.get("choices") or []):
+        try:
+            role_options.convert(name, spec, value)
+        except role_options.OptionError:
+            continue
+        accepted += 1
+        found = ArgumentSpecValidator({name: spec}).validate({name: value}, validate_role_argument_spec=True)
+        if found.error_messages:
+            refused.append([name, value])
+json.dump([accepted, refused], sys.stdout)
+"""
+
+
+def test_what_our_conversion_accepts_passes_ansible_s_own_validation_of_roles(core: Path, tmp_path: Path) -> None:
+    asked = subprocess.run(
+        [core / "bin/python", "-c", VALIDATE, ROOT / "playbooks/collections"],
+        input=json.dumps([OPTIONS, SPELLINGS]), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    accepted, refused = json.loads(asked.stdout)
+    assert accepted > 500
+    # Ansible has no word for an empty dictionary in text, nor for an empty choice; before 2.19 a null is none where
+    # the specification has a default.
+    known = [[name, ""] for name, spec in OPTIONS.items() if spec.get("type") == "dict"] + [
+        ["nvidia_docker_mode", None]
+    ]
+    if core.name != ".venv":
+        known += [[name, None] for name, spec in OPTIONS.items() if spec["type"] == "str" and spec.get("default")]
+    assert [one for one in refused if one not in known] == []

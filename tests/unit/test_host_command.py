@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.become import doas, su, sudo
@@ -123,3 +125,17 @@ def test_a_program_that_asks_on_its_terminal_gets_one_and_its_streams_stay_whole
     assert b"doas: Authentication failed" in done.stderr
     done = subprocess.run([*words[:2], "sh", "-c", "exit 7"], input=b"", capture_output=True, check=False)
     assert done.returncode == 7
+
+
+def test_what_a_command_prints_is_told_from_what_was_printed_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def low_level(command: str, **_options: object) -> dict[str, object]:
+        shell = f"printf 'WELCOME\\n\\r\\n'; {command} | sed 's/$/\\r/'"
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+        return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+    action = cast(Any, SimpleNamespace(_low_level_execute_command=low_level))
+    for name in ("becomes", "needs_terminal"):
+        monkeypatch.setattr(host_command, name, lambda _action: False)
+    answer = host_command.execute(action, ["printf", "%s\n", "", "one", "two words"])
+    assert answer["stdout"].splitlines() == ["", "one", "two words"]
+    assert host_command.execute(action, ["true"])["stdout"].strip() == ""
