@@ -158,17 +158,21 @@ def test_every_login_shell_and_every_program_reads_a_host_or_says_why_not(
 
 # What plain ansible-playbook, with the become plugins of Ansible alone and pipelining, says of a host; None where the
 # modules of a role run. Before ansible-core 2.19 doas gets no password with pipelining.
-PLAIN: dict[Way, tuple[str | None, str | None]] = {
-    ("resolute", "asked-bash", SUDO | OWN): ("sudo on this host is sudo-rs, whose password prompt",) * 2,
-    ("resolute", "asked-tcsh", {"ansible_become_method": "gpuprov.gpuprov.sudo"} | OWN): (None, None),
-    ("resolute", "asked-fish", SU): ("su needs a password", "su needs a password"),
-    ("debian12", "asked-fish", SUDO | OWN): (None, None),
-    ("debian12", "asked-zsh", SU | OF_ROOT): (None, None),
-    ("debian12", "asked-sh", {"ansible_become_method": "gpuprov.gpuprov.doas"} | OWN): (
+PLAIN: list[tuple[Way, tuple[str | None, str | None]]] = [
+    (("resolute", "asked-bash", SUDO | OWN), ("sudo on this host is sudo-rs, whose password prompt",) * 2),
+    (("resolute", "asked-tcsh", {"ansible_become_method": "gpuprov.gpuprov.sudo"} | OWN), (None, None)),
+    (("resolute", "asked-fish", SU), ("su needs a password", "su needs a password")),
+    (("debian12", "asked-fish", SUDO | OWN), (None, None)),
+    (("debian12", "asked-zsh", SU | OF_ROOT), (None, None)),
+    (("debian12", "asked-sh", {"ansible_become_method": "gpuprov.gpuprov.doas"} | OWN), (
         "doas reads its password from a terminal, which", None,
-    ),
-    ("debian12", "free-tcsh", {"ansible_become_method": "gpuprov.gpuprov.doas"}): (None, None),
-}  # fmt: skip
+    )),
+    (("debian12", "free-tcsh", {"ansible_become_method": "gpuprov.gpuprov.doas"}), (None, None)),
+]  # fmt: skip
+
+
+# ansible-core 2.16 finds no Python where a login shell's start-up files print something.
+PLAINLY = ("-e", "ansible_pipelining=true", "-e", "ansible_python_interpreter=/usr/bin/python3")
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -187,13 +191,13 @@ def test_plain_ansible_says_the_cure_at_once_where_it_cannot_become_root(
     task = {"ansible.builtin.import_role": {"name": "gpuprov.gpuprov.docker_group"}, "vars": {"docker_group_users": []}}
     alone = tmp_path / "alone.yml"
     alone.write_text(json.dumps([{"hosts": "all", "become": True, "gather_facts": False, "tasks": [task]}]))
-    said = messages(play(alone, list(PLAIN), "--check", "-e", "ansible_pipelining=true"))
-    expected = {name(way): words[core == ".venv"] for way, words in PLAIN.items()}
+    said = messages(play(alone, [way for way, _words in PLAIN], "--check", *PLAINLY))
+    expected = {name(way): words[core == ".venv"] for way, words in PLAIN}
     assert {host for host, words in expected.items() if words} == set(said), said
     assert [said[host] for host, words in expected.items() if words and not said[host].startswith(words)] == []
 
     # Every playbook but those of transfers, which answer the prompt themselves: they come to what is wrong there.
-    for playbook in sorted(ROOT.glob("playbooks/*.yml")):
+    for playbook in sorted(ROOT.glob("playbooks/*.yml")) if core == ".venv" else ():
         way = ("resolute", "asked-bash", SUDO | OWN)
         variables = {
             "docker_image_name": "train:1.0.0",
