@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.plugins.become import BecomeBase
 
+# Not by a fragment: Ansible reads this at each start of a checkout, also where it does not find the collection.
 DOCUMENTATION = """
     name: doas
     short_description: Become another account by doas
@@ -16,7 +17,37 @@ DOCUMENTATION = """
       - doas reads a password from a terminal only. Modules are not pipelined with it; ansible-core before
         2.19 does not know this, there set ansible_pipelining=false where doas asks for a password.
     author: gpuprov contributors
-    extends_documentation_fragment: gpuprov.gpuprov.become.doas
+    options:
+      become_user:
+        description: The account to become.
+        default: root
+        type: str
+        ini: [{section: privilege_escalation, key: become_user}, {section: doas_become_plugin, key: user}]
+        vars: [{name: ansible_become_user}, {name: ansible_doas_user}]
+        env: [{name: ANSIBLE_BECOME_USER}, {name: ANSIBLE_DOAS_USER}]
+        keyword: [{name: become_user}]
+      become_exe:
+        description: The program.
+        default: doas
+        type: str
+        ini: [{section: privilege_escalation, key: become_exe}, {section: doas_become_plugin, key: executable}]
+        vars: [{name: ansible_become_exe}, {name: ansible_doas_exe}]
+        env: [{name: ANSIBLE_BECOME_EXE}, {name: ANSIBLE_DOAS_EXE}]
+        keyword: [{name: become_exe}]
+      become_flags:
+        description: Options for the program.
+        default: ''
+        type: str
+        ini: [{section: privilege_escalation, key: become_flags}, {section: doas_become_plugin, key: flags}]
+        vars: [{name: ansible_become_flags}, {name: ansible_doas_flags}]
+        env: [{name: ANSIBLE_BECOME_FLAGS}, {name: ANSIBLE_DOAS_FLAGS}]
+        keyword: [{name: become_flags}]
+      become_pass:
+        description: The password of the login user.
+        type: str
+        ini: [{section: doas_become_plugin, key: password}]
+        vars: [{name: ansible_become_password}, {name: ansible_become_pass}, {name: ansible_doas_pass}]
+        env: [{name: ANSIBLE_BECOME_PASS}, {name: ANSIBLE_DOAS_PASS}]
 """
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-
 import yaml
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import builtin_become
 
@@ -14,18 +12,8 @@ def _options(name: str) -> str:
     return yaml.safe_dump({"options": documentation["options"]})
 
 
-def _doas() -> str:
-    """Return the options of su under doas's names: ansible-core has no doas, and the two differ in prompts only."""
-    options = yaml.safe_load(_options("su"))["options"]
-    del options["prompt_l10n"]
-    text = yaml.safe_dump({"options": {name: {**option, "type": "str"} for name, option in options.items()}})
-    word = re.compile(r"(?<![a-z])su(?![a-z])", re.IGNORECASE)
-    return word.sub(lambda found: "DOAS" if found[0] == "SU" else "doas", text)
-
-
 class ModuleDocFragment:
-    """Read by Ansible as ``gpuprov.gpuprov.become.sudo``, ``….su`` and ``….doas``."""
+    """Read by Ansible as ``gpuprov.gpuprov.become.sudo`` and ``gpuprov.gpuprov.become.su``."""
 
     SUDO = _options("sudo")
     SU = _options("su")
-    DOAS = _doas()
