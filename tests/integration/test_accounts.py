@@ -128,11 +128,11 @@ def test_members_of_a_directory_are_added_by_the_name_that_it_answers(
     for local, directory_s, users, said in GROUPS:
         host.run(f"sed -i /^docker:/d /etc/group; printf '{local}' >> /etc/group")
         host.run(f"printf '{directory_s}' > /etc/directory/group")
-        answer = planned(users)
+        plan = planned(users)
         if isinstance(said, list):
-            assert members_to_come(answer) == said
+            assert members_to_come(plan) == said
             continue
-        for answer in (answer, alone(users)):
+        for answer in (plan, alone(users)):
             assert answer.status == 2
             assert said in " ".join(answer.text.split())
 
