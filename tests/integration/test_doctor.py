@@ -16,8 +16,9 @@ from tests.integration.test_drift import DPKG, edited, stand_in
 from tests.lab.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
-# How many hosts take states at a time; one more stays as it was installed, one has no systemd.
-HOSTS = 10
+# The hosts that take states, one each at a time; debian13 stays as it was installed, one has no systemd.
+HOSTS = "debian12:7,resolute:3"
+TAKING = ("debian12", "resolute")
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 PULL_OUT, PLUG_IN = "systemctl stop gpuprov-lab-gpu", "systemctl start gpuprov-lab-gpu"
 SPEC = "cdiVersion: 0.5.0\\nkind: nvidia.com/gpu\\ndevices: [{name: all}]\\n"
@@ -243,8 +244,8 @@ STATES: dict[str, State] = {
         {"security-fixes": "warning", **PENDING},
     ),
     "a clock that is off": State(
-        program("/usr/local/bin/date", 'echo $(($(/bin/date "$@") - 7200))'),
-        "umount /usr/local/bin/date; rm /usr/local/bin/date",
+        program("/usr/local/sbin/date", 'echo $(($(/bin/date "$@") - 7200))'),
+        "umount /usr/local/sbin/date; rm /usr/local/sbin/date",
         {"clock-off": "warning"},
     ),
     "a unit failed": State(
@@ -259,7 +260,8 @@ STATES: dict[str, State] = {
     ),
     "a disk that is full": State("mount -t tmpfs -o size=1m tmpfs /boot", "umount /boot", {"disk": "error"}),
     "a system of another kind": State(
-        "cp /etc/os-release /root; sed -i s/bookworm/sid/ /etc/os-release", "cat /root/os-release > /etc/os-release",
+        "cp /etc/os-release /root; sed -i 's/bookworm/sid/; s/26.04/27.10/; s/resolute/zesty/' /etc/os-release",
+        "cat /root/os-release > /etc/os-release",
         {"operating-system": "error"},
     ),
 }  # fmt: skip
@@ -300,8 +302,10 @@ def named(host: dict[str, Any]) -> dict[str, str]:
 def lab(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Hosts as provisioned, for states; debian13 as installed; one without systemd."""
     lab = Lab(f"doctor-{worker_id}")
-    lab.up(f"debian12:{HOSTS},debian13,nosystemd")
-    run(["gpuprov", "provision", str(lab.inventory), "-l", "debian12*"], tmp_path_factory.mktemp("provision"))
+    lab.up(f"{HOSTS},debian13,nosystemd")
+    limit = ["-l", ",".join(f"{distro}*" for distro in TAKING)]
+    answer = run(["gpuprov", "provision", str(lab.inventory), *limit], tmp_path_factory.mktemp("provision"))
+    assert answer.status == 0, answer.text
     yield lab
     lab.down()
 
@@ -319,7 +323,7 @@ def outcomes(lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.
     items = [item for item in request.session.items if getattr(item, "callspec", None)]
     names = [item.callspec.params["state"] for item in items if "state" in item.callspec.params]  # type: ignore[attr-defined]
     directory = tmp_path_factory.mktemp("doctor")
-    hosts = [host for host in lab.hosts() if host.distro == "debian12"]
+    hosts = [host for host in lab.hosts() if host.distro in TAKING]
     result: dict[str, Examined] = {}
     for start in range(0, len(names), len(hosts)):
         batch = list(zip(names[start:], hosts, strict=False))
