@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.faults.table import FAULTS
+from tests.integration.faults.table import FAULTS, host_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: written by ./dev faults -->", "<!-- end of faults -->"
@@ -25,7 +25,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the count, and where every fault was tried write the table."""
+    """Print the count and the hosts, and where every fault was tried write the table."""
+    for host in sorted({host_of(name) for name in held}):
+        terminalreporter.write_line(f"on {host}: {', '.join(name for name in held if host_of(name) == host)}")
     terminalreporter.write_line(f"{sum(held.values())} of {len(held)} faults hold")
     if len(held) == len(FAULTS):
         before, _begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
@@ -34,14 +36,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def table() -> str:
     """The table of all faults, with the date and what was tried."""
-    on = f"{os.cpu_count()} cores, ansible-core {version('ansible-core')}, a Debian 12 lab host"
+    on = f"{os.cpu_count()} cores, ansible-core {version('ansible-core')}, lab hosts"
     lines = [
         f"{datetime.date.today().isoformat()}, {on}: {sum(held.values())} of {len(held)} hold.",
         "",
-        "| fault | how it is injected | exit status | holds |",
-        "|---|---|---|---|",
+        "| fault | how it is injected | host | exit status | holds |",
+        "|---|---|---|---|---|",
     ]
     for name, fault in FAULTS.items():
         status = "(killed)" if fault.status < 0 else str(fault.status)
-        lines.append(f"| {name} | {fault.how} | {status} | {'yes' if held[name] else '**no**'} |")
+        lines.append(f"| {name} | {fault.how} | {host_of(name)} | {status} | {'yes' if held[name] else '**no**'} |")
     return "\n".join(lines)

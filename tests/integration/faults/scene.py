@@ -18,7 +18,7 @@ from pathlib import Path
 from tests import waiting
 from tests.integration.conftest import Answer, run
 from tests.lab import repositories
-from tests.lab.images import signing_home
+from tests.lab.images import SUITES, signing_home
 from tests.lab.lab import HTTP_PORT, Host, Lab, podman
 
 CONFIG = "/etc/docker/daemon.json"
@@ -42,18 +42,30 @@ class Scene:
     host: Host
     directory: Path
 
+    @property
+    def release(self) -> repositories.Release:
+        """What the lab has in Docker's repository for the host."""
+        suite = SUITES[self.host.distro]
+        return next(one for one in repositories.RELEASES if one.suite == suite and one.codename != "xenial")
+
     def words(self, words: tuple[str, ...]) -> list[str]:
-        """Words with the lab's own values in place of SERVER, MIRROR, PROXY and REPOSITORY."""
+        """Words with the lab's own values."""
         return [self.fill(word) for word in words]
 
     def fill(self, text: str) -> str:
-        """A text with the lab's own values."""
-        return (
-            text.replace("SERVER", self.lab.server)
-            .replace("MIRROR", self.lab.mirror)
-            .replace("PROXY", f"http://127.0.0.1:{PROXY_PORT}")
-            .replace("REPOSITORY", f"http://{self.lab.server}:{HTTP_PORT}")
-        )
+        """A text with the lab's own values, and with the versions beside the pin that there are for the host."""
+        values = {
+            "SERVER": self.lab.server,
+            "MIRROR": self.lab.mirror,
+            "PROXY": f"http://127.0.0.1:{PROXY_PORT}",
+            "REPOSITORY": f"http://{self.lab.server}:{HTTP_PORT}",
+            "VENDOR": self.release.os,
+            "CODENAME": self.release.codename,
+            "OLD_ENGINE": self.release.engine[0],
+            "NEW_ENGINE": self.release.engine[2],
+            "OLD_COMPOSE": self.release.compose[0],
+        }
+        return re.sub("|".join(values), lambda match: values[match[0]], text)
 
     def command(self, verb: str, *words: str) -> list[str]:
         """The command line of a run against this host alone."""
@@ -134,9 +146,9 @@ class Scene:
         )
         self.proxy("to_http")
 
-    def release(self, days: float, valid_days: float, own_key: bool = True) -> None:
+    def dated(self, days: float, valid_days: float, own_key: bool = True) -> None:
         """Put a Release of the lab's Docker repository, dated days from now, onto the host, signed."""
-        plain = repositories.directory() / "docker/linux/debian/dists/bookworm/Release"
+        plain = repositories.directory() / f"docker/linux/{self.release.os}/dists/{self.release.codename}/Release"
         text = re.sub(r"(?m)^(Date|Valid-Until):.*\n", "", plain.read_text(encoding="utf-8"))
         now = time.time()
         dates = {"Date": now + days * 86400, "Valid-Until": now + valid_days * 86400}

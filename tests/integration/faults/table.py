@@ -17,13 +17,11 @@ from tests.integration.faults.scene import (
     waiting_for_another,
 )
 from tests.integration.v1 import start_v1_plugin, stop_v1_plugin
-from tests.lab.repositories import RELEASES
 
-BOOKWORM = next(release for release in RELEASES if release.codename == "bookworm")
 # What makes work for a run: another engine, another plugin, another mirror, a key that needs a restart.
-OLDER = ("-e", f"docker_ce_version={BOOKWORM.engine[0]}")
+OLDER = ("-e", "docker_ce_version=OLD_ENGINE")
 # The same for apt, under a container that runs: no package that restarts dockerd.
-PLUGIN = ("-e", f"docker_ce_compose_version={BOOKWORM.compose[0]}")
+PLUGIN = ("-e", "docker_ce_compose_version=OLD_COMPOSE")
 MIRRORS = ("-e", json.dumps({"docker_daemon_registry_mirrors": ["MIRROR", "http://second.invalid"]}))
 RESTART = ("-e", json.dumps({"docker_daemon_options": {"log-driver": "local"}}))
 ALWAYS = ("-e", "docker_daemon_restart=always")
@@ -92,7 +90,7 @@ def with_v1_volumes(scene: Scene) -> None:
 
 
 class Fault(NamedTuple):
-    """One fault. Texts for the host are shell; SERVER, MIRROR, PROXY and REPOSITORY stand for the lab's.
+    """One fault. Texts for the host are shell; Scene.fill() has the words that stand for the lab's values.
 
     how is for people. said and unsaid are regular expressions for what the run prints. words are the
     run's, and again those of the run that is to finish the job. pristine starts from a fresh host, not
@@ -126,7 +124,7 @@ FAULTS: dict[str, Fault] = {
     "ssh dies in mid-apt": Fault(
         "every sshd of a session killed while dpkg unpacks", 4, "unreachable at: Install the pinned set",
         words=OLDER, dockerd="any",
-        act=meanwhile(UNPACKING, lambda scene: scene.host.run("pkill -KILL -f 'sshd: [^/]'")),
+        act=meanwhile(UNPACKING, lambda scene: scene.host.run("pkill -KILL -f '^sshd(-session)?: [^/]'")),
     ),
     "controller killed while probing": Fault(
         "kill -9 while the probe runs", -9, "", words=MIRRORS, act=killed(PROBING), container=True,
@@ -188,17 +186,17 @@ FAULTS: dict[str, Fault] = {
     ),
     "interrupted dpkg": Fault(
         "dpkg --unpack of another docker-ce-cli, not configured", 0, "docker-ce-cli .*half installed",
-        f"cd /tmp && apt-get -qq download docker-ce-cli={BOOKWORM.engine[2]} && "
+        "cd /tmp && apt-get -qq download docker-ce-cli=NEW_ENGINE && "
         "dpkg --unpack --force-hold docker-ce-cli_*.deb",
         dockerd="up",
     ),
     "package set half upgraded": Fault(
         "docker-ce-cli newer than docker-ce", 0, "docker-ce-cli ",
-        f"apt-get -qq -y --allow-change-held-packages install docker-ce-cli={BOOKWORM.engine[2]}", dockerd="up",
+        "apt-get -qq -y --allow-change-held-packages install docker-ce-cli=NEW_ENGINE", dockerd="up",
     ),
     "held at another version": Fault(
         "an administrator held an older docker-ce", 0, "docker-ce ",
-        f"apt-get -qq -y --allow-change-held-packages --allow-downgrades install docker-ce={BOOKWORM.engine[0]}; "
+        "apt-get -qq -y --allow-change-held-packages --allow-downgrades install docker-ce=OLD_ENGINE; "
         "apt-mark hold docker-ce", dockerd="up",
     ),
     "half removed": Fault(
@@ -238,15 +236,15 @@ FAULTS: dict[str, Fault] = {
     ),
     "wrong signing key": Fault(
         "InRelease signed by another key", 2, "apt cannot use .*(NO_PUBKEY|not signed|couldn't be verified)",
-        lambda scene: scene.release(-1, 9, own_key=False), words=THROUGH_PROXY, again=PLUGIN, container=True,
+        lambda scene: scene.dated(-1, 9, own_key=False), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "expired Release": Fault(
         "Valid-Until was yesterday", 2, "apt cannot use .*expired",
-        lambda scene: scene.release(-9, -1), words=THROUGH_PROXY, again=PLUGIN, container=True,
+        lambda scene: scene.dated(-9, -1), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "clock a year off": Fault(
         "as apt sees it: a Release of a year ahead", 2, "apt cannot use .*not valid yet",
-        lambda scene: scene.release(365, 400), words=THROUGH_PROXY, again=PLUGIN, container=True,
+        lambda scene: scene.dated(365, 400), words=THROUGH_PROXY, again=PLUGIN, container=True,
     ),
     "redirect to HTTP": Fault(
         "a repository of HTTPS that sends apt to HTTP", 2, "apt cannot use https://localhost:9000.*[Rr]edirection from",
@@ -266,7 +264,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "conflicting Signed-By": Fault(
         "another entry of the repository with another keyring", 0, "apt source docker",
-        "echo 'deb [signed-by=/etc/gpuprov-lab/distro.gpg] REPOSITORY/docker/linux/debian bookworm stable' "
+        "echo 'deb [signed-by=/etc/gpuprov-lab/distro.gpg] REPOSITORY/docker/linux/VENDOR CODENAME stable' "
         "> /etc/apt/sources.list.d/site.list", words=OLDER, dockerd="up",
     ),
     # ---- space and file systems
@@ -431,3 +429,18 @@ FAULTS: dict[str, Fault] = {
 
 # A third of them, of every kind, for `./dev test`; `./dev faults` runs all.
 QUICK = tuple(FAULTS)[::3]
+
+
+# Tried on resolute, the others on debian12.
+ON_RESOLUTE = (
+    "ssh dies in mid-apt",
+    "controller killed in apt",
+    "two controllers, one waits",
+    "sudo needs a password",
+    "no sudo for the account",
+)
+
+
+def host_of(name: str) -> str:
+    """The host that a fault is tried on."""
+    return "resolute" if name in ON_RESOLUTE else "debian12"

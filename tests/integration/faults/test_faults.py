@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.faults.scene import Scene
-from tests.integration.faults.table import FAULTS, QUICK
+from tests.integration.faults.table import FAULTS, QUICK, host_of
 from tests.lab.lab import Lab
 
 
 @pytest.fixture(scope="module")
 def faulty_lab(worker_id: str) -> Iterator[Lab]:
-    """A lab of one host, which each test leaves as it is wanted."""
+    """A lab of two hosts, which each test leaves as it is wanted."""
     lab = Lab(f"faults-{worker_id}")
-    lab.up("debian12", pristine=True)
+    lab.up("debian12,resolute", pristine=True)
     yield lab
     lab.down()
 
@@ -41,7 +41,7 @@ def test_a_fault_is_named_breaks_nothing_and_the_next_run_finishes_the_job(
     name: str, faulty_lab: Lab, tmp_path: Path
 ) -> None:
     fault = FAULTS[name]
-    host = faulty_lab.host("debian12")
+    host = faulty_lab.host(host_of(name))
     scene = Scene(faulty_lab, host, tmp_path)
     if fault.pristine:
         faulty_lab.reset(host)
