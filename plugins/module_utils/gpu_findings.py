@@ -408,7 +408,7 @@ def _of_toolkit(found):
                 "error",
                 "the toolkit's mode is %s, which there is not" % toolkit["mode"][:40],
                 "NVIDIA's runtime refuses to start any container",
-                "nvidia-ctk config --in-place --set nvidia-container-runtime.mode=auto",
+                "nvidia-ctk config --config-file %s --in-place --set nvidia-container-runtime.mode=auto" % path,
             )
         )
     valid = [spec for spec in gpu["cdi"] if spec["kind"].startswith("nvidia.com/") and not spec["error"]]
@@ -429,7 +429,7 @@ def _of_toolkit(found):
                 "warning",
                 "no-cgroups = true in %s" % path,
                 "that is for rootless engines: here containers are given a GPU that they may not open",
-                "nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups=false",
+                "nvidia-ctk config --config-file %s --in-place --set nvidia-container-cli.no-cgroups=false" % path,
             )
         )
     reason = lost_at_reload(found)
