@@ -69,12 +69,12 @@ def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
     host.run("mv /tmp/libcuda.so.1 /usr/lib/x86_64-linux-gnu; rm /dev/nvidia1")
     assert wrong[""] == wrong["busy"] == {}
     assert {fault: list(checks) for fault, checks in wrong.items() if checks} == {
-        "lost": ["container sees the GPU", "one GPU where one is asked for"],
+        "lost": ["container sees the GPU", "one GPU where one is asked for", "GPU with --gpus"],
         "leaks": ["one GPU where one is asked for", "no GPU where none is asked for"],
-        "cuinit": ["CUDA starts in a container", "GPU computes right"],
+        "cuinit": ["CUDA starts in a container", "GPU computes right", "GPU with --gpus"],
         "arithmetic": ["GPU computes right"],
-        "uuid": ["container sees the GPU"],
-        "library": ["CUDA starts in a container", "GPU computes right"],
+        "uuid": ["container sees the GPU", "GPU with --gpus"],
+        "library": ["CUDA starts in a container", "GPU computes right", "GPU with --gpus"],
     }
     assert SECOND in wrong["lost"]["container sees the GPU"]
     assert f"of the host that a container does not see: {FIRST}" in wrong["uuid"]["container sees the GPU"]
