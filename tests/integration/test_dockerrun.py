@@ -29,8 +29,8 @@ Gpuprov = Callable[..., Answer]
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host]:
-    """Provisioned hosts: engines 20.10 and 26.1, and the 16.04-shaped one."""
-    hosts = {name: lab.host(name) for name in ("debian12", "debian13", "xenial")}
+    """Provisioned hosts: engines 20.10, 26.1 and 28.5, and the 16.04-shaped one."""
+    hosts = {name: lab.host(name) for name in ("debian12", "debian13", "resolute", "xenial")}
     directory = tmp_path_factory.mktemp("provision")
     answer = run(["gpuprov", "provision", str(lab.inventory), "-l", ",".join(hosts)], directory)
     assert answer.status == 0, answer.text
@@ -160,6 +160,19 @@ def test_locked_memory_stack_and_open_files_are_not_those_of_the_engine(one: Hos
     assert "--ulimit" not in said(
         one, "DOCKER_HOST=unix:///run/user/1000/docker.sock /tmp/may-raise --dry-run busybox true"
     )
+
+
+def test_the_limits_reach_the_container(hosts: dict[str, Host]) -> None:
+    host = hosts["resolute"]
+    shown = "dockerrun busybox sh -c 'ulimit -l; ulimit -s; ulimit -n'"
+    # The most that the lab allows (tests/lab/README.md) in the place of what the launcher gives.
+    locked, opened = (host.run(f"ulimit -H{letter}").stdout.strip() for letter in "ln")
+    text = replaced(host.run(f"cat {LAUNCHER}").stdout, ">> 24", ">> 0")
+    if locked != "unlimited":
+        text = replaced(text, "memlock=-1:-1", f"memlock={int(locked) * 1024}:{int(locked) * 1024}")
+    host.run("install -m 755 /dev/stdin /tmp/dockerrun", input=replaced(text, "1048576", opened))
+    assert said(host, shown).split()[1:] == ["8192", "1024"]
+    assert said(host, f"/tmp/{shown}").split() == [locked, "unlimited", opened]
 
 
 # ---- terminal, pipe, arguments

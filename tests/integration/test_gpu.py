@@ -57,7 +57,7 @@ def without(key: str) -> str:
 def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
     provisioned: Callable[..., Host], gpuprov: Gpuprov
 ) -> None:
-    host = provisioned("debian13")
+    host = provisioned("resolute")
     host.run("test -e /dev/nvidia1 || mknod -m 0666 /dev/nvidia1 c 195 1")
     wrong: dict[str, Any] = {}
     for fault in ("", "lost", "leaks", "cuinit", "arithmetic", "uuid", "busy"):
