@@ -178,11 +178,11 @@ def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
     assert host.run("docker image inspect -f ok mine:1").stdout == "ok\n"
 
 
-@pytest.mark.parametrize("name", ["debian12", "debian13"])
+@pytest.mark.parametrize("name", ["debian12", "resolute"])
 def test_a_running_container_keeps_its_gpu_after_a_daemon_reload(
     name: str, provisioned: Callable[..., Host], gpuprov: Gpuprov
 ) -> None:
-    # Debian 12's runc leaves devices out that have no link in /dev/char; Debian 13's does not.
+    # Debian 12's runc leaves devices out that have no link in /dev/char; resolute's does not.
     systemd = ("-e", json.dumps({"docker_daemon_options": {"exec-opts": ["native.cgroupdriver=systemd"]}}))
     host = provisioned(name, *systemd)
     start = "docker run -d --name job --runtime nvidia -e NVIDIA_VISIBLE_DEVICES=all busybox sleep 36000"
@@ -222,8 +222,8 @@ def test_a_running_container_keeps_its_gpu_after_a_daemon_reload(
 def test_gpus_are_cdi_devices_where_that_is_asked_for(
     pristine: Hosts, provisioned: Callable[..., Host], gpuprov: Gpuprov
 ) -> None:
-    (host,) = pristine("debian13")
-    provisioned("debian13")
+    (host,) = pristine("resolute")
+    provisioned("resolute")
     host.run(f"""python3 -c "import json; c = json.load(open('{CONFIG}')); c['features'] = {{'buildkit': True}};
 json.dump(c, open('{CONFIG}', 'w'))"; systemctl reload docker""")
     answer = gpuprov("plan", "-l", host.name, "--json", *CDI)
@@ -231,7 +231,7 @@ json.dump(c, open('{CONFIG}', 'w'))"; systemctl reload docker""")
     assert [change["to"] for change in document(answer)["hosts"][host.name]["plan"]["changes"]] == [
         'features {"buildkit": true, "cdi": true}'
     ]
-    provisioned("debian13", *CDI)
+    provisioned("resolute", *CDI)
     assert json.loads(host.run(f"cat {CONFIG}").stdout)["features"] == {"buildkit": True, "cdi": True}
     host.run("docker run --rm --device nvidia.com/gpu=all busybox sh -c 'test -e /dev/nvidia0'")
     verified = document(gpuprov("verify", "-l", host.name, "--json", *CDI))["hosts"][host.name]["verify"]
@@ -249,11 +249,11 @@ json.dump(c, open('{CONFIG}', 'w'))"; systemctl reload docker""")
         assert [(one["subject"], one["from"], one["to"]) for one in changes] == [
             ("CDI specification", before, "driver 580.159.04")
         ]
-        provisioned("debian13", *CDI)
+        provisioned("resolute", *CDI)
         assert gpuprov("plan", "-l", host.name, *CDI).status == 0
     host.run("systemctl disable --now -q nvidia-cdi-refresh.path")
     assert "CDI refresh" in subjects(gpuprov("plan", "-l", host.name, "--json", *CDI), host.name)
-    provisioned("debian13", *CDI)
+    provisioned("resolute", *CDI)
     full = document(gpuprov("provision", "-l", host.name, "--full", "--json", *CDI))
     assert full["hosts"][host.name]["changes"] == []
 

@@ -71,17 +71,17 @@ def forget(*hosts: Host) -> None:
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host]:
-    """Three hosts with docker; debian12 has the image, debian13 stores images in containerd."""
+    """Three hosts with docker; debian12 has the image, resolute stores images in containerd."""
     directory = tmp_path_factory.mktemp("provision")
     answer = run(
-        ["gpuprov", "provision", str(lab.inventory), "-l", "debian11,debian12,debian13", "-e",
+        ["gpuprov", "provision", str(lab.inventory), "-l", "debian11,debian12,resolute", "-e",
          json.dumps({"nvidia_docker_stack": "none"})], directory,
     )  # fmt: skip
     assert answer.status == 0, answer.text
-    found = {name: lab.host(name) for name in ("debian11", "debian12", "debian13")}
+    found = {name: lab.host(name) for name in ("debian11", "debian12", "resolute")}
     build(found["debian12"], "1")
     build(found["debian12"], "2")
-    found["debian13"].run(
+    found["resolute"].run(
         'python3 -c \'import json; p = "/etc/docker/daemon.json"; d = json.load(open(p)); '
         'd["features"] = {"containerd-snapshotter": True}; json.dump(d, open(p, "w"))\'; systemctl restart docker'
     )
@@ -108,7 +108,7 @@ def ship(lab: Lab, tmp_path: Path) -> Gpuprov:
     return call
 
 
-EVERY = ("-l", "debian11,debian12,debian13")
+EVERY = ("-l", "debian11,debian12,resolute")
 
 
 def test_every_host_gets_the_same_image_and_of_the_next_version_only_what_is_new(
@@ -120,7 +120,7 @@ def test_every_host_gets_the_same_image_and_of_the_next_version_only_what_is_new
     assert f"{IMAGE}:1 is {wanted} on all 3 hosts." in first.stdout
     assert image_id(hosts["debian11"], f"{IMAGE}:1") == wanted
     assert re.search(r"debian12 .* 0 of 6 ", first.stdout)
-    before = {name: came(hosts[name]) for name in ("debian11", "debian13")}
+    before = {name: came(hosts[name]) for name in ("debian11", "resolute")}
     second = ship("2", *EVERY, "--json")
     assert second.status == 0, second.text
     for name in before:
@@ -132,14 +132,14 @@ def test_every_host_gets_the_same_image_and_of_the_next_version_only_what_is_new
         assert host.run(f"docker run --rm {IMAGE}:2").stdout.strip() == "2"
         assert host.run(PARTIAL, check=False).stdout == ""
     # containerd has all of it, and can give it on.
-    hosts["debian13"].run(f"docker image save {IMAGE}:2 | wc -c")
+    hosts["resolute"].run(f"docker image save {IMAGE}:2 | wc -c")
     again = ship("2", *EVERY)
     assert again.status == 0
     assert again.stdout.count("0 of 6") == 3
     assert [path.name for path in cache.rglob("*") if path.suffix in (".none", ".gzip", ".zstd")] == []
 
 
-@pytest.mark.parametrize("name", ["debian11", "debian13"])
+@pytest.mark.parametrize("name", ["debian11", "resolute"])
 def test_a_ship_that_is_cut_off_goes_on_and_moves_each_finished_layer_once(
     name: str, hosts: dict[str, Host], ship: Gpuprov, lab: Lab, tmp_path: Path
 ) -> None:
@@ -240,7 +240,7 @@ def _command(pid: int) -> bytes:
 
 @pytest.mark.parametrize("both", [False, True])
 def test_zstd_packs_where_both_ends_have_it(both: bool, hosts: dict[str, Host], ship: Gpuprov) -> None:
-    source, target = hosts["debian12"], hosts["debian13"]
+    source, target = hosts["debian12"], hosts["resolute"]
     some = [source, target] if both else [source]
     forget(target)
     for host in some:
@@ -251,7 +251,7 @@ def test_zstd_packs_where_both_ends_have_it(both: bool, hosts: dict[str, Host], 
             "printf '#!/bin/sh\\necho used >> /tmp/zstd.used\\nexec zstd.real \"$@\"\\n' > zstd && chmod +x zstd"
         )
     try:
-        answer = ship("1", "-l", "debian13")
+        answer = ship("1", "-l", "resolute")
         assert answer.status == 0, answer.text
         assert target.run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
         for host in (source, target):
@@ -285,7 +285,7 @@ def test_a_layer_that_is_damaged_at_the_source_reaches_no_host(hosts: dict[str, 
 
 def test_a_full_disk_fails_that_host_alone_and_leaves_nothing_there(hosts: dict[str, Host], ship: Gpuprov) -> None:
     full = hosts["debian11"]
-    forget(full, hosts["debian13"])
+    forget(full, hosts["resolute"])
     for size, said in (("30m", "the disk is too full"), ("48m", "the disk is full")):
         full.run(
             "systemctl stop docker.socket docker; systemctl reset-failed docker docker.socket; "
@@ -318,11 +318,11 @@ def test_an_image_goes_into_an_archive_and_out_of_it(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert path.with_name(f"{path.name}.sha256").read_text() == f"{digest}  {path.name}\n"
     assert subprocess.run(["sha256sum", "-c", f"{path.name}.sha256"], cwd=tmp_path, check=False).returncode == 0
-    forget(hosts["debian11"], hosts["debian13"])
+    forget(hosts["debian11"], hosts["resolute"])
     loaded = run(["gpuprov", "image", "load", str(path), str(lab.inventory), *EVERY], tmp_path)
     assert loaded.status == 0, loaded.text
     assert image_id(hosts["debian11"], f"{IMAGE}:1") == image_id(hosts["debian12"], f"{IMAGE}:1")
-    assert hosts["debian13"].run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
+    assert hosts["resolute"].run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
     # One wrong byte, and one that is missing: refused, and no host is asked.
     data = bytearray(path.read_bytes())
     middle = len(data) // 2

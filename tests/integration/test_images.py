@@ -17,20 +17,20 @@ from tests.lab.lab import Host, Lab, podman
 
 Images = Callable[..., Answer]
 NAME = "registry.test:5000/team/train"
-TWO = "debian12,debian13"
+TWO = "debian12,resolute"
 
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[Host]:
-    """Debian 12 with the store of its engine, and Debian 13 with containerd's, both with busybox."""
+    """Debian 12 with the store of its engine, and resolute with containerd's, both with busybox."""
     there = tmp_path_factory.mktemp("provision")
     # containerd's store takes no mirror over plain HTTP, so nothing is pulled there.
     options = '{"docker_daemon_options": {"features": {"containerd-snapshotter": true}}, '
     options += '"gpu_host_verify_containers": "none"}'
-    for name, more in (("debian12", []), ("debian13", ["-e", options])):
+    for name, more in (("debian12", []), ("resolute", ["-e", options])):
         answer = run(["gpuprov", "provision", str(lab.inventory), "-l", name, *more], there)
         assert answer.status == 0, answer.text
-    first, second = (lab.host(name) for name in ("debian12", "debian13"))
+    first, second = (lab.host(name) for name in ("debian12", "resolute"))
     first.run("docker pull -q busybox; docker pull -q hello-world; docker save busybox -o /root/busybox.tar")
     first.run("docker save hello-world -o /root/hello.tar; docker rmi hello-world")
     for name in ("busybox.tar", "hello.tar"):
@@ -125,7 +125,7 @@ def test_a_build_that_fails_says_why_and_a_name_that_is_none_reaches_no_host(
     hosts: list[Host], image: Images, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo it is broken >&2; exit 7\n")
-    for on in ("debian12", "debian13"):
+    for on in ("debian12", "resolute"):
         answer = image("build", str(tmp_path), "-t", f"{NAME}:1.0.0", "--on", on, limit=None)
         assert answer.status == 2, answer.text
         assert "it is broken" in answer.stdout
@@ -175,11 +175,11 @@ def test_the_table_shows_what_differs_and_an_image_that_is_the_same_in_both_stor
     answer = image("ls")
     assert answer.status == 0, answer.text
     assert max(len(line) for line in answer.stdout.splitlines()) <= 80
-    assert re.search(rf"^≠  {NAME}:1.0.0 .* debian12\n +[0-9a-f]{{12}} .* debian13$", answer.stdout, re.MULTILINE)
-    assert re.search(rf"^≠  {NAME}:1.1.0 .* debian12\n +- +debian13$", answer.stdout, re.MULTILINE)
+    assert re.search(rf"^≠  {NAME}:1.0.0 .* debian12\n +[0-9a-f]{{12}} .* resolute$", answer.stdout, re.MULTILINE)
+    assert re.search(rf"^≠  {NAME}:1.1.0 .* debian12\n +- +resolute$", answer.stdout, re.MULTILINE)
     assert re.search(r"^   busybox:latest .* all$", answer.stdout, re.MULTILINE)
     stores = {name: host["image"]["store"] for name, host in document(image("ls", "--json"))["hosts"].items()}
-    assert stores == {"debian12": "overlay2", "debian13": "containerd"}
+    assert stores == {"debian12": "overlay2", "resolute": "containerd"}
 
 
 def test_an_image_that_no_host_has_and_a_dockerd_that_is_down_are_one_line_each(
@@ -188,7 +188,9 @@ def test_an_image_that_no_host_has_and_a_dockerd_that_is_down_are_one_line_each(
     before = [ids(host) for host in hosts]
     answer = image("tag", "nobody/has-this:1.0.0")
     assert answer.status == 2
-    assert answer.stdout.splitlines()[-1].startswith("debian[12:13]: failed: nobody/has-this:1.0.0 is not on this host")
+    assert answer.stdout.splitlines()[-1].startswith(
+        "debian12, resolute: failed: nobody/has-this:1.0.0 is not on this host"
+    )
     assert [ids(host) for host in hosts] == before
     hosts[0].run("systemctl stop docker.socket docker")
     try:
