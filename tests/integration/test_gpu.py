@@ -23,6 +23,8 @@ CDI = ("-e", "nvidia_docker_cdi=true")
 FIRST, SECOND = (f"GPU-5ca1ab1e-0000-0000-0000-00000000000{number}" for number in range(2))
 # Opens the device as a program would: there is no driver behind it, so the best answer is ENXIO.
 OPEN = "docker exec job sh -c 'head -c 1 /dev/nvidia0'"
+# Several in a few seconds are more than systemd's limit.
+RESTART = "systemctl reset-failed docker; systemctl restart docker"
 ALLOWED, DENIED = "No such device or address", "Operation not permitted"
 
 
@@ -51,7 +53,7 @@ def subjects(answer: Answer, host: str) -> list[str]:
 def without(key: str) -> str:
     """The command that has dockerd run without a key."""
     script = f"import json; c = json.load(open('{CONFIG}')); del c['{key}']; json.dump(c, open('{CONFIG}', 'w'))"
-    return f'python3 -c "{script}"; systemctl restart docker'
+    return f'python3 -c "{script}"; {RESTART}'
 
 
 def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
@@ -94,12 +96,12 @@ def test_docker_run_gpus_is_proven_and_what_refuses_it_is_said_with_the_cure(
 
     host.run(f"mv {hook} /root")
     assert "apt-get install --reinstall nvidia-container-toolkit" in refused()["GPU with --gpus"]
-    host.run("systemctl restart docker")
+    host.run(RESTART)
     wrong = refused()
     assert list(wrong) == ["GPU with --gpus"]
     assert "dockerd found no nvidia-container-runtime-hook" in wrong["GPU with --gpus"]
     assert "systemctl restart docker" in wrong["GPU with --gpus"]
-    host.run(f"mv /root/{Path(hook).name} {hook}; systemctl restart docker")
+    host.run(f"mv /root/{Path(hook).name} {hook}; {RESTART}")
     assert refused() == {}
 
     # The mode cdi, in which the hook refuses unless it is told otherwise.
