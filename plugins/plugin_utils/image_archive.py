@@ -8,13 +8,14 @@ which holds it until the whole image is there. See docs of roles/docker_image_tr
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
 import json
 import re
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
 
@@ -26,19 +27,19 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ArchiveError(Exception):
-    """What was read is no image, or a damaged one; the message says so in one line."""
+    """What was read is not an image, or a damaged one; the message says so in one line."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: diff_id is the digest of its archive, digest and size are those of the blob, packed or not.
+    """One layer: diff_id is the digest of its archive; digest, size and type are those of its blob, packed or not.
 
-    size is None where nobody has looked. place is what export_image.py needs to find it.
+    type: the media type. place: what export_image.py needs to find it.
     """
 
     diff_id: str
     digest: str
-    size: int | None = None
+    size: int
     type: str = ""
     place: str = ""
 
@@ -63,22 +64,61 @@ class Image:
         system, architecture, variant = (str(config.get(key) or "") for key in ("os", "architecture", "variant"))
         return system, architecture, variant
 
+    def beginning(self, count: int) -> Image:
+        """Return the image of the first count layers, the same whoever makes it; the whole image where that is all."""
+        if count == len(self.layers):
+            return self
+        whole = json.loads(self.config)
+        config = {
+            "architecture": whole.get("architecture", ""),
+            "os": whole.get("os", ""),
+            "created": "1970-01-01T00:00:00Z",
+            "config": {"Labels": {"gpuprov.partial": "true"}},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in self.layers[:count]]},
+            "history": [],
+        }
+        if whole.get("variant"):
+            config["variant"] = whole["variant"]
+        return Image(_json(config), self.layers[:count])
+
+    def shown_as(self, containerd: bool) -> str:
+        """Return the ID by which a host shows it: where containerd stores it, that is the manifest's digest."""
+        return digest_of(manifest_of(self)) if containerd else self.id
+
+
+def as_json(image: Image) -> dict[str, Any]:
+    """Return an image as export_image.py describes one."""
+    config, manifest = (base64.b64encode(one).decode() if one else None for one in (image.config, image.manifest))
+    return {"config": config, "manifest": manifest, "layers": [asdict(layer) for layer in image.layers]}
+
+
+def from_json(said: dict[str, Any]) -> Image:
+    """Return the image that export_image.py describes."""
+    config, manifest = (base64.b64decode(said[key]) if said[key] else None for key in ("config", "manifest"))
+    return with_manifest(config or b"", [Layer(**layer) for layer in said["layers"]], manifest)
+
 
 @dataclass(frozen=True)
 class Held:
-    """The images and layers of a host.
+    """What a host has of images, as load_image.py says it.
 
     images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell; configs: {ID: digests of configurations},
-    where IDs are those of manifests or indexes: an index has the image for one or more platforms.
+    where IDs are those of manifests or indexes: an index has the image for one or more platforms. machine: as uname -m
+    has it; place: where layers lie; free: bytes there; zstd: whether that program is there.
     """
 
     containerd: bool
-    images: dict[str, tuple[list[str], list[str]]]
-    blobs: frozenset[str] | None = None
+    images: dict[str, Sequence[Sequence[str]]]
+    blobs: Sequence[str] | None = None
     configs: dict[str, list[str]] = field(default_factory=dict)
+    engine: str = ""
+    machine: str = ""
+    place: str = ""
+    free: int | None = None
+    zstd: bool = False
 
     def named(self, name: str) -> str | None:
-        """The ID of the image of this name."""
+        """Return the ID of the image of this name."""
         return next((one for one, (tags, _) in self.images.items() if name in tags), None)
 
     def has(self, image: Image, name: str) -> bool:
@@ -87,9 +127,9 @@ class Held:
         return found is not None and (found == image.id or image.id in self.configs.get(found, []))
 
     def partial_tags(self, name: str) -> list[str]:
-        """The tags of what an interrupted transfer left of any image of this name, whatever its tag."""
-        prefix = partial_tag(name, "", 0).rpartition("-")[0].rpartition("-")[0]
-        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(f"{prefix}-"))
+        """Return the tags of what an interrupted transfer left of any image of this name, whatever its tag."""
+        prefix = f"{PARTIAL}:{repository_digest(name)}-"
+        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(prefix))
 
 
 def digest_of(data: bytes) -> str:
@@ -104,84 +144,66 @@ def partial_tag(name: str, image_id: str, count: int) -> str:
 
 def repository_digest(name: str) -> str:
     """Return a short word for all names that differ in their tags only."""
-    return hashlib.sha256(repository_of(name).encode()).hexdigest()[:8]
+    return hashlib.sha256(image_name.parse(name).repository.encode()).hexdigest()[:8]
 
 
-def repository_of(name: str) -> str:
-    """Return a name without its tag; the colon of a registry's port stays."""
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
-
-
-# ---- what is to travel
+# ---- what must travel
 
 
 def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
-    """Return the layers that a host lacks, in order.
+    """Return the layers that a host lacks, in order, each once.
 
     Where dockerd keeps them, a layer counts only on those below it, so these are the last ones of the image.
     """
     if held.containerd:
-        missing = [layer for layer in image.layers if held.blobs is None or layer.digest not in held.blobs]
-        return tuple(dict.fromkeys(missing))
-    wanted = [layer.diff_id for layer in image.layers]
-    there = max((_common(wanted, diff_ids) for _, diff_ids in held.images.values()), default=0)
-    return image.layers[there:]
+        blobs = {*(held.blobs or ())}
+        missing = [layer for layer in image.layers if layer.digest not in blobs]
+    else:
+        wanted = [layer.diff_id for layer in image.layers]
+        missing = [*image.layers[max((_common(wanted, diff_ids) for _, diff_ids in held.images.values()), default=0) :]]
+    return tuple({layer.digest: layer for layer in missing}.values())
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two lists have in common at their beginning."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
+    """Return how many items two lists have in common at their beginning."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in pairs)
 
 
-def parts(image: Image, missing: Sequence[Layer], size: dict[str, int]) -> list[tuple[int, list[Layer]]]:
+def parts(image: Image, missing: Sequence[Layer]) -> list[tuple[int, list[Layer]]]:
     """Return what is loaded one after the other: (number of layers that are there then, the new ones).
 
-    size: about how many bytes each layer's digest has. Small layers go along with big ones.
+    Small layers go along with big ones. dockerd looks for a layer that an image has twice in the archive each time.
     """
+    lacked = {layer.digest for layer in missing}
     found: list[tuple[int, list[Layer]]] = []
-    pending: list[Layer] = []
-    waiting = {layer.digest: size[layer.digest] for layer in missing}
+    pending: dict[str, Layer] = {}
     for count, layer in enumerate(image.layers, 1):
-        if layer.digest in waiting:
-            del waiting[layer.digest]
-            pending.append(layer)
-        if sum(size[one.digest] for one in pending) >= PART and sum(waiting.values()) >= PART:
-            found.append((count, pending))
-            pending = []
-    return [*found, (len(image.layers), pending)]
+        if layer.digest in lacked:
+            pending[layer.digest] = layer
+        later = sum(one.size for one in image.layers[count:] if one.digest in lacked)
+        if sum(one.size for one in pending.values()) >= PART and later >= PART:
+            found.append((count, [*pending.values()]))
+            pending = {}
+    return [*found, (len(image.layers), [*pending.values()])]
 
 
 # ---- archives for docker load
 
 
-def members(
-    image: Image, count: int, new: Sequence[Layer], names: Sequence[str], containerd: bool,
-    sizes: Callable[[Iterable[Layer]], dict[str, int]],
-) -> Iterator[tuple[str, bytes | Layer]]:  # fmt: skip
-    """Yield the files of an archive with the first count layers of an image, of which it has only new ones.
+def layer_path(layer: Layer, containerd: bool) -> str:
+    """Return where an archive for docker load has a layer."""
+    return blob_path(layer.digest) if containerd else f"{layer.digest.partition(':')[2]}/layer.tar"
 
-    The file that docker load begins with comes last: an archive that was cut off is none. sizes returns bytes of
-    layers' blobs; it is asked after the layers, of all up to count, where containerd keeps them.
-    """
-    part = image if count == len(image.layers) else _beginning(image, count)
-    sent = set()
-    for layer in new:
-        if layer.digest not in sent:
-            sent.add(layer.digest)
-            yield (blob_path(layer.digest) if containerd else _layer_path(layer)), layer
+
+def last_files(image: Image, names: Sequence[str], containerd: bool) -> list[tuple[str, bytes]]:
+    """Return the files of an archive that are not layers; docker load begins with the last of them."""
     if not containerd:
-        config = f"{part.id.partition(':')[2]}.json"
-        yield config, part.config
-        entry = {"Config": config, "RepoTags": list(names), "Layers": [_layer_path(layer) for layer in part.layers]}
-        yield "manifest.json", _json([entry])
-        return
-    manifest = manifest_of(part, sizes(part.layers))
+        config = f"{image.id.partition(':')[2]}.json"
+        layers = [layer_path(layer, containerd) for layer in image.layers]
+        entry = {"Config": config, "RepoTags": list(names), "Layers": layers}
+        return [(config, image.config), ("manifest.json", _json([entry]))]
+    manifest = manifest_of(image)
     descriptors = [
         {
             "mediaType": json.loads(manifest).get("mediaType") or f"{OCI}.manifest.v1+json",
@@ -194,15 +216,13 @@ def members(
         }
         for name in names
     ]
-    yield blob_path(part.id), part.config
-    yield blob_path(digest_of(manifest)), manifest
-    yield "oci-layout", _json({"imageLayoutVersion": "1.0.0"})
     index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": descriptors}
-    yield "index.json", _json(index)
-
-
-def _layer_path(layer: Layer) -> str:
-    return f"{layer.digest.partition(':')[2]}/layer.tar"
+    return [
+        (blob_path(image.id), image.config),
+        (blob_path(digest_of(manifest)), manifest),
+        ("oci-layout", _json({"imageLayoutVersion": "1.0.0"})),
+        ("index.json", _json(index)),
+    ]
 
 
 def blob_path(digest: str) -> str:
@@ -211,66 +231,25 @@ def blob_path(digest: str) -> str:
 
 
 def full_name(name: str) -> str:
-    """Return a name with its registry, as containerd wants it."""
+    """Return a name with its registry, as containerd needs it."""
     image = image_name.parse(name)
     return f"{image.registry}/{image.path}:{image.tag}"
 
 
-def _beginning(image: Image, count: int) -> Image:
-    """An image of the first layers of another one, the same whoever makes it."""
-    whole = json.loads(image.config)
-    config = {
-        "architecture": whole.get("architecture", ""),
-        "os": whole.get("os", ""),
-        "created": "1970-01-01T00:00:00Z",
-        "config": {"Labels": {"gpuprov.partial": "true"}},
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers[:count]]},
-        "history": [],
-    }
-    if whole.get("variant"):
-        config["variant"] = whole["variant"]
-    return Image(_json(config), image.layers[:count])
-
-
-def manifest_of(image: Image, size: dict[str, int]) -> bytes:
-    """Return the manifest of an image: its own, or one that is the same whoever makes it. size: of each blob."""
+def manifest_of(image: Image) -> bytes:
+    """Return the manifest of an image: its own, or one that is the same whoever makes it."""
     if image.manifest is not None:
         return image.manifest
     layers = [
-        {
-            "mediaType": layer.type or f"{OCI}.layer.v1.tar",
-            "digest": layer.digest,
-            "size": size[layer.digest] if layer.size is None else layer.size,
-        }
+        {"mediaType": layer.type or f"{OCI}.layer.v1.tar", "digest": layer.digest, "size": layer.size}
         for layer in image.layers
     ]
     config = {"mediaType": f"{OCI}.config.v1+json", "digest": image.id, "size": len(image.config)}
-    manifest = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": layers}
-    return _json(manifest)
-
-
-def id_on(image: Image, containerd: bool, size: dict[str, int]) -> str:
-    """Return the ID by which a host shows the image: where containerd stores it, that is the manifest's digest."""
-    return digest_of(manifest_of(image, size)) if containerd else image.id
+    return _json({"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": layers})
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def header(path: str, size: int) -> bytes:
-    """Return the header of a file in an archive."""
-    entry = tarfile.TarInfo(path)
-    entry.size = size
-    return entry.tobuf(tarfile.GNU_FORMAT)
-
-
-def padding(size: int) -> bytes:
-    """Return what follows a file of this size in an archive."""
-    return bytes(-size % tarfile.BLOCKSIZE)
-
-
-END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 # ---- platforms
@@ -317,8 +296,17 @@ def platform_text(image: Image) -> str:
 
 # ---- what an archive holds
 
-# {path: (digest, diff ID, size, how it is packed)} of an archive's files.
-Digests = dict[str, tuple[str, str, int, str]]
+
+class Blob(NamedTuple):
+    """A file of an archive: its digest, that of what it holds unpacked, its size in bytes and how it is packed."""
+
+    digest: str
+    diff_id: str
+    size: int
+    form: str
+
+
+Blobs = dict[str, Blob]  # by path
 
 
 @dataclass
@@ -330,9 +318,7 @@ class _Found:
     images: list[Any]
 
 
-def images_in(
-    files: dict[str, bytes], digests: Digests, name: str | None = None
-) -> tuple[tuple[Image, ...], list[str]]:
+def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
     """Return an archive's image, once for each platform that is there completely, and its names as docker shows them.
 
     files: {path: content} of the small ones. name chooses among several images. Raises ArchiveError.
@@ -354,7 +340,7 @@ def images_in(
     incomplete = None
     for one in chosen.images:
         try:
-            image = _image(files, digests, *one)
+            image = _image(files, blobs, *one)
         except _Incomplete as error:
             incomplete = error
         else:
@@ -491,7 +477,7 @@ def _one_of(found: Sequence[_Found], name: str | None) -> _Found:
 _TYPES = {"gzip": f"{OCI}.layer.v1.tar+gzip", "zstd": f"{OCI}.layer.v1.tar+zstd"}
 
 
-def _image(files: dict[str, bytes], digests: Digests, config_path: Any, paths: Any, manifest: bytes | None) -> Image:
+def _image(files: dict[str, bytes], blobs: Blobs, config_path: Any, paths: Any, manifest: bytes | None) -> Image:
     """The image of a configuration and the layers at these paths. Raises ArchiveError."""
     if not isinstance(config_path, str) or config_path not in files:
         raise _Incomplete("the archive is damaged: the configuration of the image is not in it")
@@ -504,12 +490,12 @@ def _image(files: dict[str, bytes], digests: Digests, config_path: Any, paths: A
         raise ArchiveError("the archive is damaged: its lists of layers differ in length")
     layers = []
     for number, (path, diff_id) in enumerate(zip(paths, diff_ids, strict=True), 1):
-        if path not in digests:
+        if path not in blobs:
             raise _Incomplete(f"the archive is damaged: layer {number} of {len(paths)} is not in it")
-        digest, found, size, form = digests[path]
-        if found != diff_id or not _DIGEST.fullmatch(str(diff_id)):
+        blob = blobs[path]
+        if blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
             raise ArchiveError(f"the archive is damaged: layer {number} of {len(paths)} has not the digest it should")
-        layers.append(Layer(diff_id, digest, size, _TYPES.get(form, "")))
+        layers.append(Layer(diff_id, blob.digest, blob.size, _TYPES.get(blob.form, "")))
     return with_manifest(config, layers, manifest)
 
 
