@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -130,7 +131,7 @@ class ActionModule(ActionBase):
         return layer_spool.read_archive(blocks, layer_spool.spool(), form, name)
 
     def _look(self, name: str | None) -> dict[str, Any]:
-        """Return what export_image.py says of the image."""
+        """Return what image_on_host.py says of the image."""
         if name is None:
             raise Failure("say which image, as NAME:TAG")
         answer = host_pipe.run(self._export("describe", name), stopped=_stopped)
@@ -144,61 +145,53 @@ class ActionModule(ActionBase):
 
     def _reading(self) -> dict[str, Any]:
         """Return what this host has."""
-        if self._is_source():
-            return {}
-        with host_pipe.opened(self._load_image(), _stopped) as pipe:
-            held = image_load.held_by(pipe)
-            pipe.ended()
-        return {"held": vars(held)}
+        with host_pipe.opened(self._loader(), _stopped) as pipe:
+            return {"held": vars(image_load.held_by(pipe))}
 
     def _fetch(self) -> dict[str, Any]:
         """Bring all layers that some host lacks into the spool: for a source that asks for a password."""
-        images = [image_archive.from_json(one) for one in self._image["images"]]
         fetch = self._fetching(functools.partial(self._export, "layer"))
         wanted: dict[str, image_archive.Layer] = {}
-        for name in self._vars["ansible_play_hosts"]:
-            said = (self._vars["hostvars"][name].get(self._task.args["hosts"]) or {}).get("held")
-            if said:
-                held = image_archive.Held(**said)
-                for layer in image_archive.lacking(image_archive.for_machine(images, held.machine), held):
-                    wanted[layer.digest] = layer
-        for layer in wanted.values() if not self._task.check_mode else ():
+        for name in set(self._vars["ansible_play_hosts"]) - {self._source}:
+            held = image_archive.Held(**self._vars["hostvars"][name][self._task.args["hosts"]]["held"])
+            # Loading says it where no image is for a host.
+            with contextlib.suppress(image_archive.ArchiveError):
+                image = image_archive.for_machine(self._images, held.machine)
+                wanted |= {layer.digest: layer for layer in image_archive.lacking(image, held)}
+        for layer in () if self._task.check_mode else wanted.values():
             fetch.fetch(layer)
-        return {"fetched": len(wanted)}
+        return {}
 
     def _load(self) -> dict[str, Any]:
         """Load on this host what it lacks, layer by layer."""
         begun = time.monotonic()
-        images, names = [image_archive.from_json(one) for one in self._image["images"]], self._image["names"]
-        if self._is_source():
+        names, again, host = self._image["names"], self._image["again"], self._vars["inventory_hostname"]
+        if (self._kind, self._source) == ("host", host):
             # The source has the image, and is left as it is.
-            image = image_archive.for_machine(images, self._image["machine"])
+            image = image_archive.for_machine(self._images, self._image["machine"])
             loaded = image_load.Loaded(image, (), self._image["id"], self._image["id"], changed=False)
         else:
-            again = self._image["again"]
             fetch = self._fetching(functools.partial(host_pipe.repeated, again, _LAYER) if again else None)
-            host, check_mode = self._vars["inventory_hostname"], self._task.check_mode
-            with host_pipe.opened(self._load_image(*names), _stopped) as pipe:
-                loaded = image_load.load(pipe, images, names, fetch, host, check_mode)
+            with host_pipe.opened(self._loader(*names), _stopped) as pipe:
+                loaded = image_load.load(pipe, self._images, names, fetch, host, self._task.check_mode)
         told = {
             "id": loaded.image.id, "names": names, "layers": len(loaded.image.layers),
             "sent_layers": len(loaded.missing), "shown_as": loaded.after,
             "sent_bytes": None if loaded.changed and self._task.check_mode else loaded.sent,
             "seconds": round(time.monotonic() - begun, 2) if loaded.changed else 0.0,
         }  # fmt: skip
-        if not loaded.changed or self._task.check_mode:
-            return {"changed": loaded.changed, "docker_image": told}
         change = {
             "role": "docker_image_transfer", "subject": f"image {names[0]}", "disruption": "none",
             "from": loaded.before, "to": loaded.after,
         }  # fmt: skip
-        return {"changed": True, "changes": [change], "docker_image": told}
+        changes = {"changes": [change]} if loaded.changed and not self._task.check_mode else {}
+        return {"changed": loaded.changed, "docker_image": told, **changes}
 
     def _tidy(self) -> dict[str, Any]:
         """Empty the spool of an image that every host has."""
         # A check reads archives too, and fetches nothing.
         if not self._task.check_mode or self._image["again"] == {}:
-            layer_spool.spool().drop(layer["digest"] for image in self._image["images"] for layer in image["layers"])
+            layer_spool.spool().drop(layer.digest for image in self._images for layer in image.layers)
         return {}
 
     def _save(self) -> dict[str, Any]:
@@ -238,29 +231,28 @@ class ActionModule(ActionBase):
     def _compression(self) -> str:
         return str(self._task.args.get("compression") or "auto")
 
-    def _is_source(self) -> bool:
-        return self._kind == "host" and self._vars["inventory_hostname"] == self._source
+    @property
+    def _images(self) -> list[image_archive.Image]:
+        return [image_archive.from_json(one) for one in self._image["images"]]
 
     def _fetching(self, export: Any) -> layer_spool.Fetch:
         form = packing.wire_form(self._compression, self._image["zstd"], packing.has_zstd())
         return layer_spool.Fetch(layer_spool.spool(), self._label, form, export, _stopped)
 
     def _export(self, *words: str) -> host_pipe.Start:
-        script = self._script("export_image.py")
         if self._kind == "local":
-            return host_pipe.here([sys.executable, "-c", script, *words])
-        return self._there(script, [*words])
+            return host_pipe.here([sys.executable, "-c", self._program(), *words])
+        return self._there(*words)
 
-    def _load_image(self, *names: str) -> host_pipe.Start:
-        word = image_archive.repository_digest(self._image["names"][0])
-        return self._there(self._script("load_image.py"), [word, *names])
+    def _loader(self, *names: str) -> host_pipe.Start:
+        return self._there("load", *names)
 
-    def _there(self, script: str, words: list[str]) -> host_pipe.Start:
+    def _there(self, *words: str) -> host_pipe.Start:
         interpreter = host_command.interpreter(self, self._vars)
-        return host_pipe.there(self, host_command.python(interpreter, script, words), interpreter)
+        return host_pipe.there(self, host_command.python(interpreter, self._program(), [*words]), interpreter)
 
-    def _script(self, name: str) -> str:
-        return Path(self._find_needle("files", name)).read_text(encoding="utf-8")
+    def _program(self) -> str:
+        return Path(self._find_needle("files", "image_on_host.py")).read_text(encoding="utf-8")
 
     def _name(self) -> str | None:
         given = self._task.args.get("name")

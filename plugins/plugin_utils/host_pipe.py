@@ -17,9 +17,11 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from dataclasses import dataclass, replace
+from io import BufferedRandom
+from typing import Any, cast
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
@@ -40,52 +42,16 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class _Login:
-    """A command over a connection whose ssh takes a password. The password is there as long as the process."""
-
-    connection: Any
-    command: str
-    password: str
-
-    @contextlib.contextmanager
-    def process(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start the command; when it is left, take the password away again."""
-        connection = self.connection
-        with _ONE_AT_A_TIME:
-            connection.shm = connection.sshpass_pipe = None
-            words = _ssh_words(connection, self.command)
-            options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
-            if hasattr(connection, "_sshpass_cmd"):
-                words = [*connection._sshpass_cmd(), *words]
-            memory, pipe = connection.shm, connection.sshpass_pipe
-            connection.shm = connection.sshpass_pipe = None
-        try:
-            try:
-                if pipe:
-                    os.write(pipe[1], self.password.encode() + b"\n")
-                    options["pass_fds"] = pipe
-                process = _popen(words, **options)
-            finally:
-                for end in pipe or ():
-                    os.close(end)
-            yield process
-        finally:
-            if memory:
-                with contextlib.suppress(FileNotFoundError):
-                    memory.unlink()
-
-
-@dataclass(frozen=True)
 class Start:
     """How a command is started.
 
-    login: what starts it where ssh takes a password; there are no words then. become: the plugin that knows the
-    prompts and errors of becoming another account, where the command does that, and password its answer. Before the
-    line with success, what is printed is not the command's.
+    process: starts it, and ends what must not outlive it. words: it, where another process may start it too. become:
+    the plugin that knows the prompts and errors of becoming another account, where the command does that, and password
+    its answer. Before the line with success, what is printed is not the command's.
     """
 
-    words: list[bytes]
-    login: _Login | None = None
+    process: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]
+    words: list[bytes] | None = None
     become: Any = None
     password: bytes = b""
     success: bytes = b""
@@ -103,7 +69,11 @@ class Ended:
 
 def here(words: list[str]) -> Start:
     """Return a command of this machine."""
-    return Start([word.encode() for word in words])
+    return _of_words([word.encode() for word in words])
+
+
+def _of_words(words: list[bytes], **more: Any) -> Start:
+    return Start(lambda: _popen(words), words, **more)
 
 
 def there(action: ActionBase, words: list[str], interpreter: str | None = None) -> Start:
@@ -127,15 +97,14 @@ def there(action: ActionBase, words: list[str], interpreter: str | None = None) 
         command = f"echo {success}; {command}"
     password = str(become.get_option("become_pass") or "").encode() if become else b""
     if connection.transport == "local":
-        start = Start([b"/bin/sh", b"-c", command.encode()])
+        start = here(["/bin/sh", "-c", command])
     elif connection.transport.rpartition(".")[2] == "ssh":
         connection.host = connection.get_option("host") or action._play_context.remote_addr
         login = connection.get_option("password") or action._play_context.password
-        start = (
-            Start([], _Login(connection, command, str(login)), remote=True)
-            if login
-            else Start(_ssh_words(connection, command), remote=True)
-        )
+        if login:
+            start = Start(lambda: _logged_in(connection, command, str(login)), remote=True)
+        else:
+            start = _of_words(_ssh_words(connection, command), remote=True)
     else:
         raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
     return replace(start, become=become, password=password, success=success.encode())
@@ -144,15 +113,40 @@ def there(action: ActionBase, words: list[str], interpreter: str | None = None) 
 def _ssh_words(connection: Any, command: str) -> list[bytes]:
     # As exec_command builds them, less the terminal.
     shell = f"/bin/sh -c {shlex.quote(command)}"
-    words: list[bytes] = connection._build_command(
-        connection.get_option("ssh_executable"), "ssh", connection.host, shell
-    )
-    return words
+    return list(connection._build_command(connection.get_option("ssh_executable"), "ssh", connection.host, shell))
+
+
+@contextlib.contextmanager
+def _logged_in(connection: Any, command: str, password: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command where ssh takes a password, which is there as long as the process."""
+    with _ONE_AT_A_TIME:
+        connection.shm = connection.sshpass_pipe = None
+        words = _ssh_words(connection, command)
+        options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
+        if hasattr(connection, "_sshpass_cmd"):
+            words = [*connection._sshpass_cmd(), *words]
+        memory, pipe = connection.shm, connection.sshpass_pipe
+        connection.shm = connection.sshpass_pipe = None
+    try:
+        try:
+            if pipe:
+                os.write(pipe[1], password.encode() + b"\n")
+                options["pass_fds"] = pipe
+            process = _popen(words, **options)
+        finally:
+            for end in pipe or ():
+                os.close(end)
+        with process:
+            yield process
+    finally:
+        if memory:
+            with contextlib.suppress(FileNotFoundError):
+                memory.unlink()
 
 
 def repeatable(start: Start) -> dict[str, Any] | None:
     """Return a start as JSON, for other processes of the run to use; None where a password goes with it."""
-    if start.login or start.password:
+    if start.words is None or start.password:
         return None
     return {"words": [word.decode() for word in start.words], "success": start.success.decode(), "remote": start.remote}
 
@@ -162,79 +156,71 @@ def repeated(given: dict[str, Any], name: str, value: str) -> Start:
     if not _PLAIN.fullmatch(value):
         raise AnsibleError(f"{value!r} cannot be sent to the host as a word")
     words = [word.replace(name, value).encode() for word in given["words"]]
-    return Start(words, success=given["success"].encode(), remote=given["remote"])
+    return _of_words(words, success=given["success"].encode(), remote=given["remote"])
 
 
 # ---- running it
 
 
-@dataclass
 class Pipe:
-    """A command that runs. write() and stdout block; when the run must end, they end with the command."""
+    """A command that runs. write() and stdout block; where the run must end, they end with the command."""
 
-    start: Start
-    process: subprocess.Popen[bytes]
-    stopped: Callable[[], bool]
-    complaints: bytearray = field(default_factory=bytearray)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _was_stopped: bool = False
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        """What it prints."""
-        assert self.process.stdout is not None
-        return self.process.stdout
+    def __init__(self, start: Start, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> None:
+        self.start, self._process, self._stopped = start, process, stopped
+        pipes = (process.stdin, process.stdout, process.stderr)
+        self.stdin, self.stdout, self._stderr = (cast(BufferedRandom, pipe) for pipe in pipes)
+        self.complaints = bytearray()
+        self.over = threading.Event()
+        self._was_stopped = False
+        self._reader = threading.Thread(target=self._complain, daemon=True)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def write(self, data: bytes) -> None:
         """Send data. Raises BrokenPipeError where the command takes no more: ended() says why."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        self.stdin.write(data)
+        self.stdin.flush()
 
     def ended(self) -> Ended:
         """Close its input, wait for its end and return it, with what is left of its output.
 
         Raises Stopped, and AnsibleConnectionFailure where the connection broke.
         """
-        assert self.process.stdin is not None
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        printed = self.stdout.read()
-        status = self.process.wait()
+            self.stdin.close()
+        printed = self.stdout.read().decode(errors="replace")
+        status = self._process.wait()
         self._reader.join()
         if self._was_stopped:
             raise Stopped
         said = self.complaints.decode(errors="replace")
         if self.start.remote and (status == 255 or status < 0):
             raise _disconnected(said)
-        return Ended(status, printed.decode(errors="replace"), said)
+        return Ended(status, printed, said)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Wait for the command itself to begin, and give the password that is asked for before that."""
-        threading.Thread(target=self._watch, daemon=True).start()
-        printed = self._prelude() if self.start.success else bytearray()
-        self._reader = threading.Thread(target=self._complain, daemon=True)
+        start = self.start
+        printed = self._prelude() if start.success else bytearray()
         self._reader.start()
-        if self.start.success in printed:
+        if start.success in printed:
             return
         ended = self.ended()
-        if self.start.login and self.start.become is None:
+        if start.words is None and start.become is None:
             raise _disconnected(ended.stderr)
         text = f"{printed.decode(errors='replace')}\n{ended.stderr}"
-        why = host_command.why_not_root(text) if self.start.become else None
+        why = host_command.why_not_root(text) if start.become else None
         raise AnsibleError(why or last_line(text) or f"it ended with {ended.status}, without a word")
 
     def _watch(self) -> None:
-        while not self._over.wait(_TICK):
-            if self.stopped():
+        while not self.over.wait(_TICK):
+            if self._stopped():
                 self._was_stopped = True
-                self.process.kill()
+                self._process.kill()
                 return
 
     def _complain(self) -> None:
-        assert self.process.stderr is not None
         with contextlib.suppress(OSError, ValueError):
-            while block := os.read(self.process.stderr.fileno(), BLOCK):
+            while block := os.read(self._stderr.fileno(), BLOCK):
                 self.complaints += block
 
     def _prelude(self) -> bytearray:
@@ -242,20 +228,23 @@ class Pipe:
         start, printed, told, seen = self.start, bytearray(), False, [0, 0]
         with selectors.DefaultSelector() as selector:
             selector.register(self.stdout, selectors.EVENT_READ)
-            selector.register(self.process.stderr, selectors.EVENT_READ)  # type: ignore[arg-type]
+            selector.register(self._stderr, selectors.EVENT_READ)
             while not (printed.endswith(b"\n") and start.success in printed):
                 ready = selector.select(_PATIENCE)
                 if not ready:
-                    raise AnsibleConnectionFailure(_silent(start, printed.decode(errors="replace")))
+                    who = f"{host_command.program(start.become)} there" if start.become else "the host"
+                    said = last_line(printed.decode(errors="replace"))
+                    after = f", after: {said}" if said else ""
+                    raise AnsibleConnectionFailure(f"{who} was silent for {_PATIENCE:.0f} s{after}")
                 for key, _events in ready:
-                    of_stdout = key.fileobj is self.stdout
                     # What follows the line with success is for others to read.
-                    block = os.read(key.fd, 1 if of_stdout else BLOCK)
-                    if not block and of_stdout:
+                    text, most = (printed, 1) if key.fileobj is self.stdout else (self.complaints, BLOCK)
+                    block = os.read(key.fd, most)
+                    text.extend(block)
+                    if not block and text is printed:
                         return printed
                     if not block:
                         selector.unregister(key.fileobj)
-                    (printed if of_stdout else self.complaints).extend(block)
                 if start.become:
                     asked = _is_asked(start, printed[seen[0] :], self.complaints[seen[1] :], told)
                     for number, text in enumerate((printed, self.complaints)):
@@ -272,19 +261,17 @@ def opened(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterato
 
     Raises Stopped, AnsibleConnectionFailure where the connection breaks, and AnsibleError for a wrong password.
     """
-    with start.login.process() if start.login else contextlib.nullcontext(_popen(start.words)) as process:
+    with start.process() as process:
         pipe = Pipe(start, process, stopped)
         try:
-            pipe._begin()
+            pipe.begin()
             yield pipe
         finally:
-            pipe._over.set()
+            pipe.over.set()
             process.kill()
-            process.wait()
-            for end in (process.stdin, process.stdout, process.stderr):
-                with contextlib.suppress(OSError):
-                    if end:
-                        end.close()
+            # Popen's own end would write what is left, to nobody.
+            with contextlib.suppress(OSError):
+                pipe.stdin.close()
 
 
 def run(start: Start, feed: bytes = b"", stopped: Callable[[], bool] = lambda: False) -> Ended:
@@ -292,10 +279,8 @@ def run(start: Start, feed: bytes = b"", stopped: Callable[[], bool] = lambda: F
     with opened(start, stopped) as pipe:
 
         def give() -> None:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError), pipe.stdin:
                 pipe.write(feed)
-                assert pipe.process.stdin is not None
-                pipe.process.stdin.close()
 
         feeder = threading.Thread(target=give, daemon=True)
         feeder.start()
@@ -307,7 +292,7 @@ def run(start: Start, feed: bytes = b"", stopped: Callable[[], bool] = lambda: F
 def output(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
     """Yield what a command prints. Raises AnsibleError with its complaint where it fails, and as opened."""
     with opened(start, stopped) as pipe:
-        while block := pipe.stdout.read1(BLOCK):  # type: ignore[attr-defined]
+        while block := pipe.stdout.read1(BLOCK):
             yield block
         ended = pipe.ended()
         if ended.status:
@@ -332,13 +317,6 @@ def _popen(words: list[bytes], **options: Any) -> subprocess.Popen[bytes]:
 
 def _disconnected(said: str) -> AnsibleConnectionFailure:
     return AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {last_line(said) or 'it hung up'}")
-
-
-def _silent(start: Start, printed: str) -> str:
-    """Return what to say of a host that has been silent for too long before the command began."""
-    said = last_line(printed)
-    who = f"{host_command.program(start.become)} there" if start.become else "the host"
-    return f"{who} was silent for {_PATIENCE:.0f} s" + (f", after: {said}" if said else "")
 
 
 def _is_asked(start: Start, printed: bytearray, complaints: bytearray, told: bool) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Send one image to one host: what the host lacks of it, layer by layer, to load_image.py there."""
+"""Send one image to one host: what the host lacks of it, layer by layer, to image_on_host.py there."""
 
 from __future__ import annotations
 
@@ -39,17 +39,16 @@ class Loaded:
 
 
 def heard(pipe: host_pipe.Pipe) -> dict[str, Any]:
-    """Return what load_image.py says next. Raises LoadError where it failed, or could not be run."""
+    """Return what image_on_host.py says next. Raises LoadError where it failed, or could not be run."""
     text = pipe.stdout.readline()
     try:
         said: dict[str, Any] = json.loads(text)
     except ValueError:
         ended = pipe.ended()
-        text_there = f"{text.decode(errors='replace')}{ended.stdout}\n{ended.stderr}"
-        reason = host_pipe.last_line(text_there) or f"it ended with {ended.status}, without a word"
-        raise LoadError(host_command.why_not_root(text_there) or f"the host cannot be read: {reason}") from None
-    if "failed" in said:
-        raise LoadError(said["failed"])
+        whole = f"{text.decode(errors='replace')}{ended.stdout}\n{ended.stderr}"
+        reason = host_pipe.last_line(whole) or f"it ended with {ended.status}, without a word"
+        advice = host_command.why_not_root(whole)
+        raise LoadError(advice or (reason if ended.status == 3 else f"the host cannot be read: {reason}")) from None
     return said
 
 

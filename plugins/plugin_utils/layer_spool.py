@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import itertools
 import os
 import queue
@@ -20,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from ansible.errors import AnsibleError
@@ -35,6 +35,8 @@ KEEP = 7 * 24 * 3600
 FORMS = ("none", "gzip", "zstd")
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
+# What is smaller is not worth a process that packs it.
+_TINY = 1 << 16
 _PAUSE = 0.05  # seconds
 
 
@@ -112,7 +114,7 @@ def blocks_of(file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> I
 class Fetch:
     """The source of an image's layers: each is fetched once, by the first process of a run that needs it.
 
-    label: the source, in messages. form: how layers travel from there. export: starts export_image.py for the layer
+    label: the source, in messages. form: how layers travel from there. export: starts image_on_host.py for the layer
     of a word, None where the spool already has all layers.
     """
 
@@ -208,26 +210,6 @@ def keep(where: Spool, data: Iterable[bytes], form: str) -> image_archive.Blob:
     return image_archive.Blob(whole.digest(), inner.digest(), whole.size, kind)
 
 
-class _File(io.RawIOBase):
-    """Blocks as a file."""
-
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks, self._left = iter(blocks), memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._left = memoryview(block)
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
-        return count
-
-
 def read_archive(
     blocks: Iterable[bytes], where: Spool, form: str, name: str | None
 ) -> tuple[tuple[Image, ...], list[str]]:
@@ -236,28 +218,22 @@ def read_archive(
     blocks: the archive, unpacked. Raises ArchiveError and PackingError.
     """
     blobs: image_archive.Blobs = {}
-    kept: set[str] = set()
+    wanted: set[str] = set()
     try:
-        files = _read_files(blocks, where, form, blobs, kept)
+        files = _read_files(blocks, where, form, blobs)
         images, names = image_archive.images_in(files, blobs, name)
         wanted = {layer.digest for image in images for layer in image.layers}
-        for path, data in files.items():
-            if blobs[path].digest in wanted:
-                keep(where, [data], form)
-    except (ArchiveError, packing.PackingError):
-        where.drop(kept)
-        raise
-    where.drop(kept - wanted)
+    finally:
+        where.drop({blob.digest for blob in blobs.values()} - wanted)
     return images, names
 
 
-def _read_files(
-    blocks: Iterable[bytes], where: Spool, form: str, blobs: image_archive.Blobs, kept: set[str]
-) -> dict[str, bytes]:
-    """Return the small files of an archive, and put the others into the spool. Raises ArchiveError."""
+def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_archive.Blobs) -> dict[str, bytes]:
+    """Put the files of an archive into the spool, and return the small ones. Raises ArchiveError."""
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
-    stream = io.BufferedReader(_File(blocks), packing.BLOCK)
+    coming = filter(None, blocks)
+    stream: Any = SimpleNamespace(read=lambda _size: next(coming, b""))
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=packing.BLOCK) as archive:
             for entry in archive:
@@ -265,26 +241,17 @@ def _read_files(
                 if entry.issym() or entry.islnk():
                     beside = os.path.dirname(path) if entry.issym() else ""
                     links[path] = os.path.normpath(os.path.join(beside, entry.linkname))
-                content = archive.extractfile(entry) if entry.isfile() else None
-                if content is None:
+                file = archive.extractfile(entry) if entry.isfile() else None
+                if file is None:
                     continue
-                if entry.size > _SMALL:
-                    blobs[path] = keep(where, blocks_of(content), form)
-                    kept.add(blobs[path].digest)
-                    continue
-                files[path] = content.read()
-                if len(files[path]) < entry.size:
-                    raise ArchiveError("the archive is damaged: it ends too early")
-                blobs[path] = _small(files[path])
+                content = blocks_of(file)
+                if entry.size <= _SMALL:
+                    files[path] = file.read()
+                    content = iter([files[path]])
+                    if len(files[path]) < entry.size:
+                        raise ArchiveError("the archive is damaged: it ends too early")
+                blobs[path] = keep(where, content, form if entry.size > _TINY else "none")
     except tarfile.TarError:
         raise ArchiveError("it is not an archive of an image, or a damaged one") from None
     blobs.update({path: blobs[target] for path, target in links.items() if target in blobs})
     return files
-
-
-def _small(data: bytes) -> image_archive.Blob:
-    digest, kind = image_archive.digest_of(data), packing.form_of(data)
-    with contextlib.suppress(packing.PackingError):
-        inner = image_archive.digest_of(b"".join(packing.unpacked(kind, [data])))
-        return image_archive.Blob(digest, inner, len(data), kind)
-    return image_archive.Blob(digest, digest, len(data), "none")

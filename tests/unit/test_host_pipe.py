@@ -37,8 +37,12 @@ class Key(BecomeBase):
 SUDO = "printf 'key: ' >&2; read -r p; if [ \"$p\" = right ]; then echo BECOME; exec cat; fi; printf 'key: ' >&2; cat"
 
 
+def started(words: list[bytes], **more: Any) -> Start:
+    return host_pipe._of_words(words, **more)
+
+
 def sudo(password: bytes) -> Start:
-    return Start([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
+    return started([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
 
 
 def test_what_is_sent_can_depend_on_what_was_printed() -> None:
@@ -87,11 +91,11 @@ def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
 )
 def test_who_does_not_become_another_account_is_told_why(program: str, said: str) -> None:
     with pytest.raises(AnsibleError, match=said):
-        host_pipe.run(Start([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), b"data")
+        host_pipe.run(started([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), b"data")
 
 
 def test_what_a_login_shell_prints_first_is_not_the_command_s() -> None:
-    start = Start([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
+    start = started([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
     assert host_pipe.run(start, b"data").stdout == "data"
 
 
@@ -106,7 +110,7 @@ def test_a_run_that_must_end_leaves_no_command_behind() -> None:
 
 
 def test_a_run_that_must_end_does_not_wait_for_the_command_to_begin() -> None:
-    start = Start([b"sh", b"-c", b"exec sleep 36000"], success=b"NEVER", remote=True)
+    start = started([b"sh", b"-c", b"exec sleep 36000"], success=b"NEVER", remote=True)
     with pytest.raises(host_pipe.Stopped):
         host_pipe.run(start, stopped=lambda: True)
 
@@ -115,7 +119,7 @@ def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_su
     with pytest.raises(AnsibleError, match=r"^no such layer$"):
         list(host_pipe.output(host_pipe.here(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
     with pytest.raises(AnsibleConnectionFailure):
-        host_pipe.run(Start([b"sh", b"-c", b"exit 255"], remote=True))
+        host_pipe.run(started([b"sh", b"-c", b"exit 255"], remote=True))
 
 
 def test_commands_of_a_host_that_are_made_at_once_keep_their_own_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +139,7 @@ def test_commands_of_a_host_that_are_made_at_once_keep_their_own_prompts(monkeyp
     monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     with ThreadPoolExecutor(4) as pool:
         starts = list(pool.map(lambda _: host_pipe.there(action, ["true"]), range(40)))
-    made = [(start.words[-1].decode(), start.become.prompt, start.success.decode()) for start in starts]
+    made = [((start.words or [b""])[-1].decode(), start.become.prompt, start.success.decode()) for start in starts]
     assert sorted(made) == sorted(
         (f"echo [{number}] password: SUCCESS-{number}", f"[{number}] password:", f"SUCCESS-{number}")
         for number in range(1, 41)
@@ -184,6 +188,6 @@ def test_a_host_that_says_nothing_before_the_command_begins_is_not_waited_for_fo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(host_pipe, "_PATIENCE", 2)
-    start = Start([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
+    start = started([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
     with pytest.raises(AnsibleConnectionFailure, match=r"^lock there was silent for 2 s, after: welcome$"):
         host_pipe.run(start)

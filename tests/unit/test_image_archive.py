@@ -407,7 +407,7 @@ def test_containerd_is_told_how_a_layer_of_an_old_archive_is_packed(form: str) -
 def test_a_layer_that_is_not_what_the_image_says_is_damage() -> None:
     files = docker_archive("x:1", layers=[b"a", b"b", b"c"])
     path = next(iter(files))
-    with pytest.raises(ArchiveError, match="layer 1 of 3 has not the digest"):
+    with pytest.raises(ArchiveError, match="layer 1 of 3 does not have the digest"):
         read({**files, path: b"z"})
     with pytest.raises(ArchiveError, match="layer 1 of 3 is not in it"):
         read({key: value for key, value in files.items() if key != path})

@@ -26,17 +26,18 @@ PARTIAL = image_archive.partial_tag("x:1", AMD.id, 1)
 
 
 class Pipe:
-    """Stands in for load_image.py on a host: says these objects, and takes what it is sent."""
+    """Stands in for image_on_host.py on a host: says these objects, and takes what it is sent."""
 
     def __init__(self, *said: dict[str, Any]) -> None:
         self.stdout = io.BytesIO(b"".join(json.dumps(one).encode() + b"\n" for one in said))
         self.got = b""
+        self.status, self.why = 1, "it broke\n"
 
     def write(self, data: bytes) -> None:
         self.got += data
 
     def ended(self) -> host_pipe.Ended:
-        return host_pipe.Ended(1, "", "it broke\n")
+        return host_pipe.Ended(self.status, "", self.why)
 
 
 def reading(images: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -126,16 +127,18 @@ def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_i
 @pytest.mark.parametrize(
     ("said", "last", "why"),
     [
-        ({}, {"failed": "docker load failed: x"}, "^docker load failed: x$"),
-        ({}, {"failed": "write /x: no space left on device"}, "^the disk is full: /var/lib/containerd has no room"),
+        ({}, "docker load failed: x", "^docker load failed: x$"),
+        ({}, "write /x: no space left on device", "^the disk is full: /var/lib/containerd has no room"),
         ({}, {"id": "sha256:other"}, "^x:1 has sha256:other there, and should have sha256:"),
         ({"free": 100}, {}, "^the disk is too full: /var/lib/containerd has 0 MB free"),
         ({"engine": ""}, {}, "^docker does not answer$"),
     ],
 )
 def test_why_a_host_does_not_have_the_image_is_said(said: dict[str, Any], last: Any, why: str, fetch: Fetch) -> None:
+    pipe = Pipe(reading({}, **said), *([last] if isinstance(last, dict) else []))
+    pipe.status, pipe.why = 3, str(last)
     with pytest.raises(LoadError, match=why):
-        load(Pipe(reading({}, **said), last), fetch)
+        load(pipe, fetch)
 
 
 def test_a_host_that_cannot_be_read_says_why(fetch: Fetch) -> None:

@@ -6,7 +6,6 @@ import base64
 import http.server
 import io
 import json
-import secrets
 import selectors
 import shutil
 import socketserver
@@ -23,7 +22,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
 
 from tests.text import replaced
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/load_image.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
 # As it stands in the script: no test may reach the real dockerd.
 SOCKET = '"/var/run/docker.sock"'
 # Seconds, for what happens at once on an idle machine.
@@ -52,8 +51,6 @@ class Dockerd(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.unpacking = threading.Event()
         self.unpacking.set()
         self.hung_up = threading.Event()
-        # Of this test's own, for tests run side by side.
-        self.word = secrets.token_hex(4)
         super().__init__(path, Handler)
 
 
@@ -130,8 +127,8 @@ def dockerd(tmp_path: Path) -> Iterator[Dockerd]:
 @pytest.fixture(params=PYTHONS, ids=[Path(one).parents[1].name for one in PYTHONS])
 def loader(request: pytest.FixtureRequest, dockerd: Dockerd) -> Iterator[subprocess.Popen[bytes]]:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
-    words = [request.param, "-c", text, dockerd.word]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    words = [request.param, "-c", text, "load"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     yield process
     process.kill()
     process.communicate()
@@ -226,8 +223,9 @@ def test_what_was_packed_is_unpacked_for_dockerd(loader: subprocess.Popen[bytes]
 
 
 def test_what_zstd_cannot_unpack_fails(loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
-    out, _ = loader.communicate(head() + file(b"data", form="zstd", sent=b"no zstd") + complete("x:2") + END)
-    assert heard(out)[1:] == [{"failed": "zstd cannot unpack what came: it ended with 1"}]
+    out, err = loader.communicate(head() + file(b"data", form="zstd", sent=b"no zstd") + complete("x:2") + END)
+    assert heard(out)[1:] == []
+    assert err.endswith(b"zstd cannot unpack what came: it ended with 1\n")
     assert (dockerd.loaded, dockerd.removed) == ([], ["part:1"])
 
 
@@ -237,7 +235,7 @@ def test_what_was_cut_off_leaves_what_was_loaded_and_removes_nothing(
     dockerd.unpacking.clear()
     threading.Timer(0.2, dockerd.unpacking.set).start()
     out, _ = loader.communicate(head() + archive("part:1") + file(b"x" * 1000)[:-1])
-    assert (loader.returncode, len(heard(out))) == (4, 1)
+    assert (loader.returncode, len(heard(out))) == (3, 1)
     # It ends when dockerd is done with what was complete.
     assert [content(one)["name"] for one in dockerd.loaded] == [b"part:1"]
     assert dockerd.removed == []
@@ -249,9 +247,9 @@ def test_what_dockerd_refuses_is_said_and_nothing_of_it_is_left(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
     dockerd.refuse = "write /x: no space left\n on device"
-    out, _ = loader.communicate(head() + archive("part:1") + archive("x:2") + END)
+    out, err = loader.communicate(head() + archive("part:1") + archive("x:2") + END)
     assert loader.returncode == 3
-    assert heard(out)[1:] == [{"failed": "docker load failed: write /x: no space left on device"}]
+    assert (heard(out)[1:], err) == ([], b"docker load failed: write /x: no space left on device\n")
     assert dockerd.loaded == []
     assert dockerd.removed == ["part:1"]
 
@@ -269,8 +267,8 @@ def test_a_layer_may_be_larger_than_the_8_gib_that_a_plain_header_can_name(
 
 @pytest.mark.parametrize("name", ["../info", "x y", "x\r\n", ""])
 def test_a_name_that_is_none_asks_dockerd_nothing(name: str, loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
-    out, _ = loader.communicate(head("x:2", (name,)) + archive("x:2") + END)
-    assert heard(out)[1:] == [{"failed": "what came is not an image"}]
+    out, err = loader.communicate(head("x:2", (name,)) + archive("x:2") + END)
+    assert (heard(out)[1:], err) == ([], b"what came is not an image\n")
     assert dockerd.loaded == []
     assert dockerd.removed == []
 
@@ -280,18 +278,18 @@ def test_a_dockerd_that_does_not_answer_is_told_from_none(tmp_path: Path) -> Non
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(tmp_path / "nothing")))
     for said in ("there is no docker on the host", "docker does not answer"):
         ran = subprocess.run(
-            [sys.executable, "-c", text, secrets.token_hex(4)],
+            [sys.executable, "-c", text, "load"],
             capture_output=True,
             env={"PATH": str(tmp_path)},
             check=False,
         )
-        assert (ran.returncode, heard(ran.stdout)) == (3, [{"failed": said}])
+        assert (ran.returncode, ran.stdout, ran.stderr.decode()) == (3, b"", f"{said}\n")
         shutil.copy("/bin/true", docker)
 
 
-def test_two_loads_of_one_repository_come_one_after_the_other(dockerd: Dockerd) -> None:
+def test_two_loads_come_one_after_the_other(dockerd: Dockerd) -> None:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
-    words = [sys.executable, "-c", text, dockerd.word]
+    words = [sys.executable, "-c", text, "load"]
     first, second = (subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2))
     waiting = selectors.DefaultSelector()
     for one in (first, second):

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, packing
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/export_image.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
 CHAIN = "c" * 64
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("export_image", SCRIPT)
+    spec = importlib.util.spec_from_file_location("image_on_host", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -65,7 +65,7 @@ def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary
     digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     assert b"".join(script.layer(str(tmp_path), CHAIN)) == archive
     for form, most in (("none", 1), ("gzip", 0.1), ("zstd", 0.1)):
-        assert script.main(["layer", f"{form},{digest},overlay2,{tmp_path},{CHAIN}"]) == 0
+        assert script.main("layer", f"{form},{digest},overlay2,{tmp_path},{CHAIN}") == 0
         out = capfdbinary.readouterr().out
         assert b"".join(packing.unpacked(form, [out])) == archive
         assert len(out) <= most * len(archive)
@@ -73,7 +73,7 @@ def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary
 
 def test_a_layer_with_another_digest_is_not_taken_for_whole(script: Any, tmp_path: Path, capfd: Any) -> None:
     stored(tmp_path, FILES)
-    assert script.main(["layer", f"none,sha256:{'0' * 64},overlay2,{tmp_path},{CHAIN}"]) == 3
+    assert script.main("layer", f"none,sha256:{'0' * 64},overlay2,{tmp_path},{CHAIN}") == 3
     assert re.fullmatch(r"expected sha256:0{12}, got sha256:[0-9a-f]{12}\n", capfd.readouterr().err)
 
 
@@ -82,7 +82,7 @@ def test_an_image_is_described_with_the_sizes_of_its_layers_archives(script: Any
     config = tmp_path / "image/overlay2/imagedb/content/sha256/abc"
     config.parent.mkdir(parents=True)
     config.write_bytes(b"{}")
-    (said,) = script.of_overlay2(str(tmp_path), "sha256:abc", [f"sha256:{CHAIN}"])
+    said = script.of_overlay2(str(tmp_path), "sha256:abc", [f"sha256:{CHAIN}"])
     image = image_archive.from_json(said)
     assert (image.config, image.layers[0].size) == (b"{}", len(archive))
     assert image.layers[0].place == f"overlay2,{tmp_path},{CHAIN}"
@@ -92,14 +92,14 @@ def test_files_outside_of_the_layer_and_shorter_ones_are_refused(script: Any, tm
     stored(tmp_path, FILES)
     path = tmp_path / "overlay2/0abc/diff/bin/tool"
     path.write_bytes(b"short")
-    with pytest.raises(script.Refused, match="shorter"):
+    with pytest.raises(script.Failed, match="shorter"):
         list(script.layer(str(tmp_path), CHAIN))
     path.unlink()
     path.symlink_to("/etc/passwd")
-    with pytest.raises(script.Refused, match="outside"):
+    with pytest.raises(script.Failed, match="outside"):
         list(script.layer(str(tmp_path), CHAIN))
     (tmp_path / "image/overlay2/layerdb/sha256" / CHAIN / "cache-id").write_text("../../etc")
-    with pytest.raises(script.Refused):
+    with pytest.raises(script.Failed):
         list(script.layer(str(tmp_path), CHAIN))
 
 
