@@ -34,14 +34,10 @@ _LAYER = "@LAYER@"
 
 
 class Failure(Exception):
-    """The step failed; the message is for people. early: no host was asked anything."""
-
-    def __init__(self, message: str, early: bool = False) -> None:
-        super().__init__(message)
-        self.early = early
+    """The step failed; the message is for people."""
 
 
-_ERRORS = (AnsibleError, image_load.LoadError, image_archive.ArchiveError, packing.PackingError, OSError)
+_ERRORS = (Failure, AnsibleError, image_load.LoadError, image_archive.ArchiveError, packing.PackingError, OSError)
 
 
 class ActionModule(ActionBase):
@@ -55,6 +51,7 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         args = self._task.args
         self._image: dict[str, Any] = args.get("image") or {}
+        self._asked = False
         # local, host or file, and which.
         source = str(args.get("from") or "local")
         self._kind = "local" if source == "local" else "host" if source in self._vars["groups"]["all"] else "file"
@@ -71,18 +68,17 @@ class ActionModule(ActionBase):
             if advice is None and "source" not in self._failure(""):
                 raise
             return {**result, **self._failure(advice or str(error)), "source_unreachable": advice is None}
-        except (Failure, *_ERRORS) as error:
-            message = host_command.why_not_root(str(error)) or str(error)
-            return {**result, **self._failure(message, isinstance(error, Failure) and error.early)}
+        except _ERRORS as error:
+            return {**result, **self._failure(host_command.why_not_root(str(error)) or str(error))}
 
-    def _failure(self, message: str, early: bool = False) -> dict[str, Any]:
+    def _failure(self, message: str) -> dict[str, Any]:
         """Return the result of a failure: before_hosts where no host was asked anything, source where that failed."""
-        step = self._task.args["step"]
-        if early or (step in ("describe", "save") and self._kind != "host"):
-            return {"failed": True, "msg": message, "before_hosts": True}
-        if step in ("describe", "fetch", "save") and self._kind == "host":
-            return {"failed": True, "msg": f"{self._source}: {message}", "source": self._source, "reason": message}
-        return {"failed": True, "msg": message}
+        failed = {"failed": True, "msg": message}
+        if self._task.args["step"] not in ("describe", "fetch", "save"):
+            return failed
+        if not self._asked:
+            return {**failed, "before_hosts": True}
+        return {**failed, "msg": f"{self._source}: {message}", "source": self._source, "reason": message}
 
     # ---- steps
 
@@ -210,7 +206,7 @@ class ActionModule(ActionBase):
             (not os.access(path.parent, os.W_OK), f"nothing can be written into the directory {path.parent}"),
         ):
             if wrong:
-                raise Failure(message, early=True)
+                raise Failure(message)
         found = self._look(name)
         if self._task.check_mode:
             return {"changed": True}
@@ -248,6 +244,7 @@ class ActionModule(ActionBase):
         return self._there("load", *names)
 
     def _there(self, *words: str) -> host_pipe.Start:
+        self._asked = True
         interpreter = host_command.interpreter(self, self._vars)
         return host_pipe.there(self, host_command.python(interpreter, self._program(), [*words]), interpreter)
 
