@@ -16,7 +16,7 @@ import selectors
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -274,29 +274,48 @@ def opened(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterato
                 pipe.stdin.close()
 
 
+@contextlib.contextmanager
+def _fed(pipe: Pipe, blocks: Iterable[bytes]) -> Iterator[None]:
+    """Write blocks into a command meanwhile. Raises what kept them from coming."""
+    failed: list[BaseException] = []
+
+    def give() -> None:
+        try:
+            # Where the command takes no more, its exit status says why.
+            with contextlib.suppress(BrokenPipeError), pipe.stdin:
+                for block in blocks:
+                    pipe.stdin.write(block)
+        except BaseException as error:
+            failed.append(error)
+
+    feeder = threading.Thread(target=give, daemon=True)
+    feeder.start()
+    yield
+    feeder.join()
+    if failed:
+        raise failed[0]
+
+
 def run(start: Start, feed: bytes = b"", stopped: Callable[[], bool] = lambda: False) -> Ended:
     """Run a command to its end, with feed as its input. Raises as opened does."""
     with opened(start, stopped) as pipe:
-
-        def give() -> None:
-            with contextlib.suppress(OSError, ValueError), pipe.stdin:
-                pipe.write(feed)
-
-        feeder = threading.Thread(target=give, daemon=True)
-        feeder.start()
-        printed = pipe.stdout.read().decode(errors="replace")
-        feeder.join()
+        with _fed(pipe, [feed]):
+            printed = pipe.stdout.read().decode(errors="replace")
         return replace(pipe.ended(), stdout=printed)
 
 
-def output(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
-    """Yield what a command prints. Raises AnsibleError with its complaint where it fails, and as opened."""
+def output(
+    start: Start, stopped: Callable[[], bool] = lambda: False, feed: Iterable[bytes] = (),
+    failure: Callable[[str], Exception] = AnsibleError,
+) -> Iterator[bytes]:  # fmt: skip
+    """Yield what a command prints, with feed as its input. Raises failure with its complaint, and as opened."""
     with opened(start, stopped) as pipe:
-        while block := pipe.stdout.read1(BLOCK):
-            yield block
+        with _fed(pipe, feed):
+            while block := pipe.stdout.read1(BLOCK):
+                yield block
         ended = pipe.ended()
         if ended.status:
-            raise AnsibleError(last_line(ended.stderr) or f"it ended with {ended.status}, without a word")
+            raise failure(last_line(ended.stderr) or f"it ended with {ended.status}, without a word")
 
 
 def last_line(text: str) -> str:

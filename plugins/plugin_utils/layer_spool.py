@@ -11,12 +11,12 @@ import fcntl
 import hashlib
 import itertools
 import os
-import queue
 import secrets
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,11 +125,11 @@ class Fetch:
     stopped: Callable[[], bool]
     _over: threading.Event = field(default_factory=threading.Event)
 
-    def fetch(self, layer: Layer) -> None:
-        """Return when the spool has a layer. Raises AnsibleError and Stopped."""
+    def fetch(self, layer: Layer) -> Layer:
+        """Return a layer when the spool has it. Raises AnsibleError and Stopped."""
         with self.spool.locked(layer.digest, self._ends):
             if self.spool.find(layer.digest):
-                return
+                return layer
             if self.export is None or not layer.place:
                 raise AnsibleError("the layers that were read are gone: run it again")
             # What is packed already would not shrink.
@@ -141,34 +141,18 @@ class Fetch:
                 except AnsibleError as error:
                     # The source failed, not the host that waits for the layer.
                     raise AnsibleError(f"{self.label} does not give layer {layer.digest[7:19]}: {error}") from None
+        return layer
 
     @contextlib.contextmanager
     def ahead(self, layers: Sequence[Layer]) -> Iterator[Iterator[Layer]]:
         """Fetch layers in the background, one after the other; the iterator waits for each, and raises as fetch."""
-        ready: queue.Queue[Layer | BaseException] = queue.Queue()
-
-        def work() -> None:
+        with ThreadPoolExecutor(1) as pool:
             try:
-                for layer in layers:
-                    self.fetch(layer)
-                    ready.put(layer)
-            except BaseException as error:
-                ready.put(error)
-
-        def fetched() -> Iterator[Layer]:
-            for _ in layers:
-                one = ready.get()
-                if isinstance(one, BaseException):
-                    raise one
-                yield one
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            yield fetched()
-        finally:
-            self._over.set()
-            thread.join()
+                coming = [pool.submit(self.fetch, layer) for layer in layers]
+                yield (one.result() for one in coming)
+            finally:
+                self._over.set()
+                pool.shutdown(cancel_futures=True)
 
     def _ends(self) -> bool:
         return self._over.is_set() or self.stopped()

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import lzma
 import shutil
-import subprocess
-import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
 BLOCK = 1 << 20
 # By how a file begins.
@@ -52,7 +51,7 @@ def packed(form: str, data: Iterable[bytes], level: int = 1) -> Iterator[bytes]:
     if form == "none":
         yield from data
     elif form == "zstd":
-        yield from _through(["zstd", f"-{level}", "-T0", "-q", "-c"], data)
+        yield from _zstd([f"-{level}", "-T0"], data)
     else:
         packer: Any = bz2.BZ2Compressor() if form == "bzip2" else zlib.compressobj(level, zlib.DEFLATED, 31)
         for block in data:
@@ -66,7 +65,7 @@ def unpacked(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
         yield from data
         return
     if form == "zstd":
-        yield from _through(["zstd", "-d", "-q", "-c"], data)
+        yield from _zstd(["-d"], data, "it is damaged: ")
         return
     fresh: Any = {"gzip": lambda: zlib.decompressobj(31), "bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
     unpacker, begun = fresh[form](), False
@@ -87,43 +86,8 @@ def unpacked(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
         raise PackingError("it is damaged: it ends too early")
 
 
-def _through(words: list[str], data: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what a program makes of data."""
-    pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
-    except OSError:
-        raise PackingError(f"{words[0]} is not on this machine: install {words[0]}") from None
-    failed: list[BaseException] = []
-    feeder = threading.Thread(target=_feed, args=(process.stdin, data, failed), daemon=True)
-    feeder.start()
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        while block := process.stdout.read(BLOCK):
-            yield block
-        said = process.stderr.read().decode(errors="replace")
-        status = process.wait()
-        feeder.join()
-        if failed:
-            raise failed[0]
-        if status:
-            reason = (said.strip().splitlines() or [f"{words[0]} ended with {status}"])[-1]
-            raise PackingError(f"it is damaged: {reason}" if "-d" in words else reason)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
-
-
-def _feed(pipe: IO[bytes], data: Iterable[bytes], failed: list[BaseException]) -> None:
-    try:
-        with contextlib.suppress(BrokenPipeError):  # its exit status says why
-            for block in data:
-                pipe.write(block)
-    except BaseException as error:
-        failed.append(error)
-    finally:
-        with contextlib.suppress(OSError):
-            pipe.close()
+def _zstd(options: list[str], data: Iterable[bytes], damaged: str = "") -> Iterator[bytes]:
+    if not has_zstd():
+        raise PackingError("zstd is not on this machine: install zstd")
+    start = host_pipe.here(["zstd", "-q", "-c", *options])
+    yield from host_pipe.output(start, feed=data, failure=lambda said: PackingError(f"{damaged}{said}"))
