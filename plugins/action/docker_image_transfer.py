@@ -141,7 +141,7 @@ class ActionModule(ActionBase):
 
     def _reading(self) -> dict[str, Any]:
         """Return what this host has."""
-        with host_pipe.opened(self._loader(), _stopped) as pipe:
+        with host_pipe.opened(self._receiver(), _stopped) as pipe:
             return {"held": vars(image_load.held_by(pipe))}
 
     def _fetch(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class ActionModule(ActionBase):
             loaded = image_load.Loaded(image, (), self._image["id"], self._image["id"], changed=False)
         else:
             fetch = self._fetching(functools.partial(host_pipe.repeated, again, _LAYER) if again else None)
-            with host_pipe.opened(self._loader(*names), _stopped) as pipe:
+            with host_pipe.opened(self._receiver(*names), _stopped) as pipe:
                 loaded = image_load.load(pipe, self._images, names, fetch, host, self._task.check_mode)
         told = {
             "id": loaded.image.id, "names": names, "layers": len(loaded.image.layers),
@@ -240,7 +240,7 @@ class ActionModule(ActionBase):
             return host_pipe.here([sys.executable, "-c", self._program(), *words])
         return self._there(*words)
 
-    def _loader(self, *names: str) -> host_pipe.Start:
+    def _receiver(self, *names: str) -> host_pipe.Start:
         return self._there("load", *names)
 
     def _there(self, *words: str) -> host_pipe.Start:
