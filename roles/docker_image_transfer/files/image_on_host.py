@@ -98,26 +98,21 @@ def has_program(name):
     return any(os.access(os.path.join(place, name), os.X_OK) for place in places)
 
 
-def started(*words):
-    """Start a program. Raises Failed where there is none."""
+def output(*words):
+    """Start a program, and return what yields what it prints, and raises Failed where it fails. Raises Failed."""
     try:
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except (IOError, OSError):
         raise Failed("there is no %s" % words[0])
 
+    def printed():
+        for part in iter(lambda: process.stdout.read(BLOCK), b""):
+            yield part
+        said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        if process.wait():
+            raise Failed(said[-1] if said else "it ended with %d, without a word" % process.returncode)
 
-def printed(process):
-    """Yield what a program prints. Raises Failed where it fails."""
-    for part in iter(lambda: process.stdout.read(BLOCK), b""):
-        yield part
-    said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-    if process.wait():
-        raise Failed(said[-1] if said else "it ended with %d, without a word" % process.returncode)
-
-
-def output(*words):
-    """Yield what a program prints. Raises Failed where it fails."""
-    return printed(started(*words))
+    return printed()
 
 
 # ---- containerd
@@ -171,8 +166,8 @@ def describe(name):
     {diff_id, digest, size in bytes, type, place}; None where only docker save can tell.
     """
     # Side by side: the client takes longer to start than dockerd to answer.
-    asked = [started("docker", "image", "inspect", name), started("docker", "info", "--format", "{{json .}}")]
-    (image,), info = (json.loads(b"".join(printed(process)).decode("utf-8")) for process in asked)
+    asked = [output("docker", "image", "inspect", name), output("docker", "info", "--format", "{{json .}}")]
+    (image,), info = (json.loads(b"".join(parts).decode("utf-8")) for parts in asked)
     images = None
     try:
         if uses_containerd(info):
