@@ -25,6 +25,7 @@ import errno
 import fcntl
 import gzip
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -36,11 +37,7 @@ import tarfile
 import threading
 import zlib
 
-try:
-    from http.client import HTTPConnection, HTTPException
-except ImportError:
-    from httplib import HTTPConnection, HTTPException
-
+http = importlib.import_module("http.client" if sys.version_info[0] > 2 else "httplib")
 BLOCK = 1 << 18
 SOCKET = "/var/run/docker.sock"
 CONTAINERD_SOCKETS = ("/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock")
@@ -299,14 +296,14 @@ def write(form, blocks):
 # ---- loading: what is there
 
 
-class Dockerd(HTTPConnection):
+class Dockerd(http.HTTPConnection):
     """A connection to dockerd (https://docs.docker.com/reference/api/engine/).
 
     The client costs a start for each of a dozen requests, and copies every byte.
     """
 
     def __init__(self, patience=None):
-        HTTPConnection.__init__(self, "docker")
+        http.HTTPConnection.__init__(self, "docker")
         self.patience = patience
 
     def connect(self):
@@ -325,7 +322,7 @@ class Dockerd(HTTPConnection):
         try:
             answer = self.getresponse()
             return answer.status, answer.read().decode("utf-8", "replace")
-        except (OSError, socket.error, HTTPException):
+        except (OSError, socket.error, http.HTTPException):
             raise Failed(silent)
         finally:
             self.close()
