@@ -37,7 +37,10 @@ class Failure(Exception):
     """The step failed; the message is for people."""
 
 
-_ERRORS = (Failure, AnsibleError, image_load.LoadError, image_archive.ArchiveError, packing.PackingError, OSError)
+_ERRORS = (
+    Failure, AnsibleError, OSError, image_archive.ArchiveError, image_load.LoadError, image_name.ImageNameError,
+    packing.PackingError,
+)  # fmt: skip
 
 
 class ActionModule(ActionBase):
@@ -51,6 +54,7 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         args = self._task.args
         self._image: dict[str, Any] = args.get("image") or {}
+        self._compression = str(args.get("compression") or "auto")
         self._asked = False
         # local, host or file, and which.
         source = str(args.get("from") or "local")
@@ -141,7 +145,7 @@ class ActionModule(ActionBase):
 
     def _reading(self) -> dict[str, Any]:
         """Return what this host has."""
-        with host_pipe.opened(self._receiver(), _stopped) as pipe:
+        with host_pipe.opened(self._there("load"), _stopped) as pipe:
             return {"held": vars(image_load.held_by(pipe))}
 
     def _fetch(self) -> dict[str, Any]:
@@ -168,7 +172,7 @@ class ActionModule(ActionBase):
             loaded = image_load.Loaded(image, (), self._image["id"], self._image["id"], changed=False)
         else:
             fetch = self._fetching(functools.partial(host_pipe.repeated, again, _LAYER) if again else None)
-            with host_pipe.opened(self._receiver(*names), _stopped) as pipe:
+            with host_pipe.opened(self._there("load", *names), _stopped) as pipe:
                 loaded = image_load.load(pipe, self._images, names, fetch, host, self._task.check_mode)
         told = {
             "id": loaded.image.id, "names": names, "layers": len(loaded.image.layers),
@@ -215,17 +219,10 @@ class ActionModule(ActionBase):
             blocks = host_pipe.output(self._export("save", f"{wire},{name}"), _stopped)
             digest, size = write_archive(path, str(form), progress.counted(packing.unpacked(wire, blocks)))
         saved = {"id": found["id"], "names": [name], "file": str(path), "bytes": size, "sha256": digest}
-        return {
-            "changed": True,
-            "docker_image": saved,
-            "source": "localhost" if self._kind == "local" else self._source,
-        }
+        source = "localhost" if self._kind == "local" else self._source
+        return {"changed": True, "docker_image": saved, "source": source}
 
     # ---- what the steps need
-
-    @property
-    def _compression(self) -> str:
-        return str(self._task.args.get("compression") or "auto")
 
     @property
     def _images(self) -> list[image_archive.Image]:
@@ -240,9 +237,6 @@ class ActionModule(ActionBase):
             return host_pipe.here([sys.executable, "-c", self._program(), *words])
         return self._there(*words)
 
-    def _receiver(self, *names: str) -> host_pipe.Start:
-        return self._there("load", *names)
-
     def _there(self, *words: str) -> host_pipe.Start:
         self._asked = True
         interpreter = host_command.interpreter(self, self._vars)
@@ -255,10 +249,7 @@ class ActionModule(ActionBase):
         given = self._task.args.get("name")
         if not given:
             return None
-        try:
-            name = image_name.parse_tagged(given)
-        except image_name.ImageNameError as error:
-            raise Failure(str(error)) from None
+        name = image_name.parse_tagged(given)
         if name.digest is not None:
             raise Failure(f"{given} names a digest: say NAME:TAG")
         return str(name)

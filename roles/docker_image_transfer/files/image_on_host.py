@@ -453,18 +453,16 @@ def unpacked(form, size):
 def unpacked_by_zstd(size):
     """Yield what comes in size bytes, unpacked. Raises Failed."""
     process = subprocess.Popen(("zstd", "-d", "-q", "-c"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    failed = []
 
     def feed():
         try:
             for part in received(size):
                 process.stdin.write(part)
             process.stdin.close()
+        except Gone:
+            process.kill()
         except (IOError, OSError):
             pass  # its exit status says why
-        except Gone as error:
-            failed.append(error)
-            process.kill()
 
     feeder = threading.Thread(target=feed)
     feeder.daemon = True
@@ -473,8 +471,8 @@ def unpacked_by_zstd(size):
         yield part
     status = process.wait()
     feeder.join()
-    if failed:
-        raise failed[0]
+    if status < 0:
+        raise Gone("what came was cut off")
     if status:
         raise Failed("zstd cannot unpack what came: it ended with %d" % status)
 
