@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,45 +16,23 @@ from gpuprov.display import Live, Plain
 from gpuprov.shared import plugin_utils
 
 _text: Any = plugin_utils("image_text")
+_progress: Any = plugin_utils("transfer_progress")
 
 # Seconds between two lines about one transfer, without a terminal.
 EVERY = 5.0
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """Progress of a transfer in bytes. total is 0 if it is not known; begun is in epoch seconds."""
-
-    what: str
-    label: str
-    done: int
-    total: int
-    begun: float
-    ended: bool
-
-    def text(self, now: float) -> str:
-        """Describe the transfer in one line: bytes done, total, rate and remaining time."""
-        if self.total and self.done >= self.total:
-            return f"{self.label}: {self.what} {_text.size_text(self.done)}: all of it is there, and is unpacked"
-        rate = self.done / max(now - self.begun, 0.1)
-        parts = [
-            f"{_text.size_text(self.done)} of {_text.size_text(self.total)}"
-            if self.total
-            else _text.size_text(self.done)
-        ]
-        parts.append(f"{_text.size_text(int(rate))}/s")
-        if rate and self.total > self.done:
-            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
-        return f"{self.label}: {self.what} {', '.join(parts)}"
-
-
-def read(directory: Path) -> list[Transfer]:
-    """Read the transfers that plugins/plugin_utils/transfer_progress.py wrote into a directory."""
-    found = []
-    for path in directory.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(Transfer(**json.loads(path.read_text(encoding="utf-8"))))
-    return sorted(found, key=lambda one: (one.begun, one.label))
+def text_of(transfer: Any, now: float) -> str:
+    """Describe a transfer in one line: bytes done, total, rate and remaining time."""
+    done, total, size = transfer.done, transfer.total, _text.size_text
+    head = f"{transfer.label}: {transfer.what}"
+    if total and done >= total:
+        return f"{head} {size(done)}: all of it is there, and is unpacked"
+    rate = done / max(now - transfer.begun, 0.1)
+    parts = [f"{size(done)} of {size(total)}" if total else size(done), f"{size(int(rate))}/s"]
+    if rate and total > done:
+        parts.append(f"{(total - done) / rate:.0f} s left")
+    return f"{head} {', '.join(parts)}"
 
 
 class Lines(Plain):
@@ -80,10 +56,10 @@ class Lines(Plain):
         told: dict[tuple[str, str], float] = {}
         while not self.over.wait(0.5):
             now = time.time()
-            for one in read(self.directory):
+            for one in _progress.read(self.directory):
                 if not one.ended and now - told.setdefault((one.what, one.label), one.begun) >= EVERY:
                     told[(one.what, one.label)] = now
-                    self.say(one.text(now))
+                    self.say(text_of(one, now))
 
 
 class Bars(Live):
@@ -115,7 +91,7 @@ class Bars(Live):
         self.bars.update(self.tasks[key], completed=done, total=total or None, visible=visible)
 
     def _render(self) -> Any:
-        found = read(self.directory)
+        found = _progress.read(self.directory)
         room = max(self.console.height - 4, 3)
         busy = [one for one in found if not one.ended]
         for one in found:

@@ -141,7 +141,7 @@ def execute(
         if stdin is not None and needs_terminal(action):
             from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
-            ended = host_pipe.run(host_pipe.there(action, words, interpreter), [stdin])
+            ended = host_pipe.run(host_pipe.there(action, words, interpreter), stdin)
             return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
         command = portable(["sh", "-c", 'echo "$0"; exec "$@"', begin, *words])
         answer: dict[str, Any] = action._low_level_execute_command(command, sudoable=True, in_data=stdin)

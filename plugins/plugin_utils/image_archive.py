@@ -8,13 +8,15 @@ which holds it until the whole image is there. See docs of roles/docker_image_tr
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
+import itertools
 import json
 import re
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
 
@@ -26,19 +28,19 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ArchiveError(Exception):
-    """What was read is no image, or a damaged one; the message says so in one line."""
+    """What was read is not an image, or a damaged one; the message says so in one line."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: diff_id is the digest of its archive, digest and size are those of the blob, packed or not.
+    """One layer: diff_id is the digest of its archive; digest, size and type are those of its blob, packed or not.
 
-    size is None where nobody has looked. place is what export_image.py needs to find it.
+    type: the media type. place: what image_on_host.py needs to find it.
     """
 
     diff_id: str
     digest: str
-    size: int | None = None
+    size: int
     type: str = ""
     place: str = ""
 
@@ -59,26 +61,63 @@ class Image:
     @property
     def platform(self) -> tuple[str, str, str]:
         """Operating system, architecture and variant, as Go names them; empty where the configuration says nothing."""
-        config = json.loads(self.config)
-        system, architecture, variant = (str(config.get(key) or "") for key in ("os", "architecture", "variant"))
-        return system, architecture, variant
+        return _platform(json.loads(self.config))
+
+    def beginning(self, count: int) -> Image:
+        """Return the image of the first count layers, the same whoever makes it; the whole image where that is all."""
+        if count == len(self.layers):
+            return self
+        whole = json.loads(self.config)
+        config = {
+            "architecture": whole.get("architecture", ""),
+            "os": whole.get("os", ""),
+            "created": "1970-01-01T00:00:00Z",
+            "config": {"Labels": {"gpuprov.partial": "true"}},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in self.layers[:count]]},
+            "history": [],
+        }
+        if whole.get("variant"):
+            config["variant"] = whole["variant"]
+        return Image(_json(config), self.layers[:count])
+
+    def shown_as(self, containerd: bool) -> str:
+        """Return the ID by which a host shows it: where containerd stores it, that is the manifest's digest."""
+        return digest_of(manifest_of(self)) if containerd else self.id
+
+
+def as_json(image: Image) -> dict[str, Any]:
+    """Return an image as image_on_host.py describes one."""
+    config, manifest = (base64.b64encode(one).decode() if one else None for one in (image.config, image.manifest))
+    return {"config": config, "manifest": manifest, "layers": [asdict(layer) for layer in image.layers]}
+
+
+def from_json(said: dict[str, Any]) -> Image:
+    """Return the image that image_on_host.py describes."""
+    config, manifest = (base64.b64decode(said[key]) if said[key] else None for key in ("config", "manifest"))
+    return with_manifest(config or b"", [Layer(**layer) for layer in said["layers"]], manifest)
 
 
 @dataclass(frozen=True)
 class Held:
-    """The images and layers of a host.
+    """What a host has of images, as image_on_host.py says it.
 
     images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell; configs: {ID: digests of configurations},
-    where IDs are those of manifests or indexes: an index has the image for one or more platforms.
+    where IDs are those of manifests or indexes: an index has the image for one or more platforms. machine: as uname -m
+    has it; place: where layers lie; free: bytes there; zstd: whether that program is there.
     """
 
     containerd: bool
-    images: dict[str, tuple[list[str], list[str]]]
-    blobs: frozenset[str] | None = None
+    images: Mapping[str, Sequence[Sequence[str]]]
+    blobs: Iterable[str] | None = None
     configs: dict[str, list[str]] = field(default_factory=dict)
+    engine: str = ""
+    machine: str = ""
+    place: str = ""
+    free: int | None = None
+    zstd: bool = False
 
     def named(self, name: str) -> str | None:
-        """The ID of the image of this name."""
+        """Return the ID of the image of this name."""
         return next((one for one, (tags, _) in self.images.items() if name in tags), None)
 
     def has(self, image: Image, name: str) -> bool:
@@ -87,9 +126,15 @@ class Held:
         return found is not None and (found == image.id or image.id in self.configs.get(found, []))
 
     def partial_tags(self, name: str) -> list[str]:
-        """The tags of what an interrupted transfer left of any image of this name, whatever its tag."""
-        prefix = partial_tag(name, "", 0).rpartition("-")[0].rpartition("-")[0]
-        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(f"{prefix}-"))
+        """Return the tags of what an interrupted transfer left of any image of this name, whatever its tag."""
+        prefix = f"{PARTIAL}:{repository_digest(name)}-"
+        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(prefix))
+
+
+def _platform(config: Any) -> tuple[str, str, str]:
+    document = config if isinstance(config, dict) else {}
+    system, architecture, variant = (str(document.get(key) or "") for key in ("os", "architecture", "variant"))
+    return system, architecture, variant
 
 
 def digest_of(data: bytes) -> str:
@@ -104,84 +149,66 @@ def partial_tag(name: str, image_id: str, count: int) -> str:
 
 def repository_digest(name: str) -> str:
     """Return a short word for all names that differ in their tags only."""
-    return hashlib.sha256(repository_of(name).encode()).hexdigest()[:8]
+    return hashlib.sha256(image_name.parse(name).repository.encode()).hexdigest()[:8]
 
 
-def repository_of(name: str) -> str:
-    """Return a name without its tag; the colon of a registry's port stays."""
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
-
-
-# ---- what is to travel
+# ---- what must travel
 
 
 def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
-    """Return the layers that a host lacks, in order.
+    """Return the layers that a host lacks, in order, each once.
 
     Where dockerd keeps them, a layer counts only on those below it, so these are the last ones of the image.
     """
     if held.containerd:
-        missing = [layer for layer in image.layers if held.blobs is None or layer.digest not in held.blobs]
-        return tuple(dict.fromkeys(missing))
-    wanted = [layer.diff_id for layer in image.layers]
-    there = max((_common(wanted, diff_ids) for _, diff_ids in held.images.values()), default=0)
-    return image.layers[there:]
+        blobs = {*(held.blobs or ())}
+        missing = [layer for layer in image.layers if layer.digest not in blobs]
+    else:
+        wanted = [layer.diff_id for layer in image.layers]
+        missing = [*image.layers[max((_common(wanted, diff_ids) for _, diff_ids in held.images.values()), default=0) :]]
+    return tuple({layer.digest: layer for layer in missing}.values())
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two lists have in common at their beginning."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
+    """Return how many items two lists have in common at their beginning."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in pairs)
 
 
-def parts(image: Image, missing: Sequence[Layer], size: dict[str, int]) -> list[tuple[int, list[Layer]]]:
+def parts(image: Image, missing: Sequence[Layer]) -> list[tuple[int, list[Layer]]]:
     """Return what is loaded one after the other: (number of layers that are there then, the new ones).
 
-    size: about how many bytes each layer's digest has. Small layers go along with big ones.
+    Small layers go along with big ones. dockerd looks for a layer that an image has twice in the archive each time.
     """
+    lacked = {layer.digest for layer in missing}
     found: list[tuple[int, list[Layer]]] = []
-    pending: list[Layer] = []
-    waiting = {layer.digest: size[layer.digest] for layer in missing}
+    pending: dict[str, Layer] = {}
     for count, layer in enumerate(image.layers, 1):
-        if layer.digest in waiting:
-            del waiting[layer.digest]
-            pending.append(layer)
-        if sum(size[one.digest] for one in pending) >= PART and sum(waiting.values()) >= PART:
-            found.append((count, pending))
-            pending = []
-    return [*found, (len(image.layers), pending)]
+        if layer.digest in lacked:
+            pending[layer.digest] = layer
+        later = sum(one.size for one in image.layers[count:] if one.digest in lacked)
+        if sum(one.size for one in pending.values()) >= PART and later >= PART:
+            found.append((count, [*pending.values()]))
+            pending = {}
+    return [*found, (len(image.layers), [*pending.values()])]
 
 
 # ---- archives for docker load
 
 
-def members(
-    image: Image, count: int, new: Sequence[Layer], names: Sequence[str], containerd: bool,
-    sizes: Callable[[Iterable[Layer]], dict[str, int]],
-) -> Iterator[tuple[str, bytes | Layer]]:  # fmt: skip
-    """Yield the files of an archive with the first count layers of an image, of which it has only new ones.
+def layer_path(layer: Layer, containerd: bool) -> str:
+    """Return where an archive for docker load has a layer."""
+    return blob_path(layer.digest) if containerd else f"{layer.digest.partition(':')[2]}/layer.tar"
 
-    The file that docker load begins with comes last: an archive that was cut off is none. sizes returns bytes of
-    layers' blobs; it is asked after the layers, of all up to count, where containerd keeps them.
-    """
-    part = image if count == len(image.layers) else _beginning(image, count)
-    sent = set()
-    for layer in new:
-        if layer.digest not in sent:
-            sent.add(layer.digest)
-            yield (blob_path(layer.digest) if containerd else _layer_path(layer)), layer
+
+def last_files(image: Image, names: Sequence[str], containerd: bool) -> list[tuple[str, bytes]]:
+    """Return the files of an archive that are not layers; docker load begins with the last of them."""
     if not containerd:
-        config = f"{part.id.partition(':')[2]}.json"
-        yield config, part.config
-        entry = {"Config": config, "RepoTags": list(names), "Layers": [_layer_path(layer) for layer in part.layers]}
-        yield "manifest.json", _json([entry])
-        return
-    manifest = manifest_of(part, sizes(part.layers))
+        config = f"{image.id.partition(':')[2]}.json"
+        layers = [layer_path(layer, containerd) for layer in image.layers]
+        entry = {"Config": config, "RepoTags": list(names), "Layers": layers}
+        return [(config, image.config), ("manifest.json", _json([entry]))]
+    manifest = manifest_of(image)
     descriptors = [
         {
             "mediaType": json.loads(manifest).get("mediaType") or f"{OCI}.manifest.v1+json",
@@ -194,15 +221,13 @@ def members(
         }
         for name in names
     ]
-    yield blob_path(part.id), part.config
-    yield blob_path(digest_of(manifest)), manifest
-    yield "oci-layout", _json({"imageLayoutVersion": "1.0.0"})
     index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": descriptors}
-    yield "index.json", _json(index)
-
-
-def _layer_path(layer: Layer) -> str:
-    return f"{layer.digest.partition(':')[2]}/layer.tar"
+    return [
+        (blob_path(image.id), image.config),
+        (blob_path(digest_of(manifest)), manifest),
+        ("oci-layout", _json({"imageLayoutVersion": "1.0.0"})),
+        ("index.json", _json(index)),
+    ]
 
 
 def blob_path(digest: str) -> str:
@@ -211,66 +236,25 @@ def blob_path(digest: str) -> str:
 
 
 def full_name(name: str) -> str:
-    """Return a name with its registry, as containerd wants it."""
+    """Return a name with its registry, as containerd needs it."""
     image = image_name.parse(name)
     return f"{image.registry}/{image.path}:{image.tag}"
 
 
-def _beginning(image: Image, count: int) -> Image:
-    """An image of the first layers of another one, the same whoever makes it."""
-    whole = json.loads(image.config)
-    config = {
-        "architecture": whole.get("architecture", ""),
-        "os": whole.get("os", ""),
-        "created": "1970-01-01T00:00:00Z",
-        "config": {"Labels": {"gpuprov.partial": "true"}},
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers[:count]]},
-        "history": [],
-    }
-    if whole.get("variant"):
-        config["variant"] = whole["variant"]
-    return Image(_json(config), image.layers[:count])
-
-
-def manifest_of(image: Image, size: dict[str, int]) -> bytes:
-    """Return the manifest of an image: its own, or one that is the same whoever makes it. size: of each blob."""
+def manifest_of(image: Image) -> bytes:
+    """Return the manifest of an image: its own, or one that is the same whoever makes it."""
     if image.manifest is not None:
         return image.manifest
     layers = [
-        {
-            "mediaType": layer.type or f"{OCI}.layer.v1.tar",
-            "digest": layer.digest,
-            "size": size[layer.digest] if layer.size is None else layer.size,
-        }
+        {"mediaType": layer.type or f"{OCI}.layer.v1.tar", "digest": layer.digest, "size": layer.size}
         for layer in image.layers
     ]
     config = {"mediaType": f"{OCI}.config.v1+json", "digest": image.id, "size": len(image.config)}
-    manifest = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": layers}
-    return _json(manifest)
-
-
-def id_on(image: Image, containerd: bool, size: dict[str, int]) -> str:
-    """Return the ID by which a host shows the image: where containerd stores it, that is the manifest's digest."""
-    return digest_of(manifest_of(image, size)) if containerd else image.id
+    return _json({"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": layers})
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def header(path: str, size: int) -> bytes:
-    """Return the header of a file in an archive."""
-    entry = tarfile.TarInfo(path)
-    entry.size = size
-    return entry.tobuf(tarfile.GNU_FORMAT)
-
-
-def padding(size: int) -> bytes:
-    """Return what follows a file of this size in an archive."""
-    return bytes(-size % tarfile.BLOCKSIZE)
-
-
-END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 # ---- platforms
@@ -317,225 +301,191 @@ def platform_text(image: Image) -> str:
 
 # ---- what an archive holds
 
-# {path: (digest, diff ID, size, how it is packed)} of an archive's files.
-Digests = dict[str, tuple[str, str, int, str]]
+
+class Blob(NamedTuple):
+    """A file of an archive: its digest, that of what it holds unpacked, its size in bytes and how it is packed."""
+
+    digest: str
+    diff_id: str
+    size: int
+    form: str
+
+
+Blobs = dict[str, Blob]  # by path
 
 
 @dataclass
-class _Found:
-    """An image of an archive: its names, the tags that it has without a name, and what there is for each platform."""
+class _Entry:
+    """What an archive lists: one image for one platform, with its names, or the tags that it has without a name."""
 
+    config: str
+    paths: list[str]
+    manifest: bytes | None
     names: list[str]
     tags: list[str]
-    images: list[Any]
 
 
-def images_in(
-    files: dict[str, bytes], digests: Digests, name: str | None = None
-) -> tuple[tuple[Image, ...], list[str]]:
+class _Incomplete(ArchiveError):
+    """Some file of an image is not in the archive: docker save leaves out what it lacks of other platforms."""
+
+
+def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
     """Return an archive's image, once for each platform that is there completely, and its names as docker shows them.
 
     files: {path: content} of the small ones. name chooses among several images. Raises ArchiveError.
     """
-    found = None
+    entries = []
     # An archive of docker save, from 25 on, has both; its manifest.json has only one platform of each image.
     if "index.json" in files and "oci-layout" in files:
-        found = _of_layout(files)
-    if not found and "manifest.json" in files:
-        found = _of_list(files)
-    if found is None:
-        raise ArchiveError(
-            "it is not an archive of an image, or a damaged one: neither manifest.json nor index.json is in it"
-        )
-    if not found:
-        raise ArchiveError("it is not an archive of an image: index.json lists none")
-    chosen = _one_of(found, name)
+        index = _parsed(files, "index.json")
+        entries = [entry for one in _list(index, "manifests") for entry in _of_layout(files, one)]
+    if not entries and "manifest.json" in files:
+        entries = [_of_list(entry) for entry in _list({"": _parsed(files, "manifest.json")}, "")]
+    if not entries:
+        why = "index.json lists none" if "index.json" in files else "neither manifest.json nor index.json lists one"
+        raise ArchiveError(f"it is not an archive of an image, or a damaged one: {why}")
+    chosen = _chosen(entries, files, name)
     images: dict[tuple[str, str, str], Image] = {}
     incomplete = None
-    for one in chosen.images:
+    for entry in chosen:
         try:
-            image = _image(files, digests, *one)
+            image = _image(files, blobs, entry)
         except _Incomplete as error:
             incomplete = error
         else:
             images[image.platform] = image
     if incomplete is not None and not images:
         raise incomplete
-    return tuple(images.values()), chosen.names
+    return tuple(images.values()), list(dict.fromkeys(one for entry in chosen for one in entry.names))
 
 
-class _Incomplete(ArchiveError):
-    """Some file of an image is not in the archive: docker save leaves out what it has not of other platforms."""
+def _parsed(files: dict[str, bytes], path: str) -> Any:
+    """Return a document, None where it is not there or not JSON."""
+    try:
+        return json.loads(files.get(path, b""))
+    except ValueError:
+        return None
 
 
-def _of_list(files: dict[str, bytes]) -> list[_Found]:
-    """The images of manifest.json (https://github.com/moby/docker-image-spec, v1.2)."""
-    entries = _document(files, "manifest.json")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ArchiveError("it is not an archive of an image: manifest.json lists none")
-    found = []
-    for entry in entries:
-        names = _known_names(entry.get("RepoTags") or [])
-        found.append(_Found(names, [], [(entry.get("Config"), entry.get("Layers"), None)]))
-    return _merged(found)
+def _list(document: Any, key: str) -> list[dict[str, Any]]:
+    """Return a document's list of objects, without anything else that is in it."""
+    found = document.get(key) if isinstance(document, dict) else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def _of_layout(files: dict[str, bytes]) -> list[_Found]:
-    """The images of an OCI layout; what a build attests and signatures are not among them."""
-    index = _document(files, "index.json")
-    entries = index.get("manifests") if isinstance(index, dict) else None
-    found: list[_Found] = []
-    for entry in entries if isinstance(entries, list) else []:
-        images = []
-        for content, document in _manifests(files, entry):
-            config, *layers = (blob_path(str(one["digest"])) for one in [document["config"], *document["layers"]])
-            images.append((config, layers, content))
-        if not images:
-            continue
-        notes = entry.get("annotations") or {}
-        name = str(notes.get("io.containerd.image.name") or "")
-        reference = str(notes.get("org.opencontainers.image.ref.name") or "")
-        # skopeo and podman put a whole name there, others a tag.
-        names = _known_names([name or reference] if name or re.search("[:/]", reference) else [])
-        tags = [] if names or not reference else [reference]
-        found.append(_Found(names, tags, images))
-    unnamed = [one for one in found if not one.names and not one.tags]
-    platforms = [_platform(files, image[0]) for one in unnamed for image in one.images]
-    if len({*platforms}) == len(platforms):
-        # One image, with its platforms beside each other.
-        named = [one for one in found if one.names or one.tags]
-        images = [image for one in unnamed for image in one.images]
-        found = [*named, _Found([], [], images)] if images else named
-    return _merged(found)
+def _of_list(entry: dict[str, Any]) -> _Entry:
+    """Return an entry of manifest.json (https://github.com/moby/docker-image-spec, v1.2). Raises ArchiveError."""
+    config, paths = entry.get("Config"), entry.get("Layers")
+    if not isinstance(config, str) or not isinstance(paths, list):
+        raise ArchiveError("it is not an archive of an image: manifest.json names no configuration, or no layers")
+    return _Entry(config, paths, None, _known_names(entry.get("RepoTags") or []), [])
 
 
-def _platform(files: dict[str, bytes], config: str) -> tuple[Any, ...]:
-    document = _parsed(files.get(config, b""))
-    return tuple(document.get(key) for key in ("os", "architecture", "variant")) if isinstance(document, dict) else ()
+def _of_layout(files: dict[str, bytes], entry: dict[str, Any]) -> Iterator[_Entry]:
+    """Yield the images to which an entry of index.json leads."""
+    notes = entry.get("annotations") or {}
+    name = str(notes.get("io.containerd.image.name") or "")
+    reference = str(notes.get("org.opencontainers.image.ref.name") or "")
+    # skopeo and podman put a whole name there, others a tag.
+    names = _known_names([name or reference] if name or re.search("[:/]", reference) else [])
+    tags = [] if names or not reference else [reference]
+    for content, document in _manifests(files, entry):
+        config, *paths = (blob_path(str(one["digest"])) for one in [document["config"], *document["layers"]])
+        yield _Entry(config, paths, content, names, tags)
 
 
-def _manifests(files: dict[str, bytes], descriptor: Any) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the manifests of images that a descriptor leads to."""
-    if not isinstance(descriptor, dict) or _is_no_image(descriptor):
-        return
-    content = files.get(blob_path(str(descriptor.get("digest"))))
-    document = _parsed(content) if content is not None else None
-    if not isinstance(document, dict) or content is None:
-        return
-    if isinstance(document.get("manifests"), list):
-        for one in document["manifests"]:
-            yield from _manifests(files, one)
-    elif isinstance(document.get("layers"), list) and isinstance(document.get("config"), dict):
-        kinds = [str(layer.get("mediaType") or ".layer.") for layer in document["layers"]]
-        if all(".layer." in kind or ".rootfs." in kind for kind in kinds):
-            yield content, document
+def _manifests(files: dict[str, bytes], descriptor: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the manifests of images to which a descriptor leads.
 
-
-def _is_no_image(descriptor: dict[str, Any]) -> bool:
-    """Return whether a descriptor is an attestation (BuildKit: docs/attestations/attestation-storage.md)."""
+    What a build attested (BuildKit: docs/attestations/attestation-storage.md) and signatures are not images.
+    """
     notes, platform = descriptor.get("annotations") or {}, descriptor.get("platform") or {}
-    return "vnd.docker.reference.type" in notes or platform.get("os") == "unknown"
+    path = blob_path(str(descriptor.get("digest")))
+    document = _parsed(files, path)
+    if "vnd.docker.reference.type" in notes or platform.get("os") == "unknown" or not isinstance(document, dict):
+        return
+    for one in _list(document, "manifests"):
+        yield from _manifests(files, one)
+    kinds = [str(layer.get("mediaType") or ".layer.") for layer in _list(document, "layers")]
+    if isinstance(document.get("config"), dict) and all(".layer." in kind or ".rootfs." in kind for kind in kinds):
+        yield files[path], document
 
 
 def _known_names(names: Sequence[Any]) -> list[str]:
-    """Names as docker shows them: ``docker.io/library/train:1.9.1`` is ``train:1.9.1``."""
+    """Return names as docker shows them: ``docker.io/library/train:1.9.1`` is ``train:1.9.1``."""
     found = []
     for name in names:
-        try:
+        with contextlib.suppress(image_name.ImageNameError):
             found.append(str(image_name.parse_tagged(name)._replace(digest=None)))
-        except image_name.ImageNameError:
-            continue
     return found
 
 
-def _merged(found: Sequence[_Found]) -> list[_Found]:
-    """Join entries with a common name or image: platforms and tags of one image may have an entry each."""
-    result: list[_Found] = []
-    for one in found:
+def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None) -> list[_Entry]:
+    """Return the entries of one image: that of this name, as docker compares names. Raises ArchiveError."""
+    unnamed = [entry for entry in entries if not entry.names and not entry.tags]
+    # Without names, images for different platforms are one image.
+    platforms = {_platform(_parsed(files, entry.config)) for entry in unnamed}
+    groups: list[list[_Entry]] = [unnamed] if unnamed and len(platforms) == len(unnamed) else []
+    for entry in [entry for entry in entries if not any(entry in group for group in groups)]:
+        # Platforms and tags of one image may have an entry each.
         same = [
-            other for other in result
-            if {*other.names} & {*one.names} or any(image in other.images for image in one.images)
+            group for group in groups
+            if any({*one.names} & {*entry.names} or one.paths == entry.paths for one in group)
         ]  # fmt: skip
-        for other in same:
-            result.remove(other)
-        whole = _Found([], [], [])
-        for part in [*same, one]:
-            whole.names += [name for name in part.names if name not in whole.names]
-            whole.tags += [tag for tag in part.tags if tag not in whole.tags]
-            whole.images += [image for image in part.images if image not in whole.images]
-        result.append(whole)
-    return result
-
-
-def _one_of(found: Sequence[_Found], name: str | None) -> _Found:
-    """The image of this name, as docker compares names. An image without a name has any."""
-    known = ", ".join(sorted(one for image in found for one in [*image.names, *image.tags])) or "images without names"
+        groups = [group for group in groups if group not in same]
+        groups.append([one for group in same for one in group] + [entry])
+    labels = sorted({label for entry in entries for label in [*entry.names, *entry.tags]})
+    known = ", ".join(labels) or "images without names"
     if name is None:
-        if len(found) > 1:
-            raise ArchiveError(f"the archive holds {len(found)} images ({known}): say which one")
-        return found[0]
+        if len(groups) > 1:
+            raise ArchiveError(f"the archive holds {len(groups)} images ({known}): say which one")
+        return groups[0]
     wanted = image_name.parse_tagged(name)
     # podman's names for what was built without a registry.
     local = wanted._replace(registry="localhost", path=wanted.path.removeprefix("library/"))
-    for matches in (
-        [one for one in found if str(wanted) in one.names],
-        [one for one in found if wanted.registry == image_name.DEFAULT_REGISTRY and str(local) in one.names],
-        [one for one in found if not one.names and wanted.tag in one.tags],
-        [one for one in found if not one.names and len(found) == 1],
+    for fits in (
+        lambda one: str(wanted) in one.names,
+        lambda one: wanted.registry == image_name.DEFAULT_REGISTRY and str(local) in one.names,
+        lambda one: not one.names and wanted.tag in one.tags,
+        lambda one: not one.names and len(groups) == 1,
     ):
+        matches = [group for group in groups if any(fits(entry) for entry in group)]
         if len(matches) == 1:
             return matches[0]
     raise ArchiveError(f"{name} is not in the archive; it has {known}")
 
 
-_TYPES = {"gzip": f"{OCI}.layer.v1.tar+gzip", "zstd": f"{OCI}.layer.v1.tar+zstd"}
-
-
-def _image(files: dict[str, bytes], digests: Digests, config_path: Any, paths: Any, manifest: bytes | None) -> Image:
-    """The image of a configuration and the layers at these paths. Raises ArchiveError."""
-    if not isinstance(config_path, str) or config_path not in files:
+def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
+    """Return the image of an entry. Raises ArchiveError."""
+    if entry.config not in files:
         raise _Incomplete("the archive is damaged: the configuration of the image is not in it")
-    config = files[config_path]
     try:
-        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError):
+        diff_ids = _parsed(files, entry.config)["rootfs"]["diff_ids"]
+    except (KeyError, TypeError):
         raise ArchiveError("it is not an archive of an image: the configuration names no layers") from None
-    if not isinstance(paths, list) or len(paths) != len(diff_ids):
+    total = len(entry.paths)
+    if total != len(diff_ids):
         raise ArchiveError("the archive is damaged: its lists of layers differ in length")
     layers = []
-    for number, (path, diff_id) in enumerate(zip(paths, diff_ids, strict=True), 1):
-        if path not in digests:
-            raise _Incomplete(f"the archive is damaged: layer {number} of {len(paths)} is not in it")
-        digest, found, size, form = digests[path]
-        if found != diff_id or not _DIGEST.fullmatch(str(diff_id)):
-            raise ArchiveError(f"the archive is damaged: layer {number} of {len(paths)} has not the digest it should")
-        layers.append(Layer(diff_id, digest, size, _TYPES.get(form, "")))
-    return with_manifest(config, layers, manifest)
+    for number, (path, diff_id) in enumerate(zip(entry.paths, diff_ids, strict=True), 1):
+        if path not in blobs:
+            raise _Incomplete(f"the archive is damaged: layer {number} of {total} is not in it")
+        blob = blobs[path]
+        if blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
+            raise ArchiveError(f"the archive is damaged: layer {number} of {total} does not have the digest it should")
+        kind = "" if blob.form == "none" else f"{OCI}.layer.v1.tar+{blob.form}"
+        layers.append(Layer(diff_id, blob.digest, blob.size, kind))
+    return with_manifest(files[entry.config], layers, entry.manifest)
 
 
 def with_manifest(config: bytes, layers: Sequence[Layer], manifest: bytes | None) -> Image:
     """Return the image. A manifest is kept where its layers are packed: only then does it say more than we do."""
-    if manifest is None or all(layer.digest == layer.diff_id for layer in layers):
-        return Image(config, tuple(layers))
-    types = [(one["digest"], one["size"], one.get("mediaType") or "") for one in json.loads(manifest)["layers"]]
-    if [digest for digest, _, _ in types] != [layer.digest for layer in layers]:
+    said = json.loads(manifest)["layers"] if manifest else []
+    digests = [layer.digest for layer in layers]
+    if digests == [layer.diff_id for layer in layers] or [one["digest"] for one in said] != digests:
         return Image(config, tuple(layers))
     typed = [
-        Layer(layer.diff_id, layer.digest, int(size), str(kind), layer.place)
-        for layer, (_, size, kind) in zip(layers, types, strict=True)
+        replace(layer, size=int(one["size"]), type=str(one.get("mediaType") or ""))
+        for layer, one in zip(layers, said, strict=True)
     ]
     return Image(config, tuple(typed), manifest)
-
-
-def _document(files: dict[str, bytes], path: str) -> Any:
-    document = _parsed(files[path])
-    if document is None:
-        raise ArchiveError(f"it is not an archive of an image: {path} is not JSON")
-    return document
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None

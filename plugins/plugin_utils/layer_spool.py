@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Layers on their way: kept on the controller until every host has them, as they travel.
+"""Layers on their way: kept on the controller until every host has them, packed as they came.
 
 A run that was interrupted finds here what it had fetched; what nobody comes back for goes after a week.
 """
@@ -10,72 +10,80 @@ import contextlib
 import fcntl
 import hashlib
 import itertools
-import json
 import os
 import secrets
 import tarfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, layer_frames, packing
+from ansible.errors import AnsibleError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_pipe,
+    image_archive,
+    packing,
+    transfer_progress,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import ArchiveError, Image, Layer
 
 KEEP = 7 * 24 * 3600
+FORMS = ("none", "gzip", "zstd")
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
-# See layer_frames.
-FORMS = ("none", "gzip", "zstd")
+# What is smaller is not worth a process that packs it.
+_TINY = 1 << 16
+_PAUSE = 0.05  # seconds
 
 
 @dataclass(frozen=True)
 class Spool:
-    """A directory of layers, each in the forms in which it travels."""
+    """A directory of layers, each in a file whose name ends with the form in which it is packed."""
 
     directory: Path
 
-    def path(self, digest: str, form: str) -> Path:
-        """Where a layer lies in a form."""
-        return self.directory / f"{digest.partition(':')[2]}.{form}"
+    def find(self, digest: str) -> tuple[Path, str] | None:
+        """Return the file of a layer and its form, None where the layer is not here."""
+        paths = [(self.directory / f"{digest.partition(':')[2]}.{form}", form) for form in FORMS]
+        return next((one for one in paths if one[0].exists()), None)
 
-    def size(self, digest: str) -> int | None:
-        """The size in bytes of a layer's blob, None where it was never here."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return int(json.loads(self._note(digest).read_text(encoding="utf-8"))["size"])
-        return None
-
-    def remember(self, digest: str, size: int) -> None:
-        """Keep the size of a layer's blob."""
-        _write(self._note(digest), json.dumps({"size": size}).encode())
-
-    def has(self, digest: str, forms: Sequence[str]) -> bool:
-        """Whether a layer is here in all these forms."""
-        return self.size(digest) is not None and all(self.path(digest, form).exists() for form in forms)
+    def put(self, blocks: Iterable[bytes], form: str, digest: Callable[[], str]) -> Path:
+        """Keep blocks that are packed in a form. digest: of what they hold; asked when all have come."""
+        part = self.directory / f".{secrets.token_hex(8)}"
+        try:
+            with part.open("xb") as file:
+                for block in blocks:
+                    file.write(block)
+            return part.rename(self.directory / f"{digest().partition(':')[2]}.{form}")
+        finally:
+            part.unlink(missing_ok=True)
 
     def drop(self, digests: Iterable[str]) -> None:
-        """Remove layers; their sizes stay, as they are small and save a look at the source."""
+        """Remove layers."""
         for digest in digests:
-            for form in FORMS:
-                self.path(digest, form).unlink(missing_ok=True)
-                (self.directory / f".{digest.partition(':')[2]}-{form}.lock").unlink(missing_ok=True)
+            while found := self.find(digest):
+                found[0].unlink(missing_ok=True)
+            self._lock(digest).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def claimed(self, name: str) -> Iterator[bool]:
-        """Whether nobody else is at something of this name; within this context nobody else will be."""
-        descriptor = os.open(self.directory / f".{name.rpartition(':')[2]}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(descriptor)
+    def locked(self, digest: str, stopped: Callable[[], bool]) -> Iterator[None]:
+        """Wait until no other process is at a layer, and keep others away. Raises Stopped."""
+        with self._lock(digest).open("w") as file:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if stopped():
+                    raise host_pipe.Stopped
+                time.sleep(_PAUSE)
+            yield
 
-    def _note(self, digest: str) -> Path:
-        return self.directory / f"{digest.partition(':')[2]}.json"
+    def _lock(self, digest: str) -> Path:
+        return self.directory / f".{digest.partition(':')[2]}.lock"
 
 
 def spool() -> Spool:
@@ -91,148 +99,143 @@ def spool() -> Spool:
     return Spool(directory)
 
 
-def take(where: Spool, data: Iterable[bytes], form: str, digest: str) -> None:
-    """Put a layer into the spool as export_image.py writes it.
+def blocks_of(file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
+    """Yield a file's content. Raises Stopped."""
+    while block := file.read(packing.BLOCK):
+        if stopped():
+            raise host_pipe.Stopped
+        yield block
 
-    The digest is the one that the source computed; dockerd checks the content again when it is loaded.
-    Raises ArchiveError, PackingError.
+
+# ---- from a source
+
+
+@dataclass
+class Fetch:
+    """The source of an image's layers: each is fetched once, by the first process of a run that needs it.
+
+    label: the source, in messages. form: how layers travel from there. export: starts image_on_host.py for the layer
+    of a word, None where the spool already has all layers.
     """
-    part = where.directory / f".{secrets.token_hex(8)}.{form}"
-    try:
-        with part.open("xb") as file:
-            size, found = layer_frames.passed_on(data, file.write)
-        if found != digest:
-            raise image_archive.ArchiveError(f"expected layer {digest[:19]}, got {found[:19]}")
-        where.remember(digest, size)
-        part.rename(where.path(digest, form))
-    finally:
-        part.unlink(missing_ok=True)
+
+    spool: Spool
+    label: str
+    form: str
+    export: Callable[[str], host_pipe.Start] | None
+    stopped: Callable[[], bool]
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def fetch(self, layer: Layer) -> Layer:
+        """Return a layer when the spool has it. Raises AnsibleError and Stopped."""
+        with self.spool.locked(layer.digest, self._ends):
+            if self.spool.find(layer.digest):
+                return layer
+            if self.export is None or not layer.place:
+                raise AnsibleError("the layers that were read are gone: run it again")
+            # What is packed already would not shrink.
+            form = self.form if layer.digest == layer.diff_id else "none"
+            with transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
+                try:
+                    blocks = host_pipe.output(self.export(f"{form},{layer.digest},{layer.place}"), self._ends)
+                    self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
+                except AnsibleError as error:
+                    # The source failed, not the host that waits for the layer.
+                    raise AnsibleError(f"{self.label} does not give layer {layer.digest[7:19]}: {error}") from None
+        return layer
+
+    @contextlib.contextmanager
+    def ahead(self, layers: Sequence[Layer]) -> Iterator[Iterator[Layer]]:
+        """Fetch layers in the background, one after the other; the iterator waits for each, and raises as fetch."""
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                coming = [pool.submit(self.fetch, layer) for layer in layers]
+                yield (one.result() for one in coming)
+            finally:
+                self._over.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _ends(self) -> bool:
+        return self._over.is_set() or self.stopped()
 
 
-def keep(where: Spool, data: Iterable[bytes], form: str, expected: str | None = None) -> tuple[str, str, int, str]:
-    """Put a layer's blob into the spool; return its digest, its diff ID, its size and how it is packed.
-
-    Where no digest is expected, a compressed blob is decompressed as well, for its diff ID. It is kept as it is:
-    it would not shrink any more. Raises PackingError and ArchiveError.
-    """
-    part = where.directory / f".{secrets.token_hex(8)}.{form}"
-    whole, inner = hashlib.sha256(), hashlib.sha256()
-    size = 0
-    try:
-        with part.open("xb") as file:
-            blob = iter(data)
-            first = next(blob, b"")
-            kind = packing.form_of(first) if expected is None else "raw"
-
-            def seen() -> Iterator[bytes]:
-                nonlocal size
-                for block in itertools.chain([first], blob):
-                    whole.update(block)
-                    size += len(block)
-                    yield block
-
-            def kept() -> Iterator[bytes]:
-                for block in seen():
-                    file.write(layer_frames.frame(b"D", block))
-                    yield block
-
-            if kind == "raw":
-                for frame in layer_frames.packed(form, seen()):
-                    file.write(frame)
-            else:
-                for block in packing.unpacked(kind, kept()):
-                    inner.update(block)
-        digest = f"sha256:{whole.hexdigest()}"
-        if expected is not None and digest != expected:
-            raise image_archive.ArchiveError(f"expected layer {expected[:19]}, got {digest[:19]}")
-        where.remember(digest, size)
-        part.rename(where.path(digest, form))
-    finally:
-        part.unlink(missing_ok=True)
-    return digest, f"sha256:{inner.hexdigest()}" if kind != "raw" else digest, size, kind
+# ---- from an archive
 
 
-def _write(path: Path, data: bytes) -> None:
-    new = path.with_name(f".{secrets.token_hex(8)}")
-    new.write_bytes(data)
-    new.rename(path)
+class _Seen:
+    """Size and digest of blocks that went by."""
+
+    def __init__(self) -> None:
+        self.size, self._sum = 0, hashlib.sha256()
+
+    def of(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.size += len(block)
+            self._sum.update(block)
+            yield block
+
+    def digest(self) -> str:
+        return f"sha256:{self._sum.hexdigest()}"
+
+
+def keep(where: Spool, data: Iterable[bytes], form: str) -> image_archive.Blob:
+    """Put a blob into the spool, packed in a form unless it is packed already. Raises PackingError."""
+    blocks = iter(data)
+    first = next(blocks, b"")
+    kind = packing.form_of(first)
+    whole, inner = _Seen(), _Seen()
+    seen = whole.of(itertools.chain([first], blocks))
+    if kind == "none":
+        where.put(packing.packed(form, seen), form, whole.digest)
+        return image_archive.Blob(whole.digest(), whole.digest(), whole.size, kind)
+    path = where.put(seen, "none", whole.digest)
+    with path.open("rb") as file:
+        for _ in inner.of(packing.unpacked(kind, blocks_of(file))):
+            pass
+    return image_archive.Blob(whole.digest(), inner.digest(), whole.size, kind)
 
 
 def read_archive(
-    stream: layer_frames.Stream, where: Spool, form: str, name: str | None
-) -> tuple[tuple[image_archive.Image, ...], list[str]]:
+    blocks: Iterable[bytes], where: Spool, form: str, name: str | None
+) -> tuple[tuple[Image, ...], list[str]]:
     """Read an archive of docker save, or a layout of OCI, into the spool; return its image as images_in does.
 
-    stream gives the archive unpacked. Raises ArchiveError and PackingError.
+    blocks: the archive, unpacked. Raises ArchiveError and PackingError.
     """
-    digests: image_archive.Digests = {}
+    blobs: image_archive.Blobs = {}
+    wanted: set[str] = set()
     try:
-        return _read_archive(stream, where, form, name, digests)
-    except (image_archive.ArchiveError, packing.PackingError):
-        where.drop(digest for digest, *_ in digests.values())
-        raise
-
-
-def _read_archive(
-    stream: layer_frames.Stream,
-    where: Spool,
-    form: str,
-    name: str | None,
-    digests: image_archive.Digests,
-) -> tuple[tuple[image_archive.Image, ...], list[str]]:
-    files: dict[str, bytes] = {}
-    links: dict[str, str] = {}
-    try:
-        with tarfile.open(
-            fileobj=stream,  # type: ignore[call-overload]
-            mode="r|",
-            bufsize=packing.BLOCK,
-        ) as archive:
-            for entry in archive:
-                path = os.path.normpath(entry.name)
-                if entry.issym() or entry.islnk():
-                    target = os.path.join(os.path.dirname(path), entry.linkname) if entry.issym() else entry.linkname
-                    links[path] = os.path.normpath(target)
-                content = archive.extractfile(entry) if entry.isfile() else None
-                if content is None:
-                    continue
-                if entry.size <= _SMALL:
-                    files[path] = content.read()
-                    if len(files[path]) < entry.size:
-                        raise image_archive.ArchiveError("the archive is damaged: it ends too early")
-                else:
-                    digests[path] = keep(where, blocks_of(content), form)
-    except tarfile.TarError:
-        raise image_archive.ArchiveError("it is not an archive of an image, or a damaged one") from None
-    for path, data in files.items():
-        digests[path] = _digests(data)
-    for path, target in links.items():
-        if target in digests:
-            digests[path] = digests[target]
-    images, names = image_archive.images_in(files, digests, name)
-    wanted = {layer.digest for image in images for layer in image.layers}
-    for path, data in files.items():
-        if digests[path][0] in wanted:
-            keep(where, [data], form, digests[path][0])
-    where.drop({digest for digest, _, size, _ in digests.values() if size > _SMALL} - wanted)
+        files = _read_files(blocks, where, form, blobs)
+        images, names = image_archive.images_in(files, blobs, name)
+        wanted = {layer.digest for image in images for layer in image.layers}
+    finally:
+        where.drop({blob.digest for blob in blobs.values()} - wanted)
     return images, names
 
 
-def _digests(data: bytes) -> tuple[str, str, int, str]:
-    digest = image_archive.digest_of(data)
-    kind = packing.form_of(data)
-    if kind == "raw":
-        return digest, digest, len(data), kind
+def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_archive.Blobs) -> dict[str, bytes]:
+    """Put the files of an archive into the spool, and return the small ones. Raises ArchiveError."""
+    files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
+    coming = filter(None, blocks)
+    stream: Any = SimpleNamespace(read=lambda _size: next(coming, b""))
     try:
-        inner = hashlib.sha256()
-        for block in packing.unpacked(kind, [data]):
-            inner.update(block)
-    except packing.PackingError:
-        return digest, digest, len(data), "raw"
-    return digest, f"sha256:{inner.hexdigest()}", len(data), kind
-
-
-def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield a file's content."""
-    while block := file.read(packing.BLOCK):
-        yield block
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=packing.BLOCK) as archive:
+            for entry in archive:
+                path = os.path.normpath(entry.name)
+                if entry.issym() or entry.islnk():
+                    beside = os.path.dirname(path) if entry.issym() else ""
+                    links[path] = os.path.normpath(os.path.join(beside, entry.linkname))
+                file = archive.extractfile(entry) if entry.isfile() else None
+                if file is None:
+                    continue
+                content = blocks_of(file)
+                if entry.size <= _SMALL:
+                    files[path] = file.read()
+                    content = iter([files[path]])
+                    if len(files[path]) < entry.size:
+                        raise ArchiveError("the archive is damaged: it ends too early")
+                blobs[path] = keep(where, content, form if entry.size > _TINY else "none")
+    except tarfile.TarError:
+        raise ArchiveError("it is not an archive of an image, or a damaged one") from None
+    blobs.update({path: blobs[target] for path, target in links.items() if target in blobs})
+    return files

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Packs and unpacks what travels: gzip by ourselves, zstd by its program."""
+"""Pack and unpack streams of bytes: gzip, bzip2 and xz by Python's modules, zstd by its program."""
 
 from __future__ import annotations
 
 import bz2
-import contextlib
 import lzma
 import shutil
-import subprocess
-import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
 BLOCK = 1 << 20
 # By how a file begins.
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 # By how a file's name ends.
-ENDINGS = {".tar": "raw", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd", ".tar.bz2": "bzip2"}
+ENDINGS = {".tar": "none", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd", ".tar.bz2": "bzip2"}
 
 
 class PackingError(Exception):
@@ -26,13 +25,20 @@ class PackingError(Exception):
 
 
 def has_zstd() -> bool:
-    """Whether this machine has the program zstd."""
+    """Return whether this machine has the program zstd."""
     return shutil.which("zstd") is not None
 
 
+def wire_form(compression: str, *zstd: bool) -> str:
+    """Return the form in which data travels. compression: auto, gzip or none; zstd: whether each end has it."""
+    if compression != "auto":
+        return compression
+    return "zstd" if all(zstd) else "none"
+
+
 def form_of(beginning: bytes) -> str:
-    """Return in which form something is, by its first bytes: raw, gzip, zstd, bzip2 or xz."""
-    return next((form for magic, form in _MAGIC.items() if beginning.startswith(magic)), "raw")
+    """Return in which form something is, by its first bytes: none, gzip, zstd, bzip2 or xz."""
+    return next((form for magic, form in _MAGIC.items() if beginning.startswith(magic)), "none")
 
 
 def form_by_name(path: Path) -> str | None:
@@ -42,60 +48,27 @@ def form_by_name(path: Path) -> str | None:
 
 def packed(form: str, data: Iterable[bytes], level: int = 1) -> Iterator[bytes]:
     """Yield data in a form. level: of gzip and zstd."""
-    if form == "raw":
+    if form == "none":
         yield from data
-    elif form == "gzip":
-        for block in _blocks(data):
-            yield _member(block, level)
     elif form == "zstd":
-        yield from _through(["zstd", f"-{level}", "-T0", "-q", "-c"], data)
-    elif form == "bzip2":
-        packer = bz2.BZ2Compressor()
+        yield from _zstd([f"-{level}", "-T0"], data)
+    else:
+        packer: Any = bz2.BZ2Compressor() if form == "bzip2" else zlib.compressobj(level, zlib.DEFLATED, 31)
         for block in data:
             yield packer.compress(block)
         yield packer.flush()
-    else:
-        raise ValueError(form)
 
 
 def unpacked(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
     """Yield what was packed in a form. Raises PackingError."""
-    if form == "raw":
+    if form == "none":
         yield from data
-    elif form == "zstd":
-        yield from _through(["zstd", "-d", "-q", "-c"], data)
-    else:
-        yield from _members(form, data)
-
-
-def _blocks(data: Iterable[bytes]) -> Iterator[bytes]:
-    """The same in pieces of at least BLOCK bytes, but for the last."""
-    kept: list[bytes] = []
-    size = 0
-    for block in data:
-        kept.append(block)
-        size += len(block)
-        if size >= BLOCK:
-            yield b"".join(kept)
-            kept, size = [], 0
-    if kept:
-        yield b"".join(kept)
-
-
-def _member(data: bytes, level: int) -> bytes:
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31)
-    return packer.compress(data) + packer.flush()
-
-
-def _members(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
-    """What one or more members of gzip, bzip2 or xz hold."""
-
-    def fresh() -> zlib._Decompress | bz2.BZ2Decompressor | lzma.LZMADecompressor:
-        if form == "gzip":
-            return zlib.decompressobj(31)
-        return bz2.BZ2Decompressor() if form == "bzip2" else lzma.LZMADecompressor()
-
-    unpacker, begun = fresh(), False
+        return
+    if form == "zstd":
+        yield from _zstd(["-d"], data, "it is damaged: ")
+        return
+    fresh: Any = {"gzip": lambda: zlib.decompressobj(31), "bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
+    unpacker, begun = fresh[form](), False
     try:
         for given in data:
             block = given
@@ -103,7 +76,7 @@ def _members(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
                 if unpacker.eof:
                     if not block.strip(b"\0"):
                         break  # what tapes put after the end
-                    unpacker, begun = fresh(), False
+                    unpacker = fresh[form]()
                 begun = True
                 yield unpacker.decompress(block)
                 block = unpacker.unused_data if unpacker.eof else b""
@@ -113,44 +86,8 @@ def _members(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
         raise PackingError("it is damaged: it ends too early")
 
 
-def _through(words: list[str], data: Iterable[bytes]) -> Iterator[bytes]:
-    """What a program makes of data."""
-    try:
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError:
-        raise PackingError(f"{words[0]} is not on this machine: install {words[0]}") from None
-    assert process.stdout is not None
-    failed: list[BaseException] = []
-    feeder = threading.Thread(target=_feed, args=(process.stdin, data, failed), daemon=True)
-    feeder.start()
-    try:
-        while block := process.stdout.read(BLOCK):
-            yield block
-        said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-        status = process.wait()
-        feeder.join()
-        if failed:
-            raise failed[0]
-        if status:
-            reason = said.strip().splitlines()[-1:] or [f"{words[0]} ended with {status}"]
-            raise PackingError(f"it is damaged: {reason[0]}" if "-d" in words else reason[0])
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
-
-
-def _feed(pipe: IO[bytes] | None, data: Iterable[bytes], failed: list[BaseException]) -> None:
-    assert pipe is not None
-    try:
-        for block in data:
-            pipe.write(block)
-    except BrokenPipeError:
-        pass  # its exit status says why
-    except BaseException as error:
-        failed.append(error)
-    finally:
-        with contextlib.suppress(OSError):
-            pipe.close()
+def _zstd(options: list[str], data: Iterable[bytes], damaged: str = "") -> Iterator[bytes]:
+    if not has_zstd():
+        raise PackingError("zstd is not on this machine: install zstd")
+    start = host_pipe.here(["zstd", "-q", "-c", *options])
+    yield from host_pipe.output(start, feed=data, failure=lambda said: PackingError(f"{damaged}{said}"))

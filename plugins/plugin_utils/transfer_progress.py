@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tells gpuprov how far a transfer is: a small file for each, in the directory that GPUPROV_PROGRESS names."""
+"""Progress of transfers: a small file for each, in the directory that GPUPROV_PROGRESS names. gpuprov shows them."""
 
 from __future__ import annotations
 
@@ -9,48 +9,69 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Seconds between two words.
+# Seconds between two writes.
 _EVERY = 0.2
 
 
-class Progress:
-    """How far a transfer is. total is 0 where nobody knows it."""
+@dataclass
+class Transfer:
+    """Progress of a transfer in bytes. total is 0 where it is not known; begun is in epoch seconds."""
+
+    what: str
+    label: str
+    done: int
+    total: int
+    begun: float
+    ended: bool = False
+
+
+class Progress(Transfer):
+    """The progress of a transfer of this process."""
 
     def __init__(self, what: str, label: str, total: int = 0) -> None:
+        super().__init__(what, label, 0, total, time.time())
         place = os.environ.get("GPUPROV_PROGRESS")
         self._path = Path(place, f"{what}-{label}.json".replace("/", "-")) if place else None
-        self._said = {"what": what, "label": label, "begun": time.time()}
         self._lock = threading.Lock()
-        self._told = 0.0
-        self.done, self.total = 0, total
+        self._written = 0.0
 
     def __enter__(self) -> Progress:
-        self._tell(ended=False)
+        self._write()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tell(ended=True)
+        self.ended = True
+        self._write()
 
     def add(self, count: int) -> None:
-        """So many bytes more went their way."""
+        """Count bytes."""
         with self._lock:
             self.done += count
-            if time.monotonic() - self._told >= _EVERY:
-                self._told = time.monotonic()
-                self._tell(ended=False)
+            if time.monotonic() - self._written >= _EVERY:
+                self._written = time.monotonic()
+                self._write()
 
     def counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same blocks, each added when it is taken."""
+        """Yield the same blocks, each counted when it is taken."""
         for block in blocks:
             self.add(len(block))
             yield block
 
-    def _tell(self, ended: bool) -> None:
+    def _write(self) -> None:
         if self._path is not None:
-            said = {**self._said, "done": self.done, "total": self.total, "ended": ended}
             new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             with contextlib.suppress(OSError):
-                new.write_text(json.dumps(said), encoding="utf-8")
+                new.write_text(json.dumps(asdict(self)), encoding="utf-8")
                 new.rename(self._path)
+
+
+def read(directory: Path) -> list[Transfer]:
+    """Return the transfers of a directory, the oldest first."""
+    found = []
+    for path in directory.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Transfer(**json.loads(path.read_text(encoding="utf-8"))))
+    return sorted(found, key=lambda one: (one.begun, one.label))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,53 +37,45 @@ class Key(BecomeBase):
 SUDO = "printf 'key: ' >&2; read -r p; if [ \"$p\" = right ]; then echo BECOME; exec cat; fi; printf 'key: ' >&2; cat"
 
 
+def started(words: list[bytes], **more: Any) -> Start:
+    return host_pipe._of_words(words, **more)
+
+
 def sudo(password: bytes) -> Start:
-    return Start([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
+    return started([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
 
 
-def test_what_is_fed_can_depend_on_what_was_printed() -> None:
-    heard: list[bytes] = []
-
-    def feed() -> Iterator[bytes]:
-        while not heard:
-            yield b""
-        yield b"ask" + heard[0]
-        yield b"end"
-
-    seen: list[int] = []
-    start = host_pipe.here(["sh", "-c", "sleep 0.1; echo 7; cat"])
-    answer = host_pipe.run(start, feed(), heard.append, seen.append)
-    assert (answer.status, b"".join(heard), sum(seen)) == (0, b"7\nask7\nend", 8)
-
-
-def test_waiting_for_something_to_feed_costs_no_processor_time() -> None:
-    asked = 0
-
-    def feed() -> Iterator[bytes]:
-        nonlocal asked
-        while True:
-            asked += 1
-            yield b""
-
-    begun = time.monotonic()
-    host_pipe.run(host_pipe.here(["sleep", "0.3"]), feed())
-    # It pauses between two looks. A busy machine makes the pauses longer, never shorter.
-    assert asked <= (time.monotonic() - begun) / host_pipe._SOON + 10
+def test_what_is_sent_can_depend_on_what_was_printed() -> None:
+    with host_pipe.opened(host_pipe.here(["sh", "-c", "echo 7; cat; exit 5"])) as pipe:
+        pipe.write(b"ask" + pipe.stdout.readline())
+        assert pipe.stdout.readline() == b"ask7\n"
+        pipe.write(b"end")
+        ended = pipe.ended()
+    assert (ended.status, ended.stdout) == (5, "end")
 
 
 def test_a_command_that_ends_early_takes_no_more_and_what_it_printed_is_there() -> None:
-    endless = itertools.repeat(bytes(1 << 20))
-    answer = host_pipe.run(host_pipe.here(["sh", "-c", "echo full >&2; exit 3"]), endless)
+    with host_pipe.opened(host_pipe.here(["sh", "-c", "echo full; exit 3"])) as pipe:
+        with pytest.raises(BrokenPipeError):
+            collections.deque(map(pipe.write, itertools.repeat(bytes(1 << 20))), maxlen=0)
+        assert pipe.stdout.readline() == b"full\n"
+        assert pipe.ended().status == 3
+    answer = host_pipe.run(host_pipe.here(["sh", "-c", "echo full >&2; exit 3"]), bytes(1 << 24))
     assert (answer.status, answer.stderr) == (3, "full\n")
 
 
+def test_much_goes_in_while_much_comes_out() -> None:
+    data = bytes(1 << 24)
+    assert len(host_pipe.run(host_pipe.here(["sh", "-c", "head -c 16777216 /dev/zero; cat"]), data).stdout) == 2 << 24
+
+
 def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
-    answer = host_pipe.run(sudo(b"right"), [b"data"])
+    answer = host_pipe.run(sudo(b"right"), b"data")
     assert (answer.status, answer.stdout) == (0, "data")
     with pytest.raises(AnsibleError, match=r"^Incorrect lock password"):
-        host_pipe.run(sudo(b"wrong"), [b"data"])
+        host_pipe.run(sudo(b"wrong"), b"data")
     with pytest.raises(AnsibleError, match=r"^Missing lock password"):
-        host_pipe.run(sudo(b""), [b"data"])
+        host_pipe.run(sudo(b""), b"data")
 
 
 @pytest.mark.parametrize(
@@ -98,28 +91,35 @@ def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
 )
 def test_who_does_not_become_another_account_is_told_why(program: str, said: str) -> None:
     with pytest.raises(AnsibleError, match=said):
-        host_pipe.run(Start([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), [b"data"])
+        host_pipe.run(started([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), b"data")
 
 
 def test_what_a_login_shell_prints_first_is_not_the_command_s() -> None:
-    start = Start([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
-    assert host_pipe.run(start, [b"data"]).stdout == "data"
+    start = started([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
+    assert host_pipe.run(start, b"data").stdout == "data"
 
 
-def test_a_run_that_is_to_end_leaves_no_command_behind() -> None:
-    heard: list[bytes] = []
+def test_a_run_that_must_end_leaves_no_command_behind() -> None:
+    stop = threading.Event()
+    with host_pipe.opened(host_pipe.here(["sh", "-c", "echo $$; exec sleep 36000"]), stop.is_set) as pipe:
+        number = int(pipe.stdout.readline())
+        stop.set()
+        with pytest.raises(host_pipe.Stopped):
+            pipe.ended()
+    assert not Path(f"/proc/{number}").exists()
+
+
+def test_a_run_that_must_end_does_not_wait_for_the_command_to_begin() -> None:
+    start = started([b"sh", b"-c", b"exec sleep 36000"], success=b"NEVER", remote=True)
     with pytest.raises(host_pipe.Stopped):
-        host_pipe.run(
-            host_pipe.here(["sh", "-c", "echo $$; exec sleep 36000"]), take=heard.append, stopped=lambda: bool(heard)
-        )
-    assert not Path(f"/proc/{int(heard[0])}").exists()
+        host_pipe.run(start, stopped=lambda: True)
 
 
 def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_such() -> None:
     with pytest.raises(AnsibleError, match=r"^no such layer$"):
         list(host_pipe.output(host_pipe.here(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
     with pytest.raises(AnsibleConnectionFailure):
-        host_pipe.run(Start([b"sh", b"-c", b"exit 255"], remote=True))
+        host_pipe.run(started([b"sh", b"-c", b"exit 255"], remote=True))
 
 
 def test_commands_of_a_host_that_are_made_at_once_keep_their_own_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_commands_of_a_host_that_are_made_at_once_keep_their_own_prompts(monkeyp
     monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     with ThreadPoolExecutor(4) as pool:
         starts = list(pool.map(lambda _: host_pipe.there(action, ["true"]), range(40)))
-    made = [(start.words[-1].decode(), start.become.prompt, start.success.decode()) for start in starts]
+    made = [((start.words or [b""])[-1].decode(), start.become.prompt, start.success.decode()) for start in starts]
     assert sorted(made) == sorted(
         (f"echo [{number}] password: SUCCESS-{number}", f"[{number}] password:", f"SUCCESS-{number}")
         for number in range(1, 41)
@@ -187,7 +187,7 @@ exec sh -c "$word"
 def test_a_host_that_says_nothing_before_the_command_begins_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(host_pipe, "_PATIENCE", 0.2)
-    start = Start([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
-    with pytest.raises(AnsibleConnectionFailure, match=r"^lock there was silent for 0 s, after: welcome$"):
+    monkeypatch.setattr(host_pipe, "_PATIENCE", 2)
+    start = started([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
+    with pytest.raises(AnsibleConnectionFailure, match=r"^lock there was silent for 2 s, after: welcome$"):
         host_pipe.run(start)

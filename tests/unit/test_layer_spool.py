@@ -6,15 +6,18 @@ import hashlib
 import io
 import json
 import os
+import random
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, layer_frames, layer_spool, packing
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_frames import Stream
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Spool
+from ansible.errors import AnsibleError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, image_archive, layer_spool, packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetch, Spool
 
 
 @pytest.fixture
@@ -27,72 +30,48 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def content(spool: Spool, one: str, form: str) -> bytes:
-    return b"".join(layer_frames.unpacked([spool.path(one, form).read_bytes()]))
+def content(spool: Spool, one: str) -> bytes:
+    """A layer's blob."""
+    found = spool.find(one)
+    assert found is not None
+    return b"".join(packing.unpacked(found[1], [found[0].read_bytes()]))
 
 
 @pytest.mark.parametrize(("form", "most"), [("none", 5_200_000), ("gzip", 130_000), ("zstd", 130_000)])
 def test_a_layer_is_kept_in_the_form_that_is_asked_for(form: str, most: int, spool: Spool) -> None:
     data = os.urandom(100_000) + bytes(5_000_000)
-    found = layer_spool.keep(spool, [data[:999], data[999:]], form, digest(data))
-    assert found == (digest(data), digest(data), len(data), "raw")
-    assert spool.has(digest(data), [form])
-    assert content(spool, digest(data), form) == data
-    assert spool.path(digest(data), form).stat().st_size < most
+    assert layer_spool.keep(spool, [data[:999], data[999:]], form) == (digest(data), digest(data), len(data), "none")
+    found = spool.find(digest(data))
+    assert found is not None
+    assert (found[0].suffix, found[1]) == (f".{form}", form)
+    assert content(spool, digest(data)) == data
+    assert found[0].stat().st_size < most
     spool.drop([digest(data)])
-    assert not spool.has(digest(data), [form])
-    assert spool.size(digest(data)) == len(data)
+    assert [*spool.directory.iterdir()] == []
 
 
-def test_a_layer_that_is_something_else_is_not_kept(spool: Spool) -> None:
-    with pytest.raises(image_archive.ArchiveError):
-        layer_spool.keep(spool, [os.urandom(3_000_000)], "gzip", digest(b"other"))
-    assert list(spool.directory.iterdir()) == []
+def test_a_layer_is_there_only_when_it_is_whole(spool: Spool) -> None:
+    def coming(end: Exception | None) -> Iterator[bytes]:
+        for _ in range(3):
+            assert spool.find("sha256:1") is None
+            yield b"x"
+        if end:
+            raise end
 
-
-def coming(data: bytes, said: str, size: int = 1000) -> list[bytes]:
-    """What export_image.py gives of a layer, in pieces."""
-    whole = b"".join(layer_frames.packed("gzip", [data])) + layer_frames.frame(b"T", said.encode())
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
-
-
-@pytest.mark.parametrize("size", [1, 40, 1000, 1 << 20])
-def test_a_layer_is_taken_as_it_comes_and_there_only_when_it_is_whole(size: int, spool: Spool) -> None:
-    data = os.urandom(100_000)
-
-    def watched() -> Iterator[bytes]:
-        for piece in coming(data, f"{len(data)} {digest(data)}", size):
-            assert not spool.has(digest(data), ["gzip"])
-            yield piece
-
-    layer_spool.take(spool, watched(), "gzip", digest(data))
-    assert spool.has(digest(data), ["gzip"])
-    assert spool.size(digest(data)) == len(data)
-    assert content(spool, digest(data), "gzip") == data
-
-
-@pytest.mark.parametrize("wrong", ["other", "none", "no size", "cut", "short"])
-def test_a_layer_that_does_not_come_as_it_should_is_not_taken(wrong: str, spool: Spool) -> None:
-    data = os.urandom(100_000)
-    pieces = {
-        "other": coming(data, f"{len(data)} {digest(b'other')}"),
-        "none": coming(data, ""),
-        "no size": coming(data, digest(data)),
-        "cut": coming(data, f"{len(data)} {digest(data)}")[:-1],
-        "short": coming(data, f"{len(data)} {digest(data)}")[:7],
-    }[wrong]
-    with pytest.raises((image_archive.ArchiveError, packing.PackingError)):
-        layer_spool.take(spool, pieces, "gzip", digest(data))
-    assert list(spool.directory.iterdir()) == []
+    with pytest.raises(AnsibleError, match="cut off"):
+        spool.put(coming(AnsibleError("cut off")), "none", lambda: "sha256:1")
+    assert [*spool.directory.iterdir()] == []
+    spool.put(coming(None), "none", lambda: "sha256:1")
+    assert content(spool, "sha256:1") == b"xxx"
 
 
 def test_what_nobody_came_back_for_goes(spool: Spool) -> None:
-    layer_spool.keep(spool, [b"old"], "gzip", digest(b"old"))
+    layer_spool.keep(spool, [b"old"], "gzip")
     for path in spool.directory.iterdir():
         os.utime(path, (time.time() - layer_spool.KEEP - 60,) * 2)
-    layer_spool.keep(spool, [b"new"], "gzip", digest(b"new"))
-    assert not layer_spool.spool().has(digest(b"old"), ["gzip"])
-    assert layer_spool.spool().has(digest(b"new"), ["gzip"])
+    layer_spool.keep(spool, [b"new"], "gzip")
+    assert layer_spool.spool().find(digest(b"old")) is None
+    assert layer_spool.spool().find(digest(b"new")) is not None
 
 
 def archive(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
@@ -122,11 +101,11 @@ def saved(layers: list[bytes], packed: bool = False) -> dict[str, bytes]:
 def test_docker_save_s_archive_is_read_layer_by_layer(packed: bool, spool: Spool) -> None:
     layers = [os.urandom(5_000_000), b"small"]
     data = archive(saved(layers, packed))
-    (image,), names = layer_spool.read_archive(Stream([data[:999], data[999:]]), spool, "gzip", None)
+    (image,), names = layer_spool.read_archive([data[:999], data[999:]], spool, "gzip", None)
     assert names == ["x:1"]
     assert [layer.diff_id for layer in image.layers] == [digest(layer) for layer in layers]
     for layer, one in zip(image.layers, layers, strict=True):
-        blob = content(spool, layer.digest, "gzip")
+        blob = content(spool, layer.digest)
         assert (b"".join(packing.unpacked("gzip", [blob])) if packed else blob) == one
 
 
@@ -134,7 +113,7 @@ def test_a_layer_that_is_a_link_to_another_one_is_found(spool: Spool) -> None:
     files = saved([b"same", b"same"])
     del files["1/layer.tar"]
     data = archive(files, {"1/layer.tar": "../0/layer.tar"})
-    (image,), _ = layer_spool.read_archive(Stream([data]), spool, "gzip", "x:1")
+    (image,), _ = layer_spool.read_archive([data], spool, "gzip", "x:1")
     assert len(image.layers) == 2
 
 
@@ -142,7 +121,7 @@ def test_a_layer_that_is_a_link_to_another_one_is_found(spool: Spool) -> None:
 def test_an_archive_that_is_cut_off_leaves_nothing(cut: int, spool: Spool) -> None:
     data = archive(saved([os.urandom(5_000_000), b"small"]))
     with pytest.raises(image_archive.ArchiveError):
-        layer_spool.read_archive(Stream([data[:cut]]), spool, "gzip", None)
+        layer_spool.read_archive([data[:cut]], spool, "gzip", None)
     assert list(spool.directory.glob("*.gzip")) == []
 
 
@@ -152,4 +131,82 @@ def test_an_archive_with_a_damaged_header_is_called_damaged(spool: Spool) -> Non
     second = data.index(b"1/layer.tar")
     data[second] ^= 1
     with pytest.raises(image_archive.ArchiveError, match="damaged"):
-        layer_spool.read_archive(Stream([bytes(data)]), spool, "gzip", None)
+        layer_spool.read_archive([bytes(data)], spool, "gzip", None)
+
+
+# ---- layers from a source, for which a small program stands in
+
+DATA = random.Random(1).randbytes(3_000_000)
+LAYER, OTHER = (Layer(digest(data), digest(data), len(data), "", "overlay2,root,chain") for data in (DATA, b"other"))
+# Notes what it is asked for, and prints the layer after a line in the fifo "go" that says so.
+SOURCE = """
+import sys
+with open("calls", "a") as calls:
+    calls.write(sys.argv[1] + "\\n")
+sys.stdout.buffer.write(b"x")
+if open("go").readline() != "go\\n":
+    sys.exit("it is gone")
+sys.stdout.buffer.write(open("layer", "rb").read())
+"""
+
+
+@pytest.fixture
+def fetch(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
+    """A process that takes part in a run."""
+    monkeypatch.chdir(tmp_path)
+    Path("go").write_text("go\n")
+    Path("layer").write_bytes(DATA)
+    return fetching(spool)
+
+
+def fetching(spool: Spool) -> Fetch:
+    def export(word: str) -> host_pipe.Start:
+        return host_pipe.here([sys.executable, "-c", SOURCE, word])
+
+    return Fetch(spool, "source", "none", export, lambda: False)
+
+
+def test_a_layer_is_fetched_once_by_whoever_needs_it_first(fetch: Fetch, spool: Spool) -> None:
+    with fetch.ahead([LAYER, OTHER]) as one, fetching(spool).ahead([LAYER, OTHER]) as other:
+        assert [*one] == [*other] == [LAYER, OTHER]
+    assert content(spool, LAYER.digest) == b"x" + DATA
+    words = [f"none,{layer.digest},overlay2,root,chain" for layer in (LAYER, OTHER)]
+    assert Path("calls").read_text().splitlines() == words
+
+
+def test_a_layer_is_handed_on_while_the_next_one_comes(fetch: Fetch, spool: Spool) -> None:
+    spool.put([DATA], "none", lambda: LAYER.digest)
+    Path("go").unlink()
+    os.mkfifo("go")
+    with fetch.ahead([LAYER, OTHER]) as layers:
+        assert next(layers) == LAYER
+        assert spool.find(OTHER.digest) is None
+        Path("go").write_text("go\n")
+        assert next(layers) == OTHER
+
+
+def test_a_packed_layer_is_not_packed_again_and_one_that_is_there_in_any_form_is_not_fetched(
+    fetch: Fetch, spool: Spool
+) -> None:
+    fetch.form = "gzip"
+    layer_spool.keep(spool, [DATA], "zstd")
+    fetch.fetch(LAYER)
+    assert not Path("calls").exists()
+    fetch.fetch(Layer("sha256:unpacked", OTHER.digest, 5, "", "containerd,x,y"))
+    assert Path("calls").read_text().startswith("none,")
+
+
+def test_what_keeps_a_layer_from_coming_is_said_of_the_source(fetch: Fetch, spool: Spool) -> None:
+    Path("go").write_text("stop\n")
+    with (
+        fetch.ahead([LAYER]) as layers,
+        pytest.raises(AnsibleError, match=r"^source does not give layer .*: it is gone$"),
+    ):
+        next(layers)
+    assert spool.find(LAYER.digest) is None
+
+
+def test_whoever_waits_for_another_process_ends_when_the_run_must_end(fetch: Fetch, spool: Spool) -> None:
+    fetch.stopped = lambda: True
+    with spool.locked(LAYER.digest, lambda: False), fetch.ahead([LAYER]) as layers, pytest.raises(host_pipe.Stopped):
+        next(layers)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
 
-FORMS = ("raw", "gzip", "zstd", "bzip2")
+FORMS = ("none", "gzip", "zstd", "bzip2")
 DATA = [os.urandom(300_000), bytes(3_000_000), b"words " * 200_000, b"x"]
 
 
@@ -58,9 +58,17 @@ def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp
         list(packing.packed("zstd", [b"x"]))
 
 
+def test_the_form_depends_on_the_option_and_on_who_has_zstd() -> None:
+    for option, here, there, form in [
+        ("auto", True, True, "zstd"), ("auto", True, False, "none"), ("auto", False, True, "none"),
+        ("gzip", True, True, "gzip"), ("gzip", False, False, "gzip"), ("none", True, True, "none"),
+    ]:  # fmt: skip
+        assert packing.wire_form(option, here, there) == form, (option, here, there)
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("x.tar", "raw"), ("x.1.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bzip2"),
+    [("x.tar", "none"), ("x.1.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bzip2"),
      ("x.zip", None), ("tar", None)],
 )  # fmt: skip
 def test_a_file_s_name_says_how_it_is_packed(name: str, form: str | None) -> None:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
+import io
 import json
-import secrets
 import selectors
 import shutil
 import socketserver
-import struct
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import layer_frames
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
 
 from tests.text import replaced
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/load_image.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
 # As it stands in the script: no test may reach the real dockerd.
 SOCKET = '"/var/run/docker.sock"'
 # Seconds, for what happens at once on an idle machine.
@@ -50,8 +51,6 @@ class Dockerd(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.unpacking = threading.Event()
         self.unpacking.set()
         self.hung_up = threading.Event()
-        # Of this test's own, for tests run side by side.
-        self.word = secrets.token_hex(4)
         super().__init__(path, Handler)
 
 
@@ -109,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {"errorDetail": {}, "error": self.server.refuse}, chunked=True)
             return
         self.server.loaded.append(data)
-        self.server.images[f"sha256:{len(self.server.images) + 1}"] = [data.decode()]
+        self.server.images[f"sha256:{len(self.server.images) + 1}"] = [content(data)["name"].decode()]
         self.answer(200, {"stream": "Loaded image"}, chunked=True)
 
     def do_DELETE(self) -> None:
@@ -128,44 +127,57 @@ def dockerd(tmp_path: Path) -> Iterator[Dockerd]:
 @pytest.fixture(params=PYTHONS, ids=[Path(one).parents[1].name for one in PYTHONS])
 def loader(request: pytest.FixtureRequest, dockerd: Dockerd) -> Iterator[subprocess.Popen[bytes]]:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
-    words = [request.param, "-c", text, dockerd.word]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    words = [request.param, "-c", text, "load"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     yield process
     process.kill()
     process.communicate()
 
 
-def frame(letter: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">cI", letter, len(data)) + data
+def line(**what: Any) -> bytes:
+    return json.dumps(what).encode() + b"\n"
 
 
-def archive(*pieces: bytes) -> bytes:
-    """An archive of pieces, of which the last waits for the archive before."""
-    *first, last = (frame(b"D", piece) for piece in pieces)
-    return b"".join([*first, frame(b"W"), last, frame(b"E")])
+def file(data: bytes, path: str = "layer.tar", form: str = "none", sent: bytes | None = None) -> bytes:
+    """A layer of an archive, packed as sent."""
+    sent = data if sent is None else sent
+    return line(path=path, size=len(data), form=form, bytes=len(sent)) + sent
+
+
+def complete(name: str) -> bytes:
+    """The end of an archive, whose last file holds a name."""
+    return line(files=[["name", base64.b64encode(name.encode()).decode()]])
+
+
+def archive(name: str, data: bytes = b"data") -> bytes:
+    return file(data) + complete(name)
+
+
+END = line(end=True)
 
 
 def head(name: str = "x:2", gone: tuple[str, ...] = ("part:1",)) -> bytes:
-    return frame(b"J", json.dumps({"name": name, "gone": gone}).encode())
+    return line(name=name, gone=gone)
 
 
-def heard(out: bytes) -> dict[str, Any]:
-    """All that the loader said, in one."""
-    found: dict[str, Any] = {}
-    for line in out.splitlines():
-        word, _, rest = line.partition(b" ")
-        assert word == b"gpuprov"
-        found |= json.loads(rest)
-    return found
+def heard(out: bytes) -> list[dict[str, Any]]:
+    """All that the loader said."""
+    return [json.loads(said) for said in out.splitlines()]
+
+
+def content(archive: bytes) -> dict[str, bytes]:
+    """The files of an archive that dockerd got."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
 
 
 def test_it_says_what_is_there_before_anything_comes(loader: subprocess.Popen[bytes]) -> None:
     assert loader.stdout is not None
-    reading = heard(loader.stdout.readline())["reading"]
+    (reading,) = heard(loader.stdout.readline())
     assert reading.pop("free") > 0
     assert reading.pop("zstd") == (shutil.which("zstd") is not None)
     assert reading == {
-        "engine": "20.10.24", "containerd": False, "images": [["sha256:1", ["old:1"], ["sha256:a"]]], "blobs": None,
+        "engine": "20.10.24", "containerd": False, "images": {"sha256:1": [["old:1"], ["sha256:a"]]}, "blobs": None,
         "place": "/", "machine": "aarch64", "configs": {},
     }  # fmt: skip
     assert loader.communicate(b"")[0] == b""
@@ -175,9 +187,11 @@ def test_it_says_what_is_there_before_anything_comes(loader: subprocess.Popen[by
 def test_archives_are_loaded_in_order_and_names_go_at_the_end(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
-    out, _ = loader.communicate(head() + archive(b"part", b":1") + archive(b"x", b":2") + frame(b"Z"))
-    assert (loader.returncode, heard(out)["id"]) == (0, "sha256:3")
-    assert dockerd.loaded == [b"part:1", b"x:2"]
+    out, _ = loader.communicate(head() + archive("part:1") + archive("x:2", b"") + END)
+    assert (loader.returncode, heard(out)[1:]) == (0, [{"id": "sha256:3"}])
+    assert [content(one) for one in dockerd.loaded] == [
+        {"layer.tar": b"data", "name": b"part:1"}, {"layer.tar": b"", "name": b"x:2"},
+    ]  # fmt: skip
     assert dockerd.removed == ["part:1"]
 
 
@@ -188,26 +202,31 @@ def test_an_archive_is_taken_in_while_the_one_before_is_unpacked(
     dockerd.unpacking.clear()
     large = b"y" * 10_000_000
     # Nobody would take this in if it were for one after the other: pipes and sockets hold far less.
-    loader.stdin.write(head() + archive(b"part", b":1") + frame(b"D", large))
+    loader.stdin.write(head() + archive("part:1") + file(large))
     loader.stdin.flush()
     assert dockerd.loaded == []
     dockerd.unpacking.set()
-    loader.communicate(frame(b"W") + frame(b"D", b"z") + frame(b"E") + frame(b"Z"))
-    assert dockerd.loaded == [b"part:1", large + b"z"]
+    loader.communicate(complete("x:2") + END)
+    assert content(dockerd.loaded[1])["layer.tar"] == large
 
 
 def test_what_was_packed_is_unpacked_for_dockerd(loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
     data = b"words " * 500_000
-    packed = b"".join(layer_frames.packed("gzip", [data, b"random"]))
-    if shutil.which("zstd"):
-        packed += b"".join(layer_frames.packed("zstd", [data, data])) + b"".join(layer_frames.packed("zstd", [data]))
-        data = data + b"random" + data * 3
-    else:
-        data += b"random"
-    assert len(packed) < 100_000
-    out, _ = loader.communicate(head() + packed + frame(b"W") + frame(b"D", b"x") + frame(b"E") + frame(b"Z"))
+    sent = b""
+    forms = ("none", "gzip", "zstd")
+    for form in forms:
+        sent += file(data, form, form, b"".join(packing.packed(form, [data])))
+    assert len(sent) < len(data) + 100_000
+    out, _ = loader.communicate(head() + sent + complete("x:2") + END)
     assert loader.returncode == 0, out
-    assert dockerd.loaded == [data + b"x"]
+    assert content(dockerd.loaded[0]) == {**dict.fromkeys(forms, data), "name": b"x:2"}
+
+
+def test_what_zstd_cannot_unpack_fails(loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
+    out, err = loader.communicate(head() + file(b"data", form="zstd", sent=b"no zstd") + complete("x:2") + END)
+    assert heard(out)[1:] == []
+    assert err.endswith(b"zstd cannot unpack what came: it ended with 1\n")
+    assert (dockerd.loaded, dockerd.removed) == ([], ["part:1"])
 
 
 def test_what_was_cut_off_leaves_what_was_loaded_and_removes_nothing(
@@ -215,31 +234,41 @@ def test_what_was_cut_off_leaves_what_was_loaded_and_removes_nothing(
 ) -> None:
     dockerd.unpacking.clear()
     threading.Timer(0.2, dockerd.unpacking.set).start()
-    out, _ = loader.communicate(head() + archive(b"part", b":1") + frame(b"D", b"x"))
-    assert loader.returncode == 4
-    assert list(heard(out)) == ["reading"]
+    out, _ = loader.communicate(head() + archive("part:1") + file(b"x" * 1000)[:-1])
+    assert (loader.returncode, len(heard(out))) == (3, 1)
     # It ends when dockerd is done with what was complete.
-    assert dockerd.loaded == [b"part:1"]
+    assert [content(one)["name"] for one in dockerd.loaded] == [b"part:1"]
     assert dockerd.removed == []
     assert dockerd.hung_up.wait(PATIENCE)
-    assert dockerd.cut_off == [b"x"]
+    assert len(dockerd.cut_off) == 1
 
 
 def test_what_dockerd_refuses_is_said_and_nothing_of_it_is_left(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
     dockerd.refuse = "write /x: no space left\n on device"
-    out, _ = loader.communicate(head() + archive(b"part", b":1") + archive(b"x", b":2") + frame(b"Z"))
+    out, err = loader.communicate(head() + archive("part:1") + archive("x:2") + END)
     assert loader.returncode == 3
-    assert heard(out)["failed"] == "docker load failed: write /x: no space left on device"
+    assert (heard(out)[1:], err) == ([], b"docker load failed: write /x: no space left on device\n")
     assert dockerd.loaded == []
     assert dockerd.removed == ["part:1"]
 
 
+def test_a_layer_may_be_larger_than_the_8_gib_that_a_plain_header_can_name(
+    loader: subprocess.Popen[bytes], dockerd: Dockerd
+) -> None:
+    loader.communicate(head() + line(path="layer.tar", size=20 << 30, form="none", bytes=20 << 30) + b"x" * 1000)
+    assert dockerd.hung_up.wait(PATIENCE)
+    with tarfile.open(fileobj=io.BytesIO(dockerd.cut_off[0]), mode="r|") as tar:
+        entry = tar.next()
+    assert entry is not None
+    assert entry.size == 20 << 30
+
+
 @pytest.mark.parametrize("name", ["../info", "x y", "x\r\n", ""])
 def test_a_name_that_is_none_asks_dockerd_nothing(name: str, loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
-    out, _ = loader.communicate(head("x:2", (name,)) + archive(b"x", b":2") + frame(b"Z"))
-    assert heard(out)["failed"] == "what came is no image"
+    out, err = loader.communicate(head("x:2", (name,)) + archive("x:2") + END)
+    assert (heard(out)[1:], err) == ([], b"what came is not an image\n")
     assert dockerd.loaded == []
     assert dockerd.removed == []
 
@@ -249,18 +278,18 @@ def test_a_dockerd_that_does_not_answer_is_told_from_none(tmp_path: Path) -> Non
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(tmp_path / "nothing")))
     for said in ("there is no docker on the host", "docker does not answer"):
         ran = subprocess.run(
-            [sys.executable, "-c", text, secrets.token_hex(4)],
+            [sys.executable, "-c", text, "load"],
             capture_output=True,
             env={"PATH": str(tmp_path)},
             check=False,
         )
-        assert (ran.returncode, heard(ran.stdout)) == (3, {"failed": said})
+        assert (ran.returncode, ran.stdout, ran.stderr.decode()) == (3, b"", f"{said}\n")
         shutil.copy("/bin/true", docker)
 
 
-def test_two_loads_of_one_repository_come_one_after_the_other(dockerd: Dockerd) -> None:
+def test_two_loads_come_one_after_the_other(dockerd: Dockerd) -> None:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
-    words = [sys.executable, "-c", text, dockerd.word]
+    words = [sys.executable, "-c", text, "load"]
     first, second = (subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2))
     waiting = selectors.DefaultSelector()
     for one in (first, second):
@@ -269,10 +298,10 @@ def test_two_loads_of_one_repository_come_one_after_the_other(dockerd: Dockerd) 
     ((key, _),) = waiting.select(PATIENCE)
     other = second if key.data is first else first
     assert other.stdout is not None
-    assert heard(key.data.stdout.readline())["reading"]["images"] == [["sha256:1", ["old:1"], ["sha256:a"]]]
+    assert heard(key.data.stdout.readline())[0]["images"] == {"sha256:1": [["old:1"], ["sha256:a"]]}
     waiting.unregister(key.fileobj)
     assert waiting.select(0.5) == []
-    key.data.communicate(head() + archive(b"x", b":2") + frame(b"Z"))
+    key.data.communicate(head() + archive("x:2") + END)
     # What the first one loaded is there for the second one.
-    assert len(heard(other.stdout.readline())["reading"]["images"]) == 2
+    assert len(heard(other.stdout.readline())[0]["images"]) == 2
     other.communicate()

@@ -8,21 +8,21 @@ import hashlib
 import importlib.util
 import io
 import json
-import random
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import layer_frames
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, packing
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/export_image.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
 CHAIN = "c" * 64
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("export_image", SCRIPT)
+    spec = importlib.util.spec_from_file_location("image_on_host", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -62,39 +62,44 @@ FILES = {"bin/tool": b"x" * 3_000_000, "empty": b"", "tëxt": b"words"}
 
 def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary: Any) -> None:
     archive = stored(tmp_path, FILES)
+    digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     assert b"".join(script.layer(str(tmp_path), CHAIN)) == archive
-    for form, letters, least, most in (("none", b"D", 1, 1.1), ("gzip", b"PD", 0, 0.1), ("zstd", b"Y", 0, 0.1)):
-        assert script.main(["layer", form, str(tmp_path), CHAIN]) == 0
-        *frames, (last, told) = layer_frames.frames([out := capfdbinary.readouterr().out])
-        assert b"".join(layer_frames.unpacked([out])) == archive
-        assert {letter for letter, _ in frames} <= {letters[i : i + 1] for i in range(len(letters))}
-        assert least * len(archive) <= len(out) <= most * len(archive)
-        assert (last, told) == (b"T", f"{len(archive)} sha256:{hashlib.sha256(archive).hexdigest()}".encode())
-    assert script.main(["sizes", str(tmp_path), CHAIN]) == 0
-    assert int(capfdbinary.readouterr().out) == len(archive)
+    for form, most in (("none", 1), ("gzip", 0.1), ("zstd", 0.1)):
+        assert script.main("layer", f"{form},{digest},overlay2,{tmp_path},{CHAIN}") == 0
+        out = capfdbinary.readouterr().out
+        assert b"".join(packing.unpacked(form, [out])) == archive
+        assert len(out) <= most * len(archive)
 
 
-def test_gzip_leaves_what_does_not_shrink_as_it_is(script: Any, tmp_path: Path, capfdbinary: Any) -> None:
-    stored(tmp_path, {"weights": random.Random(1).randbytes(3_000_000), "zeros": bytes(3_000_000)})
-    assert script.main(["layer", "gzip", str(tmp_path), CHAIN]) == 0
-    frames = list(layer_frames.frames([capfdbinary.readouterr().out]))
-    sizes = {one: sum(len(content) for letter, content in frames if letter == one) for one in (b"D", b"P")}
-    assert 2_700_000 < sizes[b"D"] < 3_100_000
-    assert 0 < sizes[b"P"] < 300_000
+def test_a_layer_with_another_digest_is_not_taken_for_whole(script: Any, tmp_path: Path, capfd: Any) -> None:
+    stored(tmp_path, FILES)
+    assert script.main("layer", f"none,sha256:{'0' * 64},overlay2,{tmp_path},{CHAIN}") == 3
+    assert re.fullmatch(r"expected sha256:0{12}, got sha256:[0-9a-f]{12}\n", capfd.readouterr().err)
+
+
+def test_an_image_is_described_with_the_sizes_of_its_layers_archives(script: Any, tmp_path: Path) -> None:
+    archive = stored(tmp_path, FILES)
+    config = tmp_path / "image/overlay2/imagedb/content/sha256/abc"
+    config.parent.mkdir(parents=True)
+    config.write_bytes(b"{}")
+    said = script.of_overlay2(str(tmp_path), "sha256:abc", [f"sha256:{CHAIN}"])
+    image = image_archive.from_json(said)
+    assert (image.config, image.layers[0].size) == (b"{}", len(archive))
+    assert image.layers[0].place == f"overlay2,{tmp_path},{CHAIN}"
 
 
 def test_files_outside_of_the_layer_and_shorter_ones_are_refused(script: Any, tmp_path: Path) -> None:
     stored(tmp_path, FILES)
     path = tmp_path / "overlay2/0abc/diff/bin/tool"
     path.write_bytes(b"short")
-    with pytest.raises(script.Refused, match="shorter"):
+    with pytest.raises(script.Failed, match="shorter"):
         list(script.layer(str(tmp_path), CHAIN))
     path.unlink()
     path.symlink_to("/etc/passwd")
-    with pytest.raises(script.Refused, match="outside"):
+    with pytest.raises(script.Failed, match="outside"):
         list(script.layer(str(tmp_path), CHAIN))
     (tmp_path / "image/overlay2/layerdb/sha256" / CHAIN / "cache-id").write_text("../../etc")
-    with pytest.raises(script.Refused):
+    with pytest.raises(script.Failed):
         list(script.layer(str(tmp_path), CHAIN))
 
 
