@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +161,8 @@ exec sh -c "$word"
 """
     )
     ssh.chmod(0o755)
+    # SSH_ASKPASS is Ansible's own program, which a person has on PATH.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     connection = connection_loader.get("ssh", PlayContext(), "/dev/null")
     options = {
         "ansible_host": "192.0.2.1", "ansible_user": "carol", "ansible_password": "open sesame",
