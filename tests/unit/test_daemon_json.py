@@ -140,6 +140,7 @@ def test_the_disruption_is_that_of_the_worst_key(options: dict[str, Any], disrup
         (True, {}, {}, "restart", False),
         (False, {}, {}, "reload", False),
         (True, {"running": ["job"]}, {}, "reload", True),
+        (True, {"running": ["job"]}, {"restart": "always"}, "restart", False),
         (True, {"running": ["job"], "info": {"LiveRestoreEnabled": True}}, {}, "restart", False),
         (True, {}, {"restart": "never"}, "reload", True),
         (True, {"info": {"ServerVersion": "18.09.4"}}, {}, "reload", False),
