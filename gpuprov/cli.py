@@ -89,13 +89,13 @@ def provision(
     if max_fail_percentage is not None:
         options.variables["gpuprov_max_fail_percentage"] = max_fail_percentage
     if wait:
-        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
+        options.variables["gpuprov_wait"] = WAIT_SECONDS
     planned: list[float] = []
     begun = time.monotonic()
 
     def show_plan(event: runner.Event, collected: report.Collector, say: Say) -> None:
-        play = event.get("event") == "playbook_on_play_start" and event["event_data"].get("name")
-        if play == "Apply and verify" and not planned and collected.hosts:
+        # The play after the one that plans.
+        if event.get("event") == "playbook_on_play_start" and collected.hosts and not planned:
             planned.append(time.monotonic() - begun)
             say(report.plan_text(in_order(collected), planned[0]))
 
@@ -138,7 +138,7 @@ def uninstall(
     if purge_data:
         options.variables["docker_ce_uninstall_data"] = True
     if wait:
-        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
+        options.variables["gpuprov_wait"] = WAIT_SECONDS
     if not yes and not check:
         if not sys.stdin.isatty():
             raise UsageError("uninstall asks before it begins: without a terminal give --yes")
@@ -172,7 +172,7 @@ def _doctor_ending(ran: Ran) -> str:
 
 
 def _provision_ending(ran: Ran) -> str:
-    text = _result_text(ran)
+    text = _result_text(ran) + report.steps_text(ran.hosts)
     if not ran.options.check:
         text += report.notes_text(ran.hosts)
     text += errors_text(ran)

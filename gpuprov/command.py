@@ -57,7 +57,7 @@ Verbose = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and text on stderr.")]
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run is at work on a host, instead of failing.")]
-# One day. The variable gpu_host_lock_wait sets another limit.
+# One day. The variable gpuprov_wait sets another limit.
 WAIT_SECONDS = 86400
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from gpuprov.report import Host
+from gpuprov.report import Host, progress_text
 
 
 class Plain:
@@ -15,6 +15,7 @@ class Plain:
     def __init__(self, stream: Any, predicts: bool = False) -> None:
         self.stream = stream
         self.predicts = predicts
+        self.hosts: dict[str, Host] = {}
 
     def __enter__(self) -> Plain:
         return self
@@ -28,10 +29,15 @@ class Plain:
 
     def update(self, what: str, host: Host) -> None:
         """Print a line if the host was changed, failed or is unreachable."""
+        self.hosts[host.name] = host
+        progress = progress_text(self.hosts.values()) if host.applying else ""
         if what == "changed":
-            self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {host.doing}")
+            self._say_of(host, "would change" if self.predicts else "changed", host.doing, progress)
         elif what in ("failed", "unreachable") and host.error:
-            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+            self._say_of(host, what, host.error["message"].splitlines()[0], progress)
+
+    def _say_of(self, host: Host, what: str, text: str, progress: str) -> None:
+        self.say(f"{host.name}: {what}: {text}" + (f" ({progress})" if progress else ""))
 
 
 class Live(Plain):
@@ -42,7 +48,6 @@ class Live(Plain):
         from rich.live import Live as RichLive
 
         self.console = Console(file=self.stream, highlight=False)
-        self.hosts: dict[str, Host] = {}
         self.live = RichLive(
             console=self.console,
             get_renderable=self._render,
@@ -67,10 +72,12 @@ class Live(Plain):
     def _render(self) -> Any:
         from rich.text import Text
 
-        room = max(self.console.height - 3, 3)
-        busy = [host for host in list(self.hosts.values()) if not host.error]
+        progress = progress_text(self.hosts.values())
+        lines = [progress] if progress else []
+        room = max(self.console.height - 3 - len(lines), 3)
+        busy = [host for host in list(self.hosts.values()) if not host.error and not host.steps]
         width = max((len(host.name) for host in busy), default=0)
-        lines = [
+        lines += [
             f"{host.name:<{width}}  {time.monotonic() - host.began:4.0f} s  {host.doing}"[: self.console.width - 1]
             for host in busy[:room]
         ]

@@ -108,7 +108,7 @@ def build(
         "docker_image_build_no_cache": no_cache,
     }
     if wait:
-        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
+        options.variables["gpuprov_wait"] = WAIT_SECONDS
     if on is not None:
         options.variables["gpuprov_build_on"] = options.limit = on
 
@@ -242,7 +242,7 @@ def prune(
         "gpuprov_quiet": True,
     }
     if wait:
-        options.variables["gpu_host_lock_wait"] = WAIT_SECONDS
+        options.variables["gpuprov_wait"] = WAIT_SECONDS
     if check:
         run("image prune", "image_prune.yml", dataclasses.replace(options, check=True), _going_ending, as_json)
     if yes:

@@ -89,11 +89,13 @@ class Host:
     image: dict[str, Any] | None = None
     findings: list[dict[str, str]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     changed: int = 0
     error: dict[str, str] | None = None
     unreachable: bool = False
     reached: bool = False
+    applying: bool = False
     doing: str = ""
     began: float = 0.0
     seconds: float = 0.0
@@ -117,12 +119,18 @@ class Collector:
         result = data.get("res") or {}
         task = words_of(data.get("task", ""))
         # A run that stops between two waves does not reach all hosts of the plan.
-        host.reached |= data.get("play") != "Probe and plan"
+        host.reached |= host.plan is not None
         # Also where it ends: a task that ran once is reported for another host than it started for.
         host.doing = task or host.doing
         if kind == "runner_on_start":
+            if str(data.get("task_action", "")).endswith("gpu_host_apply"):
+                host.applying = True
+                host.doing = applied_text(host.plan or {})
             return ("start", host)
         self._take_result(host, result)
+        task = result.get("step") or task
+        if result.get("steps"):
+            host.doing = steps_done_text(host.steps)
         if kind == "runner_on_ok" and result.get("changed"):
             host.changed += 1
             return ("changed", host)
@@ -153,6 +161,7 @@ class Collector:
             host.verify = result["gpu_host_verify"]
         if "docker_image" in result:
             host.image = result["docker_image"]
+        host.steps = result.get("steps") or host.steps
         host.left = result.get("docker_data_left", host.left)
         host.changes += result.get("changes") or []
 
@@ -199,6 +208,34 @@ def failure_text(result: dict[str, Any]) -> tuple[str, str]:
     if "Traceback (most recent call last)" in message:
         message = message.strip().splitlines()[-1]
     return redact(message), _AGAIN
+
+
+# ---- progress
+
+
+def applied_text(plan: dict[str, Any]) -> str:
+    """Name what is being applied, e.g. ``3 changes: docker-ce, daemon.json``."""
+    subjects = dict.fromkeys(change["subject"] for change in plan.get("changes", []))
+    return f"{_count(len(plan.get('changes', [])), 'change')}: {', '.join(subjects)}"
+
+
+def steps_done_text(steps: list[dict[str, Any]]) -> str:
+    """Name the steps that changed something, with their seconds."""
+    return ", ".join(
+        step["name"] + (f" ({step['seconds']:.0f} s)" if step["seconds"] >= 1 else "")
+        for step in steps
+        if step["changed"]
+    )
+
+
+def progress_text(hosts: Iterable[Host]) -> str:
+    """Return how many of the hosts to change are done, e.g. ``12 of 40 hosts done, 3 failed``; "" before the first."""
+    due = [host for host in hosts if (host.plan or {}).get("changes")]
+    if not any(host.applying for host in due):
+        return ""
+    failed = sum(bool(host.error) for host in due)
+    done = sum(bool(host.steps) and not host.error for host in due)
+    return f"{done} of {_count(len(due), 'host')} done" + (f", {failed} failed" if failed else "")
 
 
 # ---- the plan
@@ -416,6 +453,19 @@ def table_text(rows: list[tuple[str, ...]]) -> str:
     )
 
 
+def steps_text(hosts: list[Host]) -> str:
+    """Return how many hosts took each step, and the seconds that it took."""
+    seconds: dict[str, list[float]] = {}
+    for host in hosts:
+        for step in host.steps:
+            seconds.setdefault(step["name"], []).append(step["seconds"])
+    rows: list[tuple[str, ...]] = [("step", "hosts", "seconds")]
+    for name, all_of in seconds.items():
+        least, most = (f"{value:.0f}" for value in (min(all_of), max(all_of)))
+        rows.append((name, str(len(all_of)), least if least == most else f"{least} to {most}"))
+    return table_text(rows) if seconds else ""
+
+
 def notes_text(hosts: list[Host]) -> str:
     """Return what people have to do after a run that changed the hosts, and what an uninstallation left there."""
     notes: dict[str, list[str]] = {}
@@ -441,6 +491,8 @@ def unfinished_text(hosts: list[Host]) -> str:
         plan = host.plan or {}
         if not host.reached:
             text = "not reached: as before"
+        elif host.applying and not host.steps:
+            text = "interrupted: the step at hand is completed there, and the others are not begun"
         elif not host.changes:
             text = "interrupted before its first change: as before"
         else:
@@ -484,6 +536,7 @@ def document(command: str, status: int, hosts: list[Host], seconds: float) -> di
                     "facts": host.facts,
                     "plan": host.plan,
                     "changes": host.changes,
+                    "steps": host.steps,
                     "left": host.left,
                     "verify": host.verify,
                     "image": host.image,

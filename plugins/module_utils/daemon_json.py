@@ -17,6 +17,7 @@ import re
 import socket
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags, host_images
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 ROLE = "docker_daemon"
@@ -26,10 +27,6 @@ CONFIG_DIRECTORY = "/etc/docker"
 _DISRUPTIONS = ("none", "daemon-reload", "reload", "restart")
 # Written before the file, and gone once dockerd has taken it over: what a run that was ended left undone.
 PENDING = "/run/gpuprov/daemon.json.pending"
-
-
-class DaemonJsonError(ValueError):
-    """The daemon's configuration cannot be used; the message says why, for people."""
 
 
 def worst(disruptions):
@@ -46,27 +43,25 @@ def parse(data, path):
     """Return the object that a daemon.json holds.
 
     data is the file's content in bytes; empty means ``{}``, as it does to dockerd. Raises
-    DaemonJsonError with file, line and column where it is not a JSON object. Keys that stand twice: see
+    HostError with file, line and column where it is not a JSON object. Keys that stand twice: see
     daemon_keys.load.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DaemonJsonError(
-            "%s is not UTF-8 text: byte %d, in line %d; it was left alone" % (path, error.start, line)
-        )
+        raise HostError("%s is not UTF-8 text: byte %d, in line %d; it was left alone" % (path, error.start, line))
     if not text.strip():
         return {}
     try:
         value = daemon_keys.load(text)
     except daemon_keys.DuplicateKey as error:
-        raise DaemonJsonError("%s: %s; write it once. It was left alone" % (path, error))
+        raise HostError("%s: %s; write it once. It was left alone" % (path, error))
     except ValueError as error:
         # Python 2.7 and 3 both name line and column in the message.
-        raise DaemonJsonError("%s is not JSON: %s; it was left alone" % (path, error))
+        raise HostError("%s is not JSON: %s; it was left alone" % (path, error))
     if not isinstance(value, dict):
-        raise DaemonJsonError("%s does not hold a JSON object (line 1 column 1); it was left alone" % path)
+        raise HostError("%s does not hold a JSON object (line 1 column 1); it was left alone" % path)
     return value
 
 
@@ -330,16 +325,16 @@ def _runtime_path(runtime):
 def config_data(found_config):
     """Return the bytes of the probed or read daemon.json, empty where there is none.
 
-    Raises DaemonJsonError where it is neither a file nor a symbolic link that stays in
+    Raises HostError where it is neither a file nor a symbolic link that stays in
     /etc/docker.
     """
     kind, path = found_config["kind"], found_config["path"]
     if kind == "other":
-        raise DaemonJsonError("%s is neither a file nor a symbolic link; it was left alone" % path)
+        raise HostError("%s is neither a file nor a symbolic link; it was left alone" % path)
     if kind == "symlink":
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), found_config["target"] or ""))
         if not target.startswith(CONFIG_DIRECTORY + "/"):
-            raise DaemonJsonError(
+            raise HostError(
                 "%s is a symbolic link to %s, outside %s; it was left alone. Set "
                 "docker_daemon_follow_symlink: true to let gpuprov write there" % (path, target, CONFIG_DIRECTORY)
             )
@@ -352,7 +347,7 @@ def config_bytes(found_config):
 
 
 def _current(wanted, found):
-    """The configuration that the file holds. Raises DaemonJsonError for what must not be touched."""
+    """The configuration that the file holds. Raises HostError for what must not be touched."""
     config = found["config"]
     followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
     return parse(config_bytes(config) if followed else config_data(config), config["path"])
@@ -362,7 +357,7 @@ def decide(wanted, found):
     """Return (changes, text): what differs from what is wanted, and the text that daemon.json must have.
 
     wanted: {options, mode, follow_symlink}; found: the probe's ``docker`` object. text is None
-    where the file stays as it is. Raises DaemonJsonError for what must not be touched. Keys that
+    where the file stays as it is. Raises HostError for what must not be touched. Keys that
     gpuprov does not set are never a reason for a change.
     """
     config = found["config"]
@@ -372,7 +367,7 @@ def decide(wanted, found):
     wrong = errors(current, after, found)
     sentences = [wrong[key] for key in sorted(wrong)] + dockerd_flags.conflicts(after, found["exec_start"])
     if sentences:
-        raise DaemonJsonError("; ".join(sentences))
+        raise HostError("; ".join(sentences))
 
     running, version = _runs(found), engine_version(found)
     info = found.get("info") or {}
@@ -463,7 +458,7 @@ def note(wanted, found):
         return None
     try:
         changes = decide(wanted, found)[0]
-    except DaemonJsonError:
+    except HostError:
         return None
     if any(change["disruption"] != "none" for change in changes):
         return None

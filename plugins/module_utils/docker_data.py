@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd_flags, toml_text
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 DOCKER, CONTAINERD = "/var/lib/docker", "/var/lib/containerd"
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
@@ -47,7 +48,7 @@ def found(read, exec_start, info):
     """Return roots() of this host; read is what docker_service.read_config() says of daemon.json."""
     try:
         config = daemon_json.parse(daemon_json.config_bytes(read), read["path"])
-    except daemon_json.DaemonJsonError:
+    except HostError:
         config = {}
     text = b""
     if os.path.isfile(CONTAINERD_CONFIG):

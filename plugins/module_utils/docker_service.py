@@ -9,10 +9,16 @@ import base64
 import json
 import os
 import re
-import tempfile
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd, dockerd_flags, gpu_scopes
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    dockerd,
+    dockerd_flags,
+    gpu_scopes,
+    host_files,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 SERVICE = "docker.service"
@@ -20,8 +26,8 @@ CONFIG = "/etc/docker/daemon.json"
 # docker.service requires the one and talks to the other.
 NEEDED = ("docker.socket", "containerd.service")
 TIMED_OUT = 124  # the exit status of timeout(1)
-
-
+# The arguments of apply, as a module declares them.
+ARGUMENTS = {"timeout": {"type": "int", "default": 120}}
 HOOK = "/usr/bin/nvidia-container-runtime-hook"
 
 
@@ -37,22 +43,18 @@ def hook_unseen(service):
         return False
 
 
-class ServiceError(Exception):
-    """dockerd did not start or reload; the message says why, for people."""
-
-
 class Service(object):
     """docker.service."""
 
-    def __init__(self, module, timeout):
-        self.module = module
+    def __init__(self, host, timeout):
+        self.host = host
         self.timeout = timeout
 
     def run(self, *words):
         """Return (status, stdout, stderr) of a command; 127 where it is not installed."""
-        if not self.module.get_bin_path(words[0]):
+        if not self.host.get_bin_path(words[0]):
             return 127, "", "%s is not installed" % words[0]
-        return self.module.run_command(list(words), environ_update={"LC_ALL": "C"})
+        return self.host.run_command(list(words), environ_update={"LC_ALL": "C"})
 
     def state(self):
         """Return (service, exec_start) in the shapes that the probe reports."""
@@ -116,19 +118,19 @@ class Service(object):
         """Have dockerd start at boot. systemd reads its units again, or it goes on to say that docker is disabled."""
         lost = gpu_scopes.Host(self.run).keep()
         if lost:
-            raise ServiceError(
+            raise HostError(
                 "docker.service is not enabled: systemd would read its units again, and these containers would lose "
                 "their GPUs: %s. Stop them first" % ", ".join(sorted(lost))
             )
         code, out, err = self.run("systemctl", "enable", SERVICE)
         if code:
-            raise ServiceError("docker.service cannot be enabled: %s" % (err or out).strip())
+            raise HostError("docker.service cannot be enabled: %s" % (err or out).strip())
 
     def reload(self):
         """Have dockerd read daemon.json again."""
         code, err = self._bounded("reload")
         if code:
-            raise ServiceError("dockerd could not be reloaded: %s" % err)
+            raise HostError("dockerd could not be reloaded: %s" % err)
 
     def restart(self, verb="restart"):
         """Start or restart dockerd, whatever systemd has counted against it."""
@@ -138,7 +140,7 @@ class Service(object):
         self.run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
         code, err = self._bounded(verb)
         if code == TIMED_OUT:
-            raise ServiceError("dockerd did not start: %s" % err)
+            raise HostError("dockerd did not start: %s" % err)
         if code:
             said = self.complaints(begun)
             # On a busy host its last words may come after its end.
@@ -146,7 +148,7 @@ class Service(object):
                 if not said:
                     time.sleep(0.3)
                     said = self.complaints(begun)
-            raise ServiceError("dockerd did not start: %s" % (said or err).rstrip("."))
+            raise HostError("dockerd did not start: %s" % (said or err).rstrip("."))
 
     def _bounded(self, verb):
         """Have systemd do it, within the timeout: its own for dockerd is none."""
@@ -217,30 +219,13 @@ def read_config(path=CONFIG):
     return result
 
 
-def write(path, text, mode, owner):
-    """Replace a file atomically: a reader finds the old one or the new one, whole."""
-    directory = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix=".daemon.json.", dir=directory)
-    try:
-        with os.fdopen(handle, "wb") as replacement:
-            replacement.write(text)
-            replacement.flush()
-            os.fchmod(replacement.fileno(), int(mode, 8))
-            os.fchown(replacement.fileno(), owner[0], owner[1])
-            os.fsync(replacement.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def restore(old, path):
     """Put daemon.json back as it was read, or take it away where there was none."""
     if old["kind"] == "absent":
         if os.path.exists(path):
             os.unlink(path)
     else:
-        write(path, base64.b64decode(old["data"]), old["mode"], (old["uid"], old["gid"]))
+        host_files.write(path, base64.b64decode(old["data"]), int(old["mode"], 8), old["uid"], old["gid"])
 
 
 def pending():
@@ -257,14 +242,63 @@ def _uptime():
 
 def set_pending(pid, keys, old, path):
     """Record what dockerd must take over, before daemon.json is written; pid is the running dockerd's or 0."""
-    directory = os.path.dirname(daemon_json.PENDING)
-    if not os.path.isdir(directory):
-        os.makedirs(directory, 0o700)
     text = json.dumps({"pid": pid, "keys": keys, "old": old, "path": path, "at": _uptime()})
-    write(daemon_json.PENDING, text.encode("ascii"), "0600", (0, 0))
+    host_files.write(daemon_json.PENDING, text.encode("ascii"), 0o600)
 
 
 def settle():
     """Forget what was pending: dockerd has taken it over, or the file is as it was."""
     if os.path.exists(daemon_json.PENDING):
         os.unlink(daemon_json.PENDING)
+
+
+def changes_of(service):
+    """Return what keeps docker.service from running now and at boot; service as the probe reports it."""
+    changes = []
+    if service["load"] == "masked":
+        changes.append(_change("masked", "unmasked"))
+    if service["active"] not in ("active", "reloading"):
+        changes.append(_change(service["active"] or "inactive", "active"))
+    if service["enabled"] != "enabled" and service["load"] != "masked":
+        changes.append(_change(service["enabled"] or "disabled", "enabled"))
+    return changes
+
+
+def _change(before, after):
+    return {"role": "docker_ce", "subject": SERVICE, "from": before, "to": after, "disruption": "none"}
+
+
+def apply(host, params):
+    """Have dockerd run now and at boot; return {changed, changes}. Raises HostError, with the old daemon.json back."""
+    service = Service(host, params["timeout"])
+    before = service.state()[0]
+    changes = changes_of(before)
+    if not host.check_mode:
+        _start(service, before)
+        left = changes_of(service.state()[0])
+        if left:
+            raise HostError("docker.service is %s and should be %s" % (left[0]["from"], left[0]["to"]))
+    return {"changed": bool(changes), "changes": changes}
+
+
+def _start(service, before):
+    """Bring dockerd up; raise HostError with dockerd's own words, once the old daemon.json is back."""
+    service.unmask(SERVICE)
+    if before["enabled"] != "enabled":
+        service.enable()
+    waiting = service.unread()
+    if before["active"] not in ("active", "reloading"):
+        try:
+            service.restart("start")
+        except HostError as error:
+            if not waiting:
+                raise
+            said = "The file %s is as it was before this run" % waiting["path"]
+            said += ", there was none" if waiting["old"]["kind"] == "absent" else ""
+            try:
+                service.go_back()
+            except HostError as second:
+                said += ", yet dockerd does not start with it either: %s" % second
+            raise HostError("%s. %s" % (error, said))
+    if not service.unread():
+        settle()

@@ -22,6 +22,8 @@ __metaclass__ = type
 
 import re
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+
 ROLE = "nvidia_docker"
 MODE, LINKS, SPEC, REFRESH = "toolkit mode", "links in /dev/char", "CDI specification", "CDI refresh"
 HOOK = "hook of the toolkit"
@@ -46,10 +48,6 @@ FLAG_CURE = (
 )
 
 
-class GpuContainersError(ValueError):
-    """What is wanted cannot be; the message says why, for people."""
-
-
 def version_of(text):
     """Return the numbers that a version begins with, such as (1, 19, 1), or None."""
     match = re.match(r"^(?:\d+:)?v?(\d+(?:\.\d+)*)", str(text or ""))
@@ -59,11 +57,11 @@ def version_of(text):
 def decide(wanted, found):
     """Return the changes that give containers their GPUs as wanted, and let them keep them.
 
-    wanted: {stack, version, cdi, mode}; found: the probe's. Raises GpuContainersError.
+    wanted: {stack, version, cdi, mode}; found: the probe's. Raises HostError.
     """
     if wanted["stack"] != "toolkit":
         if wanted["cdi"] and wanted["stack"] != "none":
-            raise GpuContainersError(
+            raise HostError(
                 "nvidia_docker_cdi is true, and %s has no CDI: it takes nvidia_docker_stack: toolkit" % wanted["stack"]
             )
         return []

@@ -18,6 +18,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     host_plan,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.finding import finding
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 # Seconds that a host's clock may differ from ours.
@@ -99,7 +100,7 @@ def _of_daemon_json(found):
         return []  # the plan says what there is to say
     try:
         current = daemon_json.parse(daemon_json.config_bytes(config), path)
-    except daemon_json.DaemonJsonError as error:
+    except HostError as error:
         return [
             finding(
                 "daemon-json",

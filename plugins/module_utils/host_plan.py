@@ -10,12 +10,14 @@ __metaclass__ = type
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
+    docker_service,
     dockerrun_files,
     gpu_containers,
     gpu_scopes,
     group_members,
     package_set,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report import choose_python
 
 FORMAT = 1
@@ -25,22 +27,32 @@ ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerr
 _RESTARTING = ("docker_ce", "nvidia_docker", "docker_daemon")
 # What containers can prove: nothing, that the image runs, that one sees the GPU as well.
 PROOFS = ("none", "image", "gpu")
-_V1_VOLUME = "volume of nvidia-docker v1"
+V1_VOLUME = "volume of nvidia-docker v1"
+# The steps by their part, or by their role.
+_NAMES = {
+    "sources": "Write keyrings and sources",
+    "v1": "Clean up after nvidia-docker v1",
+    "setup": "Set up what hands GPUs to containers",
+    "docker_ce": "Install the pinned set",
+    "nvidia_docker": "Install the pinned stack",
+    "docker_daemon": "Configure dockerd",
+    "docker_group": "Make the users members of the group docker",
+    "dockerrun": "Write the launcher dockerrun",
+}
 # The problem of a host with a GPU and without its driver.
 NO_DRIVER = "driver"
 
 
-def plan(wanted, found, problems, full=False, notes=()):
+def plan(wanted, found, problems, notes=()):
     """Return the plan of one host.
 
     wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those found
-    already, [{name, message}]; full: run every role, whether something is pending or not; notes:
-    what is amiss and stands in nothing's way, like problems.
+    already, [{name, message}]; notes: what is amiss and stands in nothing's way, like problems.
     Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
-    [{role, tasks_from}], the task files of roles to run, in order; joined says that nvidia_docker's
-    packages go into docker_ce's transaction; engine_comes that daemon.json is written for an engine that is yet to
-    be installed; to_prove is the most that containers have to prove once
-    the changes are made, one of PROOFS.
+    [{role, tasks_from, name}], the parts of roles that are pending, in order, with a name for people; joined says that
+    nvidia_docker's packages go into docker_ce's transaction; engine_comes that daemon.json is written for an engine
+    that is yet to be installed; to_prove is the most that containers have to prove once the changes are made, one of
+    PROOFS.
     """
     problems = list(problems)
     changes = []
@@ -50,13 +62,7 @@ def plan(wanted, found, problems, full=False, notes=()):
         if role in wanted:
             try:
                 changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else judged)
-            except (
-                daemon_json.DaemonJsonError,
-                dockerrun_files.DockerrunError,
-                gpu_containers.GpuContainersError,
-                group_members.GroupError,
-                package_set.PackageSetError,
-            ) as error:
+            except HostError as error:
                 problems.append({"name": role, "message": str(error)})
     refusal = daemon_json.cdi_refusal(
         wanted.get("docker_daemon", {}).get("options") or {},
@@ -69,21 +75,25 @@ def plan(wanted, found, problems, full=False, notes=()):
     setup = [change for change in changes if change["subject"] in gpu_containers.SUBJECTS]
     pending = [role for role in ROLES if any(change["role"] == role and change not in setup for change in changes)]
     joined = "docker_ce" in pending and "nvidia_docker" in pending
-    steps = _steps(
-        list(ROLES) if full else pending,
-        joined and not full,
-        found,
-        any(change["subject"] == _V1_VOLUME for change in changes),
-        # A dockerd that does not run does not say what it needs: that is seen once it does.
-        _has_toolkit(wanted) and (full or any(_of_the_stack(change) or _starts(change) for change in changes)),
-    )
+    # A dockerd that does not run does not say what it needs of the toolkit: that is seen once it does.
+    last = _has_toolkit(wanted) and any(_of_the_stack(change) or _starts(change) for change in changes)
+    steps = [(role, "apply") for role in _order(pending, joined, found)]
+    if any(change["subject"] == V1_VOLUME for change in changes):
+        # Before the engine is touched: a newer one would wait for the plugin of these volumes.
+        steps.insert(0, ("nvidia_docker", "v1"))
+    if last:
+        # With dockerd and the toolkit in place: which of it is needed depends on both.
+        steps.append(("nvidia_docker", "setup"))
     return {
         "format": FORMAT,
         "changes": changes,
-        "steps": _sources(changes, joined and not full, steps) + steps,
+        "steps": [
+            {"role": role, "tasks_from": part, "name": _NAMES.get(part) or _NAMES[role]}
+            for role, part in _sources(changes, joined, steps) + steps
+        ],
         "joined": joined,
         "engine_comes": configured_first(pending, found) and any(_of_engine(change) for change in changes),
-        "to_prove": "gpu" if full else _to_prove(changes),
+        "to_prove": _to_prove(changes),
         "problems": problems,
         "notes": list(notes) + _daemon_notes(wanted, judged),
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
@@ -186,14 +196,6 @@ def _to_prove(changes):
     return max(proofs, key=PROOFS.index)
 
 
-def _steps(pending, joined, found, v1, setup):
-    # Before the engine is touched: a newer one would wait for the plugin of these volumes.
-    first = [{"role": "nvidia_docker", "tasks_from": "v1"}] if v1 else []
-    # With dockerd and the toolkit in place: which of it is needed depends on both.
-    last = [{"role": "nvidia_docker", "tasks_from": "setup"}] if setup else []
-    return first + [{"role": role, "tasks_from": "apply"} for role in _order(pending, joined, found)] + last
-
-
 def _starts(change):
     return change["subject"] == "docker.service" and change["to"] == "active"
 
@@ -211,13 +213,13 @@ def _sources(changes, joined, steps):
     ]
     if joined and roles:
         roles = ["docker_ce"]
-    if roles == [step["role"] for step in steps[:1] if step["tasks_from"] == "apply"]:
+    if roles == [role for role, part in steps[:1] if part == "apply"]:
         return []
-    return [{"role": role, "tasks_from": "sources"} for role in roles]
+    return [(role, "sources") for role in roles]
 
 
 def _of_the_stack(change):
-    return change["role"] == "nvidia_docker" and change["subject"] != _V1_VOLUME
+    return change["role"] == "nvidia_docker" and change["subject"] != V1_VOLUME
 
 
 def _has_toolkit(wanted):
@@ -254,30 +256,8 @@ def engine_installed(found):
 def _decide_docker_ce(wanted, found):
     changes = package_set.decide(wanted, found["apt"], found["architecture"])
     if engine_installed(found) and found["init"] == "systemd":
-        changes += service_changes(found["docker"]["service"])
+        changes += docker_service.changes_of(found["docker"]["service"])
     return changes
-
-
-def service_changes(service):
-    """Return what keeps docker.service from running now and at boot."""
-    changes = []
-    if service["load"] == "masked":
-        changes.append(_service_change("masked", "unmasked"))
-    if service["active"] not in ("active", "reloading"):
-        changes.append(_service_change(service["active"] or "inactive", "active"))
-    if service["enabled"] != "enabled" and service["load"] != "masked":
-        changes.append(_service_change(service["enabled"] or "disabled", "enabled"))
-    return changes
-
-
-def _service_change(before, after):
-    return {
-        "role": "docker_ce",
-        "subject": "docker.service",
-        "from": before,
-        "to": after,
-        "disruption": "none",
-    }
 
 
 def _decide_nvidia_docker(wanted, found):
@@ -287,7 +267,7 @@ def _decide_nvidia_docker(wanted, found):
             changes.append(
                 {
                     "role": "nvidia_docker",
-                    "subject": _V1_VOLUME,
+                    "subject": V1_VOLUME,
                     "from": volume,
                     "to": None,
                     "disruption": "none",
@@ -432,9 +412,9 @@ def _problem(name, message):
     return {"name": name, "message": message}
 
 
-def cannot_provision(found, host_plan):
-    """Return why a plan cannot be carried out on a host, whatever its changes are, or None where it can."""
-    if found["init"] == "systemd" or not host_plan["steps"]:
+def cannot_provision(found):
+    """Return why nothing can be changed on a host, or None where it can."""
+    if found["init"] == "systemd":
         return None
     return (
         "this host runs without systemd: dockerd could not be started, enabled at boot or restarted, so nothing was "

@@ -13,6 +13,7 @@ import base64
 import re
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 # A change of one of these restarts dockerd, or the containers' shims' parent.
@@ -30,32 +31,26 @@ _PATH = re.compile(r"^/[^\s\"'`\\<>*?\[\]]*\Z")
 _FINGERPRINT = re.compile(r"^([0-9A-F]{40}|[0-9A-F]{64})\Z")
 
 
-class PackageSetError(ValueError):
-    """A wanted set cannot be; the message says why, for people."""
-
-
 def check(wanted):
-    """Raise PackageSetError where a name, version, URL or fingerprint is none."""
+    """Raise HostError where a name, version, URL or fingerprint is none."""
     role = wanted["role"]
     for package in wanted["packages"]:
         if not _NAME.match(package["name"]):
-            raise PackageSetError("%s: %r is not a package name" % (role, str(package["name"])))
+            raise HostError("%s: %r is not a package name" % (role, str(package["name"])))
         if not _VERSION.match(str(package["version"])):
-            raise PackageSetError("%s: %r is not a version of %s" % (role, str(package["version"]), package["name"]))
+            raise HostError("%s: %r is not a version of %s" % (role, str(package["version"]), package["name"]))
     for name in wanted["remove"]:
         if not _NAME.match(name):
-            raise PackageSetError("%s: %r is not a package name" % (role, str(name)))
+            raise HostError("%s: %r is not a package name" % (role, str(name)))
     source = wanted.get("source")
     if source:
         for uri in source["uris"]:
             if not _URL.match(uri):
-                raise PackageSetError("%s: %r is not the URL of a repository" % (role, redact(str(uri))))
+                raise HostError("%s: %r is not the URL of a repository" % (role, redact(str(uri))))
         if not _URL.match(source["key_url"]) and not _PATH.match(source["key_url"]):
-            raise PackageSetError(
-                "%s: %r is neither a URL nor a path of a key" % (role, redact(str(source["key_url"])))
-            )
+            raise HostError("%s: %r is neither a URL nor a path of a key" % (role, redact(str(source["key_url"]))))
         if not _FINGERPRINT.match(openpgp.normal(str(source["key_fingerprint"]))):
-            raise PackageSetError(
+            raise HostError(
                 "%s: %r is not a fingerprint: 40 hexadecimal digits" % (role, str(source["key_fingerprint"]))
             )
 
@@ -64,7 +59,7 @@ def decide(wanted, apt, architecture):
     """Return the changes that a set needs.
 
     wanted: a package set (roles/docker_ce/vars/main.yml); apt: the probe's ``apt`` object;
-    architecture: dpkg's word. Raises PackageSetError.
+    architecture: dpkg's word. Raises HostError.
     """
     check(wanted)
     changes = []

@@ -40,47 +40,11 @@ changes:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, host_plan
-
-
-def start(module, service, before):
-    """Bring dockerd up; fail with its own words, and with the old daemon.json back."""
-    service.unmask(docker_service.SERVICE)
-    if before["enabled"] != "enabled":
-        try:
-            service.enable()
-        except docker_service.ServiceError as error:
-            module.fail_json(msg=str(error))
-    pending = service.unread()
-    if before["active"] not in ("active", "reloading"):
-        try:
-            service.restart("start")
-        except docker_service.ServiceError as error:
-            if not pending:
-                module.fail_json(msg=str(error))
-            said = "The file %s is as it was before this run" % pending["path"]
-            said += ", there was none" if pending["old"]["kind"] == "absent" else ""
-            try:
-                service.go_back()
-            except docker_service.ServiceError as second:
-                said += ", yet dockerd does not start with it either: %s" % second
-            module.fail_json(msg="%s. %s" % (error, said))
-    if not service.unread():
-        docker_service.settle()
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, work
 
 
 def main():
-    module = AnsibleModule(argument_spec={"timeout": {"type": "int", "default": 120}}, supports_check_mode=True)
-    service = docker_service.Service(module, module.params["timeout"])
-    before = service.state()[0]
-    changes = host_plan.service_changes(before)
-    if not module.check_mode:
-        start(module, service, before)
-        left = host_plan.service_changes(service.state()[0])
-        if left:
-            module.fail_json(msg="docker.service is %s and should be %s" % (left[0]["from"], left[0]["to"]))
-    module.exit_json(changed=bool(changes), changes=changes)
+    work.module(docker_service)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ module: dockerrun_files
 short_description: Write the launcher dockerrun and its defaults
 description:
   - Compares the two files on a host with what is wanted and writes those that differ, each whole or not
-    at all, in one round trip. Needs no Python there.
+    at all.
   - A file of somebody else's that is replaced is kept in C(/var/backups/gpuprov).
 author: gpuprov contributors
 options:
@@ -20,12 +20,8 @@ options:
     type: dict
     required: true
   launcher:
-    description: The launcher, a file of the role.
-    type: path
-    required: true
-  script:
-    description: The script that writes, a file of the role.
-    type: path
+    description: The text of the launcher.
+    type: str
     required: true
   state:
     description: C(absent) takes both files away, as far as gpuprov wrote them.
@@ -42,8 +38,7 @@ EXAMPLES = r"""
 - name: Write the launcher
   gpuprov.gpuprov.dockerrun_files:
     wanted: "{{ __dockerrun_wanted }}"
-    launcher: dockerrun
-    script: write.sh
+    launcher: "{{ lookup('ansible.builtin.file', 'dockerrun', rstrip=false) }}"
 """
 
 RETURN = r"""
@@ -53,3 +48,13 @@ changes:
   type: list
   elements: dict
 """
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files, work
+
+
+def main():
+    work.module(dockerrun_files)
+
+
+if __name__ == "__main__":
+    main()

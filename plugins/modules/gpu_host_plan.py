@@ -14,21 +14,6 @@ description:
   - Fails, before anything is touched, on a host that cannot be provisioned, and on variables that
     do not fit the roles' argument specifications; unless it is only to report.
 author: gpuprov contributors
-options:
-  script:
-    description: The script.
-    type: path
-    required: true
-  keyrings:
-    description: Keyrings of apt to read.
-    type: list
-    elements: str
-    required: true
-  roles:
-    description: The roles to plan.
-    type: list
-    elements: str
-    required: true
 attributes:
   action:
     description: Compares on the controller.
@@ -41,9 +26,6 @@ attributes:
 EXAMPLES = r"""
 - name: Probe and plan
   gpuprov.gpuprov.gpu_host_plan:
-    script: probe.sh
-    keyrings: [/etc/apt/keyrings/docker.gpg]
-    roles: [docker_ce, nvidia_docker, docker_daemon]
 """
 
 RETURN = r"""

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import probe_report
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
 
+# The keyrings that the roles write.
+KEYRINGS = [f"/etc/apt/keyrings/{name}.gpg" for name in ("docker", "nvidia-docker", "nvidia-container-toolkit")]
 # What setup calls the distributions.
 _DISTRIBUTIONS = {"debian": "Debian", "ubuntu": "Ubuntu"}
 
@@ -36,46 +37,54 @@ class ProbeFailure(Exception):
     """The host could not be read; the message says why, for people."""
 
 
-def probe(
-    action: ActionBase,
-    script: str,
-    users: list[str],
-    keyrings: list[str],
-    data_root: str | None,
-    timeout: int,
-    interpreter: str | None,
-) -> dict[str, Any]:
-    """Run the script on the action's host, become what the task becomes, and return what was found.
+class Question(NamedTuple):
+    """A probe's command, and what its answer must name."""
 
-    script is a file of the role; timeout in seconds; data_root and interpreter are the data-root and the Python that
-    the inventory names.
-    Raises ProbeFailure, and AnsibleConnectionFailure
-    for a host that cannot be reached.
-    """
-    text = Path(action._find_needle("files", script)).read_text(encoding="utf-8")
+    words: list[str]
+    nonce: str
+    timeout: int  # seconds
+    asked: int  # epoch seconds
+    data_root: str | None
+
+
+def question(users: list[str], data_root: str | None, timeout: int, interpreter: str | None) -> Question:
+    """Return the command that reads a host; data_root and interpreter are those that the inventory names."""
     nonce = secrets.token_hex(8)
     words = [f"user:{user}" for user in users if isinstance(user, str) and user]
-    words += [f"keyring:{path}" for path in keyrings]
+    words += [f"keyring:{path}" for path in KEYRINGS]
     if data_root:
         words.append(f"root:{data_root}")
     if interpreter:
         words.append(f"python:{interpreter}")
-    command = ["timeout", str(timeout), "sh", "-c", text, "gpuprov-probe", nonce, *words]
-    asked = int(time.time())
+    script = (role_options.ROLES_DIRECTORY / "gpu_host_probe/files/probe.sh").read_text(encoding="utf-8")
+    command = ["timeout", str(timeout), "sh", "-c", script, "gpuprov-probe", nonce, *words]
+    return Question(command, nonce, timeout, int(time.time()), data_root)
+
+
+def read(asked: Question, status: int, stdout: str) -> dict[str, Any]:
+    """Return what was found, of a probe's exit status and output. Raises ProbeFailure."""
     try:
-        answer = host_command.execute(action, command)
-    except AnsibleActionFail as error:
-        raise ProbeFailure(str(error)) from error
-    try:
-        found: dict[str, Any] = probe_report.parse_report(answer["stdout"], nonce)
+        found: dict[str, Any] = probe_report.parse_report(stdout, asked.nonce)
     except probe_report.ProbeError as error:
-        if answer["rc"] == 124:
-            raise ProbeFailure(f"the host did not answer to the probe within {timeout} s") from error
+        if status == 124:
+            raise ProbeFailure(f"the host did not answer to the probe within {asked.timeout} s") from error
         raise ProbeFailure(str(error)) from error
     # Its clock was read at some time in between.
-    found["clock_skew"] = found["clock"] - min(max(found["clock"], asked), int(time.time()))
+    found["clock_skew"] = found["clock"] - min(max(found["clock"], asked.asked), int(time.time()))
     if found["uid"] != 0:
         raise ProbeFailure(
             "the account is not root and did not become root: set ansible_become=true, or log in as root"
         )
     return found
+
+
+def probe(action: ActionBase, asked: Question) -> dict[str, Any]:
+    """Read the action's host, as what the task becomes, and return what was found.
+
+    Raises ProbeFailure, and AnsibleConnectionFailure for a host that cannot be reached.
+    """
+    try:
+        answer = host_command.execute(action, asked.words)
+    except AnsibleActionFail as error:
+        raise ProbeFailure(str(error)) from error
+    return read(asked, answer["rc"], answer["stdout"])

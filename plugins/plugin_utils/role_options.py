@@ -41,6 +41,7 @@ PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_quiet": {"type": "bool"},
     "gpuprov_max_fail_percentage": {"type": "int"},
     "gpuprov_serial": {"type": "list", "elements": "str"},
+    "gpuprov_wait": {"type": "int"},
 }
 
 

@@ -170,7 +170,7 @@ def test_nothing_is_touched_where_a_value_is_wrong_and_each_is_named(host: Host,
         "docker_daemon_config_mode=420": "docker_daemon_config_mode is 420, and must be four octal digits",
         "dockerrun_defaults=--env A=1,2": "dockerrun_defaults: '2' is neither an option",
         "gpu_host_verify_timeout=soon": "gpu_host_verify_timeout is 'soon', and must be a whole number",
-        "gpu_host_lock_wait=-1": "gpu_host_lock_wait is -1, and must be a whole number",
+        "gpuprov_wait=-1": "gpu_host_lock_wait is -1, and must be a whole number",
     }
     looked = "find /etc /usr/local /var/lib/dpkg/status | xargs -d '\\n' stat -c '%n %s %y' | sha256sum"
     before = host.run(looked).stdout

@@ -188,7 +188,7 @@ def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
          {"check": True, "diff": True, "variables": {"gpuprov_full": True}}),
         (["provision", "--serial", "1, 10%,25%", "--wait", "--max-fail-percentage", "5"], "provision.yml",
          {"variables": {"gpuprov_serial": [1, "10%", "25%"], "gpuprov_max_fail_percentage": 5,
-                        "gpu_host_lock_wait": 86400}}),
+                        "gpuprov_wait": 86400}}),
         (["provision", "-l", "x", "-f", "9", "-u", "me", "-vvv"], "provision.yml",
          {"limit": "x", "forks": 9, "user": "me", "verbosity": 3}),
         (["verify", "-e", "a=1", "-e", "@f"], "verify.yml", {"extra_vars": ["a=1", "@f"], "inventory": "a,b"}),
@@ -205,7 +205,7 @@ def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
          "image_prune.yml",
          {"check": False, "variables": PRUNE | {
              "docker_image_prune_images": True, "docker_image_prune_all": True, "docker_image_prune_older_than": "7d",
-             "docker_image_prune_keep": 5, "gpu_host_lock_wait": 86400}}),
+             "docker_image_prune_keep": 5, "gpuprov_wait": 86400}}),
     ],
 )  # fmt: skip
 def test_a_command_runs_its_playbook_with_what_was_given(

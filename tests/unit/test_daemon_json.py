@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, daemon_keys, dockerd_flags
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.daemon_json import DaemonJsonError
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 MIRROR = "http://mirror.example:5000"
 NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
@@ -173,7 +173,7 @@ def test_a_daemon_that_does_not_run_is_not_disrupted() -> None:
     ],
 )
 def test_what_is_no_json_object_is_refused_with_the_place(text: bytes, part: str) -> None:
-    with pytest.raises(DaemonJsonError, match=part) as caught:
+    with pytest.raises(HostError, match=part) as caught:
         decide(docker(text))
     assert "/etc/docker/daemon.json" in str(caught.value)
 
@@ -185,14 +185,14 @@ def test_an_empty_file_and_a_byte_order_mark_are_taken(text: bytes) -> None:
 
 def test_a_link_that_leads_out_of_etc_docker_is_refused_unless_allowed() -> None:
     found = docker({}, kind="symlink", target="/srv/daemon.json")
-    with pytest.raises(DaemonJsonError, match=r"/srv/daemon\.json"):
+    with pytest.raises(HostError, match=r"/srv/daemon\.json"):
         decide(found)
     assert decide(found, follow_symlink=True)[1]
     assert decide(docker({}, kind="symlink", target="site.json"))[1]
 
 
 def test_a_directory_in_the_files_place_is_refused() -> None:
-    with pytest.raises(DaemonJsonError, match="neither a file"):
+    with pytest.raises(HostError, match="neither a file"):
         decide(docker({}, kind="other"))
 
 
@@ -208,7 +208,7 @@ def test_a_directory_in_the_files_place_is_refused() -> None:
 def test_a_key_that_is_a_flag_too_is_refused_naming_the_unit_file(line: str, options: Any, key: str) -> None:
     drop_in = "/etc/systemd/system/docker.service.d/site.conf"
     found = docker({}, exec_start=[{"file": drop_in, "line": line}])
-    with pytest.raises(DaemonJsonError, match=f"{key} is in daemon.json and also a flag of dockerd in {drop_in}"):
+    with pytest.raises(HostError, match=f"{key} is in daemon.json and also a flag of dockerd in {drop_in}"):
         decide(found, options=options)
 
 
@@ -219,13 +219,13 @@ def test_a_drop_in_that_resets_exec_start_takes_the_flags_of_the_unit_away() -> 
 
 
 def test_a_value_of_a_type_that_dockerd_cannot_read_is_refused() -> None:
-    with pytest.raises(DaemonJsonError, match="registry-mirrors must be a list of strings"):
+    with pytest.raises(HostError, match="registry-mirrors must be a list of strings"):
         decide(docker({}), options={"registry-mirrors": "https://x"})
 
 
 @pytest.mark.parametrize("mirror", ["mirror.example", '["https://x"]', "ftp://x", "https://", "http://x:port"])
 def test_a_mirror_that_dockerd_would_not_start_with_is_refused(mirror: object) -> None:
-    with pytest.raises(DaemonJsonError, match="is not the URL of a registry"):
+    with pytest.raises(HostError, match="is not the URL of a registry"):
         decide(docker({}), options={"registry-mirrors": [mirror]})
 
 
@@ -423,7 +423,7 @@ def test_a_key_that_stands_twice_is_read_as_dockerd_reads_it(text: str, config: 
 
 
 def test_an_unknown_object_that_stands_twice_is_refused_by_name() -> None:
-    with pytest.raises(DaemonJsonError, match="the key site stands twice"):
+    with pytest.raises(HostError, match="the key site stands twice"):
         daemon_json.parse(b'{"site":{"a":1},"site":{"b":2}}', "x")
 
 
@@ -450,7 +450,7 @@ def test_mirrors_are_those_that_the_engine_takes(mirror: str, version: str, good
     if good:
         assert decide(found, options={"registry-mirrors": [mirror]})[1]
         return
-    with pytest.raises(DaemonJsonError) as caught:
+    with pytest.raises(HostError) as caught:
         decide(found, options={"registry-mirrors": [mirror]})
     assert "secret" not in str(caught.value)
 
@@ -459,7 +459,7 @@ def test_what_a_running_dockerd_has_read_is_not_said_to_stop_it() -> None:
     foreign = {"registry-mirrors": ["https://h.example/path"], "site-key": 1, "log-opts": {"max-file": 3}}
     assert decide(docker(foreign, info=info(ServerVersion="20.10.24")), options={"debug": True})[1]
     for host in (docker(foreign, active="failed"), docker(foreign, info=info(), mtime=500)):
-        with pytest.raises(DaemonJsonError, match=r"log-opts must be .*has no key site-key"):
+        with pytest.raises(HostError, match=r"log-opts must be .*has no key site-key"):
             decide({**host, "version": "29.7.2"}, options={"debug": True})
 
 
@@ -500,7 +500,7 @@ def test_what_a_running_dockerd_has_read_is_not_said_to_stop_it() -> None:
 def test_a_wrong_value_is_refused_before_anything_is_touched(
     options: dict[str, Any], said: str, host: dict[str, Any]
 ) -> None:
-    with pytest.raises(DaemonJsonError) as caught:
+    with pytest.raises(HostError) as caught:
         decide({**host, "version": "29.7.2"}, options=options)
     assert said in str(caught.value)
 
@@ -655,6 +655,6 @@ def test_only_real_conflicts_with_flags_are_refused_wherever_they_stand(
     if not refused:
         assert decide(found, options=options)[1]
         return
-    with pytest.raises(DaemonJsonError) as caught:
+    with pytest.raises(HostError) as caught:
         decide(found, options=options)
     assert refused in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.dockerrun_files import DEFAULTS, LAUNCHER
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/dockerrun"
 TEXT = (ROLE / "files/dockerrun").read_bytes()
@@ -37,10 +38,9 @@ def test_the_role_names_the_digest_of_its_launcher() -> None:
     assert variables["sha256"] == wanted()["sha256"], "write this one into roles/dockerrun/vars/main.yml"
 
 
-def test_the_launcher_and_the_script_that_writes_it_know_the_mark_of_what_is_ours() -> None:
+def test_the_launcher_and_its_defaults_have_the_mark_of_what_is_ours() -> None:
     assert entry()["ours"]
     assert defaults("--privileged")["ours"]
-    assert dockerrun_files.MARK in (ROLE / "files/write.sh").read_bytes()
     assert not entry(b'#!/bin/sh\nexec docker run --rm -it "$@"\n')["ours"]
     assert not entry(b"\n\n\n# " + dockerrun_files.MARK)["ours"]
 
@@ -95,5 +95,5 @@ def test_a_default_is_a_line_that_the_launcher_takes(line: str) -> None:
     "line", ["", "bash", "--env A=1\n--privileged", "- x", "GPU=", "GPU=0 1", "--env A=\x1b[31m", 7]
 )
 def test_a_default_that_is_no_line_of_the_file_is_refused(line: Any) -> None:
-    with pytest.raises(dockerrun_files.DockerrunError, match="neither an option of docker run in one line nor GPU"):
+    with pytest.raises(HostError, match="neither an option of docker run in one line nor GPU"):
         dockerrun_files.decide(wanted(line), {})

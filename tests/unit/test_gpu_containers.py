@@ -12,6 +12,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     gpu_report,
     probe_report,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 DATA = Path(__file__).parent / "data/probe"
 UUID = "GPU-5ca1ab1e-0000-0000-0000-000000000000"
@@ -250,12 +251,12 @@ def test_without_systemd_nothing_refreshes_a_specification() -> None:
 
 def test_other_stacks_have_no_cdi() -> None:
     assert decided(found(), stack="none", cdi=True) == decided(found(), stack="nvidia-docker2") == []
-    with pytest.raises(gpu_containers.GpuContainersError, match="nvidia_docker_stack: toolkit"):
+    with pytest.raises(HostError, match="nvidia_docker_stack: toolkit"):
         decided(found(), stack="nvidia-docker2", cdi=True)
 
 
 def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.gpuprov.gpuprov.plugins.modules import nvidia_toolkit_config
+    from ansible_collections.gpuprov.gpuprov.plugins.module_utils import nvidia_toolkit
 
     seen = {}
 
@@ -266,9 +267,9 @@ def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch:
     read = gpu_report.cdi_spec
     monkeypatch.setattr(gpu_report, "cdi_spec", taken)
     host = probe_report.parse_report((DATA / "real-h100.txt").read_text(), "recording")
-    monkeypatch.setattr(nvidia_toolkit_config, "text_of", seen.__getitem__)
+    monkeypatch.setattr(nvidia_toolkit, "text_of", seen.__getitem__)
     (of_probe,) = host["gpu"]["cdi"]
-    of_module = nvidia_toolkit_config.spec(of_probe["path"])
+    of_module = nvidia_toolkit.spec(of_probe["path"])
     assert {key: of_probe[key] for key in of_module} == of_module
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import (
-    GroupError,
     decide,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 
 def members(
@@ -34,7 +34,7 @@ def test_a_missing_group_is_made_only_for_members() -> None:
 
 
 def test_an_account_that_does_not_exist_is_named() -> None:
-    with pytest.raises(GroupError, match="no account carol on this host"):
+    with pytest.raises(HostError, match="no account carol on this host"):
         decide({"group": "docker", "users": ["bob", "carol"]}, {}, {"bob": "bob", "carol": None})
 
 
@@ -42,7 +42,7 @@ def test_an_account_that_does_not_exist_is_named() -> None:
     "name", ["", "-G", "+alice", " a", "a ", "a:b", "a,b", "a;reboot", "a\tb", "*", "a|b", "$(id)", "a\n", "../x"]
 )
 def test_what_is_no_user_name_is_refused(name: str) -> None:
-    with pytest.raises(GroupError, match="is not a user name"):
+    with pytest.raises(HostError, match="is not a user name"):
         decide({"group": "docker", "users": [name]}, {}, {name: name})
 
 
@@ -65,11 +65,11 @@ def test_two_spellings_of_one_account_are_one_member() -> None:
 
 @pytest.mark.parametrize("answered", ["a:b", "a,b", "a\nb", "-a", "+a"])
 def test_a_name_that_etc_group_cannot_hold_is_refused(answered: str) -> None:
-    with pytest.raises(GroupError, match="which /etc/group cannot hold"):
+    with pytest.raises(HostError, match="which /etc/group cannot hold"):
         members(["bob"], [], {"bob": answered})
 
 
 def test_a_group_of_a_directory_is_refused_where_a_member_is_missing() -> None:
     assert members(["alice"], ["alice"], local=False) == []
-    with pytest.raises(GroupError, match=r"comes from a directory service .* make bob a member in the directory"):
+    with pytest.raises(HostError, match=r"comes from a directory service .* make bob a member in the directory"):
         members(["alice", "Bob"], ["alice"], {"Bob": "bob"}, local=False)

@@ -130,7 +130,7 @@ def test_every_entry_point_checks_its_options_before_anything_else(role: Path) -
         tasks = _tasks(role / f"tasks/{name}.yml")
         options = _load(role / "meta/argument_specs.yml")["argument_specs"][name].get("options")
         if options:
-            first = next((tasks[0][check] for check in CHECKS if check in tasks[0]), None)
+            first = next((tasks[0][check] or {} for check in CHECKS if check in tasks[0]), None)
             assert first is not None, f"{role.name}/tasks/{name}.yml begins with {tasks[0]['name']}"
             assert not tasks[0].get("when")
             assert first.get("role", role.name) == role.name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, package_set
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.package_set import PackageSetError
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 BODY = b"\x04a key"
 KEY = b"\x98" + bytes([len(BODY)]) + BODY
@@ -241,7 +241,7 @@ def test_so_is_its_removal(version: str, disruption: str) -> None:
     ],
 )
 def test_what_apt_could_take_for_something_else_is_refused(bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(PackageSetError) as caught:
+    with pytest.raises(HostError) as caught:
         decide(bad)
     assert str(caught.value) == message
 

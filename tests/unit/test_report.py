@@ -186,7 +186,7 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     assert (
         list(a)
         == list(b)
-        == ["status", "facts", "plan", "changes", "left", "verify", "image", "findings", "error", "seconds"]
+        == ["status", "facts", "plan", "changes", "steps", "left", "verify", "image", "findings", "error", "seconds"]
     )
     assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
     assert a["facts"] == facts()

@@ -181,14 +181,14 @@ def _resolver(**variables: Any) -> role_options.Resolver:
 
 def test_a_role_s_defaults_are_read_from_its_files_where_they_are_hidden() -> None:
     resolver = _resolver()
-    assert resolver.resolve("gpu_host_lock") == {"wait": 0}
+    assert resolver.resolve("dockerrun") == {"install": True, "defaults": []}
     assert resolver.problems == []
 
 
 def test_a_value_of_the_inventory_is_converted_and_seen_by_templates_that_name_it() -> None:
-    resolver = _resolver(gpu_host_lock_wait="{{ mine }}", mine="7")
-    assert resolver.resolve("gpu_host_lock") == {"wait": 7}
-    assert resolver.variables["__gpu_host_lock"] == {"options": {"wait": 7}}
+    resolver = _resolver(dockerrun_install="{{ mine }}", mine="no")
+    assert resolver.resolve("dockerrun") == {"install": False, "defaults": []}
+    assert resolver.variables["__dockerrun"] == {"options": {"install": False, "defaults": []}}
 
 
 def test_a_default_that_names_another_role_s_option_reads_it_converted() -> None:
@@ -203,10 +203,10 @@ def test_options_that_another_role_of_the_play_resolved_are_seen() -> None:
 
 
 def test_what_cannot_be_read_is_named_with_its_reason() -> None:
-    resolver = _resolver(gpu_host_lock_wait="{{ absent }}")
-    resolver.resolve("gpu_host_lock")
+    resolver = _resolver(dockerrun_install="{{ absent }}")
+    resolver.resolve("dockerrun")
     assert resolver.problems == [
-        {"name": "gpu_host_lock_wait", "message": "gpu_host_lock_wait cannot be read: 'absent' is undefined"}
+        {"name": "dockerrun_install", "message": "dockerrun_install cannot be read: 'absent' is undefined"}
     ]
 
 

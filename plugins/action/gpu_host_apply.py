@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What the plan of a host names, done there by one process, and proven."""
+
+from __future__ import annotations
+
+import base64
+import os
+import zlib
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    host_command,
+    host_planning,
+    host_probe,
+    host_proving,
+    role_options,
+    run_owner,
+)
+
+
+class ActionModule(ActionBase):
+    """Compute what the steps of the plan need, have the module do them, and judge what it found at the end."""
+
+    TRANSFERS_FILES = False
+    _VALID_ARGS: frozenset[str] = frozenset()
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return changes, steps, gpu_host_verify, and the facts of the host as it is then; fail as the module does."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if os.path.exists(os.environ.get("GPUPROV_STOP", "")):
+            # The first Ctrl-C: hosts that wait for a fork are not begun.
+            return {**result, "skipped": True}
+        before, plan = (task_vars["ansible_facts"][name] for name in ("gpu_host_probe", "gpu_host_plan"))
+        resolver = role_options.resolver(self, task_vars)
+        own = resolver.resolve("gpu_host_probe")
+        desired = host_planning.desired(self, task_vars)
+        options = desired.options["gpu_host_verify"]
+        interpreter = host_command.interpreter(self, task_vars)
+        probe = host_planning.question(resolver, own, interpreter)
+        proof = min(plan["to_prove"], options["containers"], key=host_plan.PROOFS.index)
+        done = self._execute_module(
+            module_args={
+                "work": {
+                    "steps": host_planning.steps(plan, desired),
+                    "probe": probe.words,
+                    "containers": host_proving.command(before, plan, options, proof),
+                },
+                "lock": run_owner.lock(self, task_vars),
+            },
+            task_vars=task_vars,
+        )
+        answers = [done.pop(name, None) for name in ("probe", "containers")]
+        result |= done
+        if done.pop("added", None):
+            # This connection's account may not be in the group yet.
+            self._connection.reset()
+        if done.get("failed") or done.get("unreachable") or self._task.check_mode:
+            return result
+        probed, containers = (answer and zlib.decompress(base64.b64decode(answer["stdout"])) for answer in answers)
+        try:
+            found = host_probe.read(probe, answers[0]["rc"], probed.decode("utf-8", "surrogateescape"))
+        except host_probe.ProbeFailure as failure:
+            return {**result, "failed": True, "msg": str(failure)}
+        facts = host_planning.planned(self, own, probe.data_root, found, task_vars, interpreter).facts
+        after = facts["gpu_host_plan"]
+        result["ansible_facts"] = facts
+        if after["problems"]:
+            return {**result, "failed": True, "msg": host_planning.sentences(after["problems"])}
+        text = None if containers is None else containers.decode("utf-8", "replace")
+        return {**result, **host_proving.result(facts["gpu_host_probe"], after, options, text)}

@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: gpu_host_apply
+short_description: Do what the plan of a host names, in one process, and prove the result
+description:
+  - Takes the steps of C(gpu_host_plan) in their order, in one process on the host, which holds the host's lock.
+    Where one fails, the others are not begun.
+  - Reads the host again then, demands an empty plan, and runs the containers that the plan asks for.
+  - What the steps need comes from the variables of the roles, as in the plan.
+author: gpuprov contributors
+attributes:
+  check_mode:
+    description: Predicts without touching the host, and proves nothing.
+    support: full
+  diff_mode:
+    description: Shows apt sources, C(daemon.json) and members of the group before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Apply and prove
+  gpuprov.gpuprov.gpu_host_apply:
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or in check mode would be; of steps before one that failed, too.
+  returned: always
+  type: list
+  elements: dict
+steps:
+  description: C(name), C(changed) and C(seconds) of each step that was completed.
+  returned: always
+  type: list
+  elements: dict
+step:
+  description: The name of the step that failed.
+  returned: failure
+  type: str
+gpu_host_verify:
+  description: C(ok), and C(checks) with name, ok and detail of each.
+  returned: when all steps were completed, not in check mode
+  type: dict
+"""
+
+import base64
+import time
+import zlib
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_config,
+    docker_service,
+    dockerrun_files,
+    group_members,
+    host_lock,
+    nvidia_docker_v1,
+    nvidia_toolkit,
+    packages,
+    work,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+
+CONCERNS = {
+    "daemon": daemon_config,
+    "group": group_members,
+    "launcher": dockerrun_files,
+    "packages": packages,
+    "service": docker_service,
+    "toolkit": nvidia_toolkit,
+    "v1": nvidia_docker_v1,
+}
+PROOF = "Prove what was promised"
+
+
+def complete(host, step, done):
+    """Do one step, and add what it did to done."""
+    concern = CONCERNS[step["concern"]]
+    begun = time.time()
+    params = {name: spec.get("default") for name, spec in concern.ARGUMENTS.items()}
+    result = concern.apply(host, dict(params, **step["params"]))
+    done["steps"].append({"name": step["name"], "changed": result["changed"], "seconds": round(time.time() - begun, 2)})
+    done["changes"] += result["changes"]
+    diff = result.get("diff") or []
+    done["diff"] += diff if isinstance(diff, list) else [diff]
+    done["added"] += result.get("added", [])
+
+
+def predicted(step, done):
+    """Return whether check mode leaves a step out: another step predicts the same, or installs what it would need."""
+    engine_comes = any(change["subject"] == "docker-ce" for change in done["changes"])
+    return step["params"].get("sources_only") or (step["concern"] == "service" and engine_comes)
+
+
+def answer(host, words):
+    """Return {rc, stdout} of a command, the output packed: it may be in any encoding."""
+    if not words:
+        return None
+    code, out, _err = host.run_command(words, encoding=None)
+    return {"rc": code, "stdout": base64.b64encode(zlib.compress(out)).decode("ascii")}
+
+
+def work_through(host, params, lock, done):
+    """Do all steps, then read the host and run its containers."""
+    for step in params["steps"]:
+        done["step"] = step["name"]
+        if lock and lock.abandoned:
+            raise HostError("nobody listens any more: not begun")
+        if not (host.check_mode and predicted(step, done)):
+            complete(host, step, done)
+    done["step"] = PROOF
+    if host.check_mode:
+        return
+    begun = time.time()
+    done["probe"] = answer(host, params["probe"])
+    done["containers"] = answer(host, params["containers"])
+    done["steps"].append({"name": PROOF, "changed": False, "seconds": round(time.time() - begun, 2)})
+
+
+def main():
+    host, params = work.started({"work": {"type": "dict", "required": True, "no_log": True}})
+    done = {"steps": [], "changes": [], "diff": [], "added": [], "step": ""}
+    try:
+        with host_lock.held(host, params["lock"]) as lock:
+            work_through(host, params["work"], lock, done)
+    except HostError as error:
+        host.fail_json(msg=str(error), changed=bool(done["changes"]), **done)
+    host.exit_json(changed=bool(done["changes"]), **done)
+
+
+if __name__ == "__main__":
+    main()

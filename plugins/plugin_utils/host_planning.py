@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""From what a probe found on a host to its facts, its plan, and what the plan's steps are to do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible import release
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    finding,
+    gpu_findings,
+    host_findings,
+    host_plan,
+    probe_report,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_probe, role_options, shared_result
+
+# Roles that run after the plan, whose options are checked before anything is touched.
+_LATER = ("gpu_host_verify",)
+
+
+# Of concerns that share a step of the plan with another one.
+_NAMES = {"service": "Have docker run, and start at boot"}
+
+
+class Desired(NamedTuple):
+    """What is wanted of a host: {role: its __<role>_wanted}, {role: its options}, and what is wrong with them."""
+
+    wanted: dict[str, Any]
+    options: dict[str, dict[str, Any]]
+    problems: list[dict[str, str]]
+
+
+class Planned(NamedTuple):
+    """The facts of a host, its plan and findings among them, and what is wanted of it. This holds secrets."""
+
+    facts: dict[str, Any]
+    desired: Desired
+
+
+def question(
+    resolver: role_options.Resolver, own: dict[str, Any], interpreter: str | None
+) -> host_probe.Question:
+    """Return what a host is asked. What is wrong with the options that it takes is said by the plan."""
+    users = resolver.option("docker_group", "users") or []
+    root = (resolver.option("docker_daemon", "options") or {}).get("data-root")
+    data_root = str(root) if isinstance(root, str) and root.startswith("/") else None
+    return host_probe.question(users, data_root, own["timeout"], interpreter)
+
+
+def planned(
+    action: ActionBase,
+    own: dict[str, Any],
+    data_root: str | None,
+    found: dict[str, Any],
+    task_vars: dict[str, Any],
+    interpreter: str | None,
+) -> Planned:
+    """Return the facts and the plan of a host. own are the options of the role gpu_host_probe."""
+    # Contents of files may be secret: they are compared here, and are in no fact that a callback would show.
+    facts: dict[str, Any] = {
+        **host_probe.standard_facts(found),
+        "gpu_host_probe": probe_report.without_contents(found),
+    }
+    if not interpreter:
+        python = probe_report.choose_python(found["pythons"], release.__version__)
+        if python:
+            facts["discovered_interpreter_python"] = python
+    variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
+    free_mib = {f"/{place}": own[f"free_{place}_mib"] for place in ("var", "etc", "boot")}
+    problems = host_plan.host_problems(found, release.__version__, free_mib, data_root)
+    resolver = _resolver(action, variables)
+    unsupported = host_plan.release_problems(
+        found,
+        list(resolver.variables["__docker_ce_releases"]),
+        list(resolver.variables["__docker_ce_architectures"].values()),
+    )
+    # The defaults are looked up by release: without one there is nothing to compute.
+    wants = Desired({}, {}, unsupported) if unsupported else _desired(resolver)
+    problems += wants.problems
+    of_gpu: list[dict[str, str]] = []
+    stack, cdi = "none", False
+    if wants.wanted:
+        stack, cdi = wants.options["nvidia_docker"]["stack"], wants.options["docker_daemon"]["cdi"]
+        of_gpu = gpu_findings.findings(found, stack, own["driver"])
+    stopping = gpu_findings.stopping(of_gpu)
+    problems += [{"name": host_plan.NO_DRIVER, "message": sentence} for sentence in stopping]
+    notes = [
+        {"name": one["name"], "message": f"{one['message']}; cure: {one['cure']}"}
+        for one in of_gpu
+        if one["severity"] != "info" and not stopping
+    ]
+    plan: dict[str, Any] = host_plan.plan({} if problems else wants.wanted, found, problems, notes=notes)
+    plan["wanted"] = {"stack": stack, "cdi": cdi}
+    facts["gpu_host_plan"] = plan
+    facts["gpu_host_findings"] = finding.ordered(of_gpu + host_findings.findings(found, plan))
+    return Planned(facts, wants)
+
+
+def desired(action: ActionBase, variables: dict[str, Any]) -> Desired:
+    """Return what is wanted of a supported host, computed once for all hosts with the same variables."""
+    return _desired(_resolver(action, variables))
+
+
+def _resolver(action: ActionBase, variables: dict[str, Any]) -> role_options.Resolver:
+    resolver = role_options.resolver(action, variables)
+    for role in host_plan.ROLES:
+        resolver.reveal(role)
+    return resolver
+
+
+def _desired(resolver: role_options.Resolver) -> Desired:
+    names = [f"__{role}_wanted" for role in host_plan.ROLES]
+    names += [name for role in (*host_plan.ROLES, *_LATER) for name in role_options.specification(role)]
+    # An earlier task may have registered options of these roles: they are computed afresh.
+    registered = {f"__{role}" for role in host_plan.ROLES}
+    raw = {name: value for name, value in resolver.variables.items() if name not in registered}
+    return Desired(*shared_result.shared(shared_result.inputs(names, raw), lambda: _computed(resolver)))
+
+
+def _computed(resolver: role_options.Resolver) -> Desired:
+    # Looked up by many defaults: rendered once.
+    for name in ("__docker_ce_release", "__nvidia_docker_release"):
+        resolver.variables[name] = resolver.render(resolver.variables[name])
+    options = {role: resolver.resolve(role) for role in (*host_plan.ROLES, *_LATER)}
+    if resolver.problems:
+        return Desired({}, {}, resolver.problems)
+    try:
+        wanted = {role: resolver.wanted(role) for role in host_plan.ROLES}
+    except role_options.OptionError as error:
+        return Desired({}, {}, [{"name": "variables", "message": str(error)}])
+    return Desired(wanted, options, [])
+
+
+def sentences(problems: list[dict[str, str]]) -> str:
+    """Return problems as lines for people."""
+    return "\n".join(dict.fromkeys(problem["message"] for problem in problems))
+
+
+# ---- The work ------------------------------------------------------------------------------------
+
+
+def steps(plan: dict[str, Any], wants: Desired) -> list[dict[str, Any]]:
+    """Return what the module gpu_host_apply does for a plan: [{name, concern, params}]. It holds secrets."""
+    return [
+        {"name": _NAMES.get(concern, step["name"]), "concern": concern, "params": params}
+        for step in plan["steps"]
+        for concern, params in _work(step["role"], step["tasks_from"], plan, wants)
+    ]
+
+
+def _work(role: str, part: str, plan: dict[str, Any], wants: Desired) -> Iterator[tuple[str, dict[str, Any]]]:
+    wanted, options = wants.wanted[role], wants.options[role]
+    if part == "v1":
+        changes = [change for change in plan["changes"] if change["subject"] == host_plan.V1_VOLUME]
+        containers = {"remove_containers": options["remove_v1_containers"]}
+        yield "v1", {"script": _file(role, "nvidia-docker-v1.sh"), "changes": changes, **containers}
+    elif part == "setup":
+        yield "toolkit", wanted["gpu"]
+    elif role in ("docker_ce", "nvidia_docker"):
+        sets = [wanted, wants.wanted["nvidia_docker"]] if role == "docker_ce" and plan["joined"] else [wanted]
+        limits = {name: options[name] for name in ("lock_timeout", "restart")}
+        yield "packages", {"sets": sets, "sources_only": part == "sources", **limits}
+        if role == "docker_ce" and part == "apply":
+            yield "service", {"timeout": options["start_timeout"]}
+    elif role == "docker_daemon":
+        limits = {"disruption": plan["disruption"], "validate": not plan["engine_comes"]}
+        yield "daemon", {**wanted, "backups": options["backups"], **limits}
+    elif role == "docker_group":
+        yield "group", wanted
+    else:
+        yield "launcher", {"wanted": wanted, "launcher": _file(role, "dockerrun")}
+
+
+def _file(role: str, name: str) -> str:
+    return (Path(role_options.ROLES_DIRECTORY) / role / "files" / name).read_text(encoding="utf-8")
