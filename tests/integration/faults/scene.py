@@ -240,13 +240,13 @@ def _command(pid: int) -> str:
         return ""
 
 
-MARKED = "test -s /run/gpuprov/mark"
+LOCKED = "test -s /run/gpuprov.lock"
 
 
 def beside_another(scene: Scene, words: list[str]) -> Answer:
     """A second run while the first one works on the host. The first one's own end is part of the answer."""
     with scene.running(*words) as (process, ended):
-        scene.until(MARKED, process)
+        scene.until(LOCKED, process)
         second = scene.gpuprov("provision", *words)
         first = ended()
     return Answer(second.status, second.stdout + f"first run: status {first.status}\n", second.stderr)

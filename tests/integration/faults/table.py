@@ -122,7 +122,7 @@ FAULTS: dict[str, Fault] = {
         words=("-e", "ansible_port=2", *MIRRORS), again=MIRRORS,
     ),
     "ssh dies in mid-apt": Fault(
-        "every sshd of a session killed while dpkg unpacks", 4, "unreachable at: Install the pinned set",
+        "every sshd of a session killed while dpkg unpacks", 4, "unreachable at: Apply and prove",
         words=OLDER, dockerd="any",
         act=meanwhile(UNPACKING, lambda scene: scene.host.run("pkill -KILL -f '^sshd(-session)?: [^/]'")),
     ),
@@ -148,7 +148,7 @@ FAULTS: dict[str, Fault] = {
         words=OLDER, act=meanwhile(UNPACKING, Scene.reboot), dockerd="any",
     ),
     "Ctrl-C": Fault(
-        "SIGINT while apt works", 130, r"finishing the tasks in flight(.|\n)*interrupted: \d+ of \d+ changes made",
+        "SIGINT while apt works", 130, r"finishing the tasks in flight(.|\n)* yes (.|\n)*Interrupted",
         words=(*OLDER, *MIRRORS), act=signalled(signal.SIGINT, 1, APT), dockerd="up", unsaid="Traceback|stray process",
     ),
     "Ctrl-C twice": Fault(
