@@ -17,12 +17,18 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import build_context, build_output, host_command
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock, image_name
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    build_context,
+    build_output,
+    host_command,
+    run_owner,
+)
 
 # A build goes on while the host cannot be asked; see build.sh for how long.
 _RETRIES = 8
 _PAUSE = 3.0  # seconds
+_BUSY = 75  # the exit status of build.sh where another run is at work
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
@@ -64,7 +70,16 @@ class ActionModule(ActionBase):
             place = f"{directory}/context"
         image: dict[str, Any] = {"name": str(name), "id": None, "size": None, "sent": sent}
         if not self._task.check_mode:
-            words = [place, os.path.normpath(arguments["file"]), str(name), arguments["target"]]
+            lock = run_owner.lock(self, task_vars)
+            owner = "" if is_local else json.dumps({**lock["owner"], "since": int(time.time())})
+            words = [
+                owner,
+                str(lock["wait"]),
+                place,
+                os.path.normpath(arguments["file"]),
+                str(name),
+                arguments["target"],
+            ]
             words += ["yes" if arguments["no_cache"] else "no", *values]
             image["id"], image["size"] = self._build(
                 task_vars["inventory_hostname"], words, values, _secrets(arguments["args"], values)
@@ -101,7 +116,7 @@ class ActionModule(ActionBase):
             try:
                 manifest = Path(here) / "manifest.json.gz"
                 manifest.write_bytes(gzip.compress(json.dumps(found).encode(), compresslevel=1))
-                options = {"directory": directory, "manifest": self._put(manifest, there)}
+                options: dict[str, Any] = {"directory": directory, "manifest": self._put(manifest, there)}
                 compared = self._execute_module(
                     "gpuprov.gpuprov.docker_build_context", options, task_vars=task_vars, tmp=there
                 )
@@ -114,7 +129,7 @@ class ActionModule(ActionBase):
                     build_context.pack(context, found, lacking, archive)
                 except build_context.ContextError as error:
                     raise AnsibleActionFail(str(error)) from None
-                options["archive"] = self._put(archive, there)
+                options |= {"archive": self._put(archive, there), "lock": run_owner.lock(self, task_vars)}
                 applied = self._execute_module(
                     "gpuprov.gpuprov.docker_build_context", options, task_vars=task_vars, tmp=there
                 )
@@ -151,20 +166,24 @@ class ActionModule(ActionBase):
             text = decoder.decode(base64.b64decode("".join(encoded)))
             for line in shown.take(text, ended=status != "-"):
                 self._display.display(f"{host} | {line}")
-        answer = self._script("end_script", [run, words[2], status])
+        answer = self._script("end_script", [run, words[4], status])
         if status != "0":
             raise AnsibleActionFail(f"docker build ended with status {status}: {shown.last or 'it said nothing'}")
         for line in shown.held:
             self._display.display(f"{host} | {line}")
         image_id, _space, size = answer[0].partition(" ") if answer else ("", "", "")
         if not size.isdecimal():
-            raise AnsibleActionFail(f"docker build ended well, yet there is no {words[2]} on the host")
+            raise AnsibleActionFail(f"docker build ended well, yet there is no {words[4]} on the host")
         return image_id, int(size)
 
     def _script(self, which: str, words: list[str], stdin: bytes | None = None) -> list[str]:
         """Run one of the role's scripts on the host; return the lines that it prints."""
         script = Path(self._find_needle("files", self._task.args[which])).read_text(encoding="utf-8")
         answer = host_command.execute(self, ["sh", "-c", script, "gpuprov-build", *words], stdin, self._interpreter)
+        if answer["rc"] == _BUSY:
+            raise AnsibleActionFail(
+                host_lock.sentence(json.loads(re.findall(r"\{.*\}|$", str(answer["stdout"]))[0] or "{}"), time.time())
+            )
         if answer["rc"] != 0:
             raise AnsibleActionFail(str(answer["stderr"] or answer["stdout"]).strip() or "it failed without a word")
         return str(answer["stdout"]).splitlines()

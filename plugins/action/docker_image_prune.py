@@ -9,6 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_prune
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import run_owner
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.controller_needs import semver_versions
 
 
@@ -48,7 +49,9 @@ class ActionModule(ActionBase):
         if not going or self._task.check_mode:
             return {**result, "changed": bool(going)}
         done = self._execute_module(
-            "gpuprov.gpuprov.docker_image_prune", {"rules": rules, "only": going, **basis}, task_vars=task_vars
+            "gpuprov.gpuprov.docker_image_prune",
+            {"rules": rules, "only": going, **basis, "lock": run_owner.lock(self, task_vars or {})},
+            task_vars=task_vars,
         )
         if "docker_image" in done:
             done["docker_image"] = {**decided, **done["docker_image"]}

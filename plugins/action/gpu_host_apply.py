@@ -33,7 +33,10 @@ class ActionModule(ActionBase):
         if os.path.exists(os.environ.get("GPUPROV_STOP", "")):
             # The first Ctrl-C: hosts that wait for a fork are not begun.
             return {**result, "skipped": True}
-        before, plan = (task_vars["ansible_facts"][name] for name in ("gpu_host_probe", "gpu_host_plan"))
+        facts = task_vars.get("ansible_facts") or {}
+        if "gpu_host_plan" not in facts:
+            return {**result, "failed": True, "msg": "nothing was planned: the role gpu_host_probe comes before"}
+        before, plan = facts["gpu_host_probe"], facts["gpu_host_plan"]
         resolver = role_options.resolver(self, task_vars)
         own = resolver.resolve("gpu_host_probe")
         desired = host_planning.desired(self, task_vars)
@@ -41,20 +44,22 @@ class ActionModule(ActionBase):
         interpreter = host_command.interpreter(self, task_vars)
         probe = host_planning.question(resolver, own, interpreter)
         proof = min(plan["to_prove"], options["containers"], key=host_plan.PROOFS.index)
+        engine = host_plan.with_coming_engine(desired.wanted, before)["docker"]["version"]
         done = self._execute_module(
             module_args={
                 "work": {
                     "steps": host_planning.steps(plan, desired),
                     "probe": probe.words,
-                    "containers": host_proving.command(before, plan, options, proof),
+                    "containers": host_proving.command(before, plan, options, proof, engine),
                 },
                 "lock": run_owner.lock(self, task_vars),
             },
             task_vars=task_vars,
         )
         answers = [done.pop(name, None) for name in ("probe", "containers")]
+        added = done.pop("added", None)
         result |= done
-        if done.pop("added", None):
+        if added:
             # This connection's account may not be in the group yet.
             self._connection.reset()
         if done.get("failed") or done.get("unreachable") or self._task.check_mode:

@@ -20,6 +20,7 @@ class ActionModule(ActionBase):
         facts = (task_vars or {})["ansible_facts"]
         result: dict[str, Any] = super().run(tmp, task_vars)
         options, found, plan = self._task.args["options"], facts["gpu_host_probe"], facts["gpu_host_plan"]
-        words = host_proving.command(found, plan, options, options["containers"])
-        answer = host_command.execute(self, words)["stdout"] if words and found["docker"]["info"] else None
+        info = found["docker"]["info"] or {}
+        words = host_proving.command(found, plan, options, options["containers"], info.get("ServerVersion", ""))
+        answer = host_command.execute(self, words)["stdout"] if words and info else None
         return {**result, **host_proving.result(found, plan, options, answer)}

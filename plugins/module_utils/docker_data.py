@@ -10,7 +10,13 @@ import re
 import shutil
 import subprocess
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, dockerd_flags, toml_text
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    docker_service,
+    dockerd,
+    dockerd_flags,
+    toml_text,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 DOCKER, CONTAINERD = "/var/lib/docker", "/var/lib/containerd"
@@ -22,6 +28,11 @@ _ENTRIES = re.compile(
     r"network|nri|nuke|overlay|overlay2|plugins|rootfs|runtimes|stargz|swarm|tmp|tmp-old|tmpmounts|trust|vfs|volumes|zfs|"
     r"\d+\.\d+|io\.containerd\..*)\Z"
 )
+# The arguments of apply, as a module declares them.
+ARGUMENTS = {
+    "state": {"type": "str", "choices": ["query", "absent"], "default": "query"},
+    "roots": {"type": "dict", "default": {}},
+}
 # File systems that the engine itself mounts for containers.
 _OF_CONTAINERS = ("overlay", "aufs", "tmpfs", "nsfs", "proc", "mqueue", "fuse.fuse-overlayfs")
 
@@ -126,3 +137,26 @@ def _remove(path, kept):
     else:
         shutil.rmtree(path)
     return []
+
+
+def apply(host, params):
+    """Return {changed, roots, docker_data_left}, or have the data gone, with changes. Raises HostError."""
+    service, exec_start = docker_service.Service(host, 60).state()
+    info = dockerd.ask("/info") if service["active"] == "active" else None
+    where = dict(found(docker_service.read_config(), exec_start, info))
+    paths = set(where.values()) | set(params["roots"].values()) | {DOCKER, CONTAINERD}
+    held = sorted(path for path in paths if holds_data(path))
+    if params["state"] == "query":
+        left = ["%s: images, containers and volumes" % path for path in held]
+        return {"changed": False, "roots": where, "docker_data_left": left}
+    changes = [
+        {"role": "docker_ce", "subject": "data", "from": path, "to": None, "disruption": "none"} for path in held
+    ]
+    left = []
+    if not host.check_mode:
+        try:
+            for path in sorted(paths):
+                left += purge(path)
+        except (IOError, OSError) as error:
+            raise HostError("the data could not be removed: %s" % error)
+    return {"changed": bool(changes), "roots": where, "changes": changes, "docker_data_left": left}

@@ -102,10 +102,15 @@ def gpus_by_cdi(found):
     return (version_of(info.get("ServerVersion")) or ()) >= (29, 2) and bool(info.get("CDISpecDirs"))
 
 
+def has_flag(engine):
+    """Return whether a version of the engine has `docker run --gpus`."""
+    return (version_of(engine) or ()) >= _GPUS_FLAG
+
+
 def flag_gives(found):
     """Return what gives a container its GPUs for `docker run --gpus`: cdi, runtime, hook, or None without that flag."""
     info = found["docker"]["info"] or {}
-    if (version_of(info.get("ServerVersion")) or ()) < _GPUS_FLAG:
+    if not has_flag(info.get("ServerVersion")):
         return None
     if gpus_by_cdi(found) and any(spec["kind"] == KIND and not spec["error"] for spec in found["gpu"]["cdi"]):
         return "cdi"

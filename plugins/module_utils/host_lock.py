@@ -23,11 +23,18 @@ ABANDONED = 900
 ARGUMENT = {"type": "dict", "default": {}}
 
 
+def abandoned(timeout=0):
+    """Return whether nobody reads any more what this process will answer; timeout in ms, None waits until it is so."""
+    poll = select.poll()
+    # Of a pipe or socket whose other end is closed this is told without being asked for.
+    poll.register(1, 0)
+    return bool(poll.poll(timeout))
+
+
 class Lock(object):
-    """The lock of this process. abandoned: nobody reads what this process will answer."""
+    """The lock of this process."""
 
     def __init__(self, descriptor, owner):
-        self.abandoned = False
         self._descriptor = descriptor
         self._owner = dict(owner, since=int(time.time()))
         self._write(self._owner)
@@ -41,11 +48,7 @@ class Lock(object):
         os.write(self._descriptor, json.dumps(content).encode("ascii") if content else b"")
 
     def _watch(self):
-        poll = select.poll()
-        # For a pipe or socket that nobody reads any more this is told without being asked for.
-        poll.register(1, 0)
-        poll.poll()
-        self.abandoned = True
+        abandoned(None)
         self._write(dict(self._owner, abandoned=True))
 
     def release(self):
@@ -57,10 +60,10 @@ class Lock(object):
 def held(host, lock):
     """Hold the lock as the argument ``lock`` of a module says, {owner: {account, machine, pid}, wait: seconds}.
 
-    Yields the Lock, or None in check mode, which changes nothing and waits for nobody. Raises HostError that names
-    the other run where one has it for longer than wait.
+    Yields the Lock, or None in check mode and for accounts other than root, which change nothing that it protects.
+    Raises HostError that names the other run where one has it for longer than wait.
     """
-    if host.check_mode:
+    if host.check_mode or os.geteuid() != 0:
         yield None
         return
     taken = take(lock.get("owner") or {}, int(lock.get("wait") or 0))
@@ -72,10 +75,7 @@ def held(host, lock):
 
 def take(owner, wait):
     """Return the Lock once this process has it. Raises HostError."""
-    try:
-        descriptor = os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600)
-    except (IOError, OSError) as error:
-        raise HostError("this host cannot be worked on: %s (become: true is needed)" % error)
+    descriptor = os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600)
     begun = time.time()
     while True:
         try:
@@ -85,7 +85,7 @@ def take(owner, wait):
             other = _read(descriptor)
         # Between taking the lock and writing to it there is a moment.
         patience = max(wait, ABANDONED if other.get("abandoned") else 0 if other else 2)
-        if time.time() - begun >= patience:
+        if time.time() - begun >= patience or abandoned():
             os.close(descriptor)
             raise HostError(sentence(other, time.time()))
         time.sleep(POLL)

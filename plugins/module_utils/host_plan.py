@@ -57,7 +57,7 @@ def plan(wanted, found, problems, notes=()):
     problems = list(problems)
     changes = []
     coming = _with_coming_cgroup_driver(wanted, found)
-    judged = _with_coming_engine(wanted, found)
+    judged = with_coming_engine(wanted, found)
     for role in ROLES:
         if role in wanted:
             try:
@@ -115,7 +115,7 @@ def _with_coming_cgroup_driver(wanted, found):
     return dict(found, docker=dict(found["docker"], info=dict(info, CgroupDriver=drivers[-1])))
 
 
-def _with_coming_engine(wanted, found):
+def with_coming_engine(wanted, found):
     """Return found with the version of the engine that will read daemon.json."""
     docker = found["docker"]
     packages = wanted.get("docker_ce", {}).get("packages") or []

@@ -682,7 +682,10 @@ def apply(host, params):
         # Before anything is touched: what apt begins cannot be taken back.
         if params["sources_only"]:
             changes = [change for change in changes if change["subject"].startswith(SOURCE_SUBJECTS)]
-        refusal = restart_refusal(params["restart"], changes, engine) or keep_gpus(host, params["restart"], changes)["refusal"]
+        refusal = (
+            restart_refusal(params["restart"], changes, engine)
+            or keep_gpus(host, params["restart"], changes)["refusal"]
+        )
         if refusal:
             raise HostError(refusal)
         if changes and not host.check_mode:

@@ -22,6 +22,7 @@ description:
   - Where dockerd ran before a transaction that fails, it is started again.
   - A host on which nothing differs is left alone, without asking the network.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   sets:
     description:

@@ -12,6 +12,7 @@ description:
     the copy equal to the context.
   - Part of M(gpuprov.gpuprov.docker_image_build), which sends the files.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   directory:
     description: The copy.
@@ -65,6 +66,8 @@ import tarfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 # Beside the copy: what its files hold, by size and time, so that they need not be read again.
 STATE = ".state.json"
@@ -209,6 +212,7 @@ def main():
             "manifest": {"type": "path", "required": True},
             "archive": {"type": "path"},
             "lasting_days": {"type": "int", "default": 30},
+            "lock": host_lock.ARGUMENT,
         },
         supports_check_mode=True,
     )
@@ -221,18 +225,20 @@ def main():
         lacking, mend, surplus = compare(copy, entries, read_state(state_path))
         differs = bool(mend or surplus) or not os.path.isdir(copy)
         if params["archive"] is not None and not module.check_mode:
-            if not os.path.isdir(copy):
-                os.makedirs(copy, 0o700)
-                os.chmod(place, 0o700)
-            # A state that a killed run left behind must not vouch for what it did not write.
-            remove(state_path)
-            apply(copy, entries, params["archive"], mend, surplus)
-            with open(state_path, "w") as handle:
-                json.dump({entry[0]: [entry[4], entry[3], entry[5]] for entry in entries if entry[1] == "f"}, handle)
-            remove_old(place, params["lasting_days"])
+            with host_lock.held(module, params["lock"]):
+                if not os.path.isdir(copy):
+                    os.makedirs(copy, 0o700)
+                    os.chmod(place, 0o700)
+                # A state that a killed run left behind must not vouch for what it did not write.
+                remove(state_path)
+                apply(copy, entries, params["archive"], mend, surplus)
+                state = {entry[0]: [entry[4], entry[3], entry[5]] for entry in entries if entry[1] == "f"}
+                with open(state_path, "w") as handle:
+                    json.dump(state, handle)
+                remove_old(place, params["lasting_days"])
         elif os.path.isfile(state_path) and not module.check_mode:
             os.utime(state_path, None)
-    except ContextError as error:
+    except (ContextError, HostError) as error:
         module.fail_json(msg=str(error))
     except (IOError, OSError) as error:
         module.fail_json(msg="the build context cannot be kept at %s: %s" % (place, error))

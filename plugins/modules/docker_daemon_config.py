@@ -20,6 +20,7 @@ description:
   - Where dockerd is not installed or not running, only the file is written. The module
     M(gpuprov.gpuprov.docker_service) then starts dockerd with it.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   options:
     description: Keys of daemon.json; objects are merged, V(null) takes a key away.

@@ -13,6 +13,7 @@ description:
   - Removes the engines' data there and in the default directories. A link's target is emptied and the link goes; a
     mount point is emptied and stays; files of others stay, and are named.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   state:
     description: V(query) names the directories; V(absent) removes the data in them.
@@ -55,38 +56,11 @@ docker_data_left:
   elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_data, docker_service, dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_data, work
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["query", "absent"], "default": "query"},
-            "roots": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
-    service, exec_start = docker_service.Service(module, 60).state()
-    info = dockerd.ask("/info") if service["active"] == "active" else None
-    roots = dict(docker_data.found(docker_service.read_config(), exec_start, info))
-    paths = set(roots.values()) | set(module.params["roots"].values())
-    paths |= {docker_data.DOCKER, docker_data.CONTAINERD}
-    held = sorted(path for path in paths if docker_data.holds_data(path))
-    if module.params["state"] == "query":
-        left = ["%s: images, containers and volumes" % path for path in held]
-        module.exit_json(changed=False, roots=roots, docker_data_left=left)
-    changes = [
-        {"role": "docker_ce", "subject": "data", "from": path, "to": None, "disruption": "none"} for path in held
-    ]
-    left = []
-    if not module.check_mode:
-        try:
-            for path in sorted(paths):
-                left += docker_data.purge(path)
-        except (IOError, OSError) as error:
-            module.fail_json(msg="the data could not be removed: %s" % error)
-    module.exit_json(changed=bool(changes), roots=roots, changes=changes, docker_data_left=left)
+    work.module(docker_data)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ description:
   - Works in check mode on a host that has no such group yet.
   - A warning names those who have to log in again.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   group:
     description: The group.

@@ -78,7 +78,8 @@ docker_image:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, host_images, image_prune
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, host_images, host_lock, image_prune
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 # Seconds that dockerd may take to remove one thing: many gigabytes on a slow disk.
 TIMEOUT = 1800
@@ -111,6 +112,36 @@ def agreed(decision, only):
     return {kind: [one for one in decision[kind] if one["id"] in only] for kind in ("containers", "images")}
 
 
+def prune(params):
+    """Remove what was decided, and return the module's result. Raises DockerdError."""
+    removed, stayed = {"containers": [], "images": []}, []
+    api = dockerd.api()
+    before = host_images.read(containers=True, layers=True)
+    decision = image_prune.decide(before, params["rules"], params["versions"], time.time(), params["seen"])
+    going = agreed(decision, params["only"])
+    for kind, remove in (("containers", remove_container), ("images", remove_image)):
+        for one in going[kind]:
+            why = remove(api, one)
+            if why is None:
+                removed[kind].append(one)
+            else:
+                stayed.append({"name": one.get("name") or ", ".join(one["names"]) or one["id"], "why": why})
+    known = {image["id"]: image for image in before["images"]}
+    after = host_images.read(layers=True, known=known)
+    gone = {one["id"] for kind in removed for one in removed[kind]}
+    named = {one["id"]: one for one in decision["stay"] if one["id"] in params["only"]}
+    stayed += [{"name": one["name"], "why": one["why"]} for one in named.values() if one["id"] not in gone]
+    freed = image_prune.layer_bytes(before["images"]) - image_prune.layer_bytes(after["images"])
+    return {
+        "changed": bool(gone),
+        "docker_image": {
+            "removed": removed,
+            "stayed": stayed,
+            "freed": max(freed, 0) + sum(one["bytes"] for one in removed["containers"]),
+        },
+    }
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -118,41 +149,15 @@ def main():
             "versions": {"type": "dict", "required": True},
             "seen": {"type": "dict", "required": True},
             "only": {"type": "list", "elements": "str", "required": True},
+            "lock": host_lock.ARGUMENT,
         },
-        supports_check_mode=True,
     )
-    params = module.params
-    removed, stayed = {"containers": [], "images": []}, []
     try:
-        api = dockerd.api()
-        before = host_images.read(containers=True, layers=True)
-        decision = image_prune.decide(before, params["rules"], params["versions"], time.time(), params["seen"])
-        going = agreed(decision, params["only"])
-        if module.check_mode:
-            module.exit_json(changed=bool(going["containers"] or going["images"]))
-        for kind, remove in (("containers", remove_container), ("images", remove_image)):
-            for one in going[kind]:
-                why = remove(api, one)
-                if why is None:
-                    removed[kind].append(one)
-                else:
-                    stayed.append({"name": one.get("name") or ", ".join(one["names"]) or one["id"], "why": why})
-        known = {image["id"]: image for image in before["images"]}
-        after = host_images.read(layers=True, known=known)
-    except dockerd.DockerdError as error:
+        with host_lock.held(module, module.params["lock"]):
+            result = prune(module.params)
+    except (HostError, dockerd.DockerdError) as error:
         module.fail_json(msg=str(error))
-    gone = {one["id"] for kind in removed for one in removed[kind]}
-    named = {one["id"]: one for one in decision["stay"] if one["id"] in params["only"]}
-    stayed += [{"name": one["name"], "why": one["why"]} for one in named.values() if one["id"] not in gone]
-    freed = image_prune.layer_bytes(before["images"]) - image_prune.layer_bytes(after["images"])
-    module.exit_json(
-        changed=bool(gone),
-        docker_image={
-            "removed": removed,
-            "stayed": stayed,
-            "freed": max(freed, 0) + sum(one["bytes"] for one in removed["containers"]),
-        },
-    )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ description:
     M(gpuprov.gpuprov.docker_daemon_config), the file as it was comes back, so that no host is left with a dockerd
     that cannot start because of it.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   timeout:
     description: Seconds that dockerd may take to start.

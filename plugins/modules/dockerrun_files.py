@@ -12,6 +12,7 @@ description:
     at all.
   - A file of somebody else's that is replaced is kept in C(/var/backups/gpuprov).
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   wanted:
     description: >-

@@ -104,11 +104,11 @@ def answer(host, words):
     return {"rc": code, "stdout": base64.b64encode(zlib.compress(out)).decode("ascii")}
 
 
-def work_through(host, params, lock, done):
+def work_through(host, params, done):
     """Do all steps, then read the host and run its containers."""
     for step in params["steps"]:
         done["step"] = step["name"]
-        if lock and lock.abandoned:
+        if host_lock.abandoned():
             raise HostError("nobody listens any more: not begun")
         if not (host.check_mode and predicted(step, done)):
             complete(host, step, done)
@@ -125,8 +125,8 @@ def main():
     host, params = work.started({"work": {"type": "dict", "required": True, "no_log": True}})
     done = {"steps": [], "changes": [], "diff": [], "added": [], "step": ""}
     try:
-        with host_lock.held(host, params["lock"]) as lock:
-            work_through(host, params["work"], lock, done)
+        with host_lock.held(host, params["lock"]):
+            work_through(host, params["work"], done)
     except HostError as error:
         host.fail_json(msg=str(error), changed=bool(done["changes"]), **done)
     host.exit_json(changed=bool(done["changes"]), **done)

@@ -12,6 +12,7 @@ description:
     as far as the versions on the host ask for it.
   - Does without C(systemctl daemon-reload), at which containers could lose their GPUs.
 author: gpuprov contributors
+extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   stack:
     description: As nvidia_docker_stack; nothing is done for another one than C(toolkit).

@@ -41,9 +41,7 @@ class Planned(NamedTuple):
     desired: Desired
 
 
-def question(
-    resolver: role_options.Resolver, own: dict[str, Any], interpreter: str | None
-) -> host_probe.Question:
+def question(resolver: role_options.Resolver, own: dict[str, Any], interpreter: str | None) -> host_probe.Question:
     """Return what a host is asked. What is wrong with the options that it takes is said by the plan."""
     users = resolver.option("docker_group", "users") or []
     root = (resolver.option("docker_daemon", "options") or {}).get("data-root")

@@ -9,10 +9,13 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_contain
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
 
 
-def command(found: dict[str, Any], plan: dict[str, Any], options: dict[str, Any], containers: str) -> list[str] | None:
+def command(
+    found: dict[str, Any], plan: dict[str, Any], options: dict[str, Any], containers: str, engine: str
+) -> list[str] | None:
     """Return the command that proves what containers have, or None where nothing is to be proven by them.
 
-    options are those of the role gpu_host_verify; containers one of host_plan.PROOFS.
+    options are those of the role gpu_host_verify; containers one of host_plan.PROOFS; engine is the version that runs
+    them.
     """
     if containers == "none":
         return None
@@ -27,7 +30,7 @@ def command(found: dict[str, Any], plan: dict[str, Any], options: dict[str, Any]
         str(options["timeout"]),
         options["gpu_image"],
         "nvidia.com/gpu=all" if plan["wanted"]["cdi"] else "",
-        "all" if gpu_containers.flag_gives(found) else "",
+        "all" if gpu_containers.has_flag(engine) else "",
         (files / "gpu_check.py").read_text(encoding="utf-8"),
         " ".join(python["path"] for python in found["pythons"]),
     ]

@@ -69,14 +69,9 @@ IMAGES = [
 ]  # fmt: skip
 # On a fresh host, in this order.
 INSTALL = [
-    one("gpu_host_lock"),
-    one("gpu_host_lock", "release"),
     one("docker_ce", "check"),
-    one("docker_ce", "sources"),
     one("docker_ce"),
     one("nvidia_docker", "check"),
-    one("nvidia_docker", "sources"),
-    one("nvidia_docker", "v1"),
     one("nvidia_docker"),
     # The second one has a default that depends on the first one's.
     Use(("nvidia_docker", "docker_daemon"), way="roles"),
@@ -87,13 +82,9 @@ INSTALL = [
 ]
 # On a host that has all of it: nothing changes.
 AGAIN = [
-    *(one(*entry, way="import_role") for entry in (
-        ("docker_ce", "check"), ("docker_ce", "sources"), ("nvidia_docker", "sources"),
-        ("docker_ce", "apply"), ("docker_ce", "service"), ("nvidia_docker", "check"),
-        ("nvidia_docker", "apply"), ("nvidia_docker", "v1"), ("nvidia_docker", "setup"), ("docker_group", "apply"),
-        ("dockerrun", "apply"),
-    )),
-    one("docker_daemon", "apply", docker_daemon_nvidia_runtime="yes"),
+    one("docker_ce", "check", way="import_role"),
+    one("nvidia_docker", "check", way="import_role"),
+    *(one(role, way="import_role") for role in ("docker_ce", "nvidia_docker", "docker_group", "dockerrun")),
     one("docker_daemon", "main", "roles", docker_daemon_nvidia_runtime="yes"),
     *(one(role, way="roles") for role in ("docker_ce", "nvidia_docker", "docker_group", "dockerrun")),
     one("gpu_host_verify", "main", "import_role"),
@@ -170,7 +161,7 @@ def test_nothing_is_touched_where_a_value_is_wrong_and_each_is_named(host: Host,
         "docker_daemon_config_mode=420": "docker_daemon_config_mode is 420, and must be four octal digits",
         "dockerrun_defaults=--env A=1,2": "dockerrun_defaults: '2' is neither an option",
         "gpu_host_verify_timeout=soon": "gpu_host_verify_timeout is 'soon', and must be a whole number",
-        "gpuprov_wait=-1": "gpu_host_lock_wait is -1, and must be a whole number",
+        "gpuprov_wait=-1": "gpuprov_wait is -1, and must be a whole number",
     }
     looked = "find /etc /usr/local /var/lib/dpkg/status | xargs -d '\\n' stat -c '%n %s %y' | sha256sum"
     before = host.run(looked).stdout
@@ -203,7 +194,7 @@ def test_roles_install_alone_without_facts_where_variables_of_roles_are_private(
 ) -> None:
     answer = play(lab, tmp_path, ".venv", INSTALL, "private_role_vars = True\ngathering = explicit")
     assert changed(answer, INSTALL) == [
-        ("docker_ce", "sources"), ("docker_ce", "main"), ("nvidia_docker", "sources"), ("nvidia_docker", "main"),
+        ("docker_ce", "main"), ("nvidia_docker", "main"),
         ("nvidia_docker", "docker_daemon", "main"), ("docker_group", "main"), ("dockerrun", "main"),
     ]  # fmt: skip
     assert "nvidia" in json.loads(host.run("cat /etc/docker/daemon.json").stdout)["runtimes"]

@@ -157,7 +157,7 @@ WRONG = [
     ("docker_group_users=[1, None]", "docker_group_users: element 2 has no value"),
     ("dockerrun_install={{ absent }}", "dockerrun_install cannot be read: 'absent' is undefined"),
     ("dockerrun_defaults=True", "dockerrun_defaults is True, and must be a list"),
-    ("gpuprov_wait=1.5", "gpu_host_lock_wait is 1.5, and must be a whole number"),
+    ("gpuprov_wait=1.5", "gpuprov_wait is 1.5, and must be a whole number"),
     ("gpu_host_verify_containers=all", "gpu_host_verify_containers is 'all', and must be one of none, image, gpu"),
     ("nvidia_docker_stack=cuda", "nvidia_docker_stack is 'cuda', and must be one of nvidia-docker2, toolkit, none"),
     ("docker_image_prune_keep=newest", "docker_image_prune_keep is 'newest', and must be a whole number"),
@@ -214,7 +214,6 @@ docker_daemon_follow_symlink: "{{ 'fal' ~ 'se' }}"
 docker_daemon_registry_mirrors: '["{{ mirror }}"]'
 docker_image_build_args: '{"A": "{{ mirror }}", "B": null}'
 docker_ce_remove_packages: "{{ ['a', 'b'] | to_json }}"
-docker_ce_companion_sets: "{{ [{'a': true}] }}"
 docker_image_prune_only: "{{ {'h': ['x']} | to_json }}"
 docker_image_build_target: !unsafe "{{.Name}}"
 gpu_host_probe_strict: "{{ 0 }}"
@@ -237,7 +236,6 @@ EXPECTED = {
     "docker_daemon_registry_mirrors": ["https://m.example.com"],
     "docker_image_build_args": {"A": "https://m.example.com", "B": None},
     "docker_ce_remove_packages": ["a", "b"],
-    "docker_ce_companion_sets": [{"a": True}],
     "docker_image_prune_only": {"h": ["x"]},
     "docker_image_build_target": "{{.Name}}",
     "gpu_host_probe_strict": False,

@@ -87,8 +87,20 @@ def test_a_run_that_waits_gets_the_lock_once_it_is_free(holder: Holder) -> None:
     with ExitStack() as stack:
         # It ends meanwhile.
         other = stack.enter_context(subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {process.pid}"]))
-        host_lock.take({}, 60).release()
+        host_lock.take({}, waiting.PATIENCE).release()
         other.wait()
+
+
+def test_a_run_that_waits_ends_where_its_controller_is_gone(holder: Holder, path: Path) -> None:
+    process = holder()
+    words = [sys.executable, "-c", HOLDER.replace(", 0)", f", {waiting.PATIENCE})"), str(path), "{}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "playbooks/collections")}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stderr is not None
+        other.stdout.close()
+        assert "alice on ci-3" in other.stderr.read()
+    assert process.poll() is None
 
 
 def test_a_run_whose_controller_is_gone_is_waited_for_in_any_case(holder: Holder, path: Path) -> None:

@@ -1,12 +1,24 @@
 #!/bin/sh
 # Starts docker build by itself, so that its output can be read while it runs, and prints the directory of this build.
-# Arguments: context, Dockerfile, name, target, yes or no for --no-cache, names of build arguments.
+# Arguments: who builds, as plugins/module_utils/host_lock.py writes it, empty to hold no lock; seconds to wait for that;
+# context, Dockerfile, name, target, yes or no for --no-cache, names of build arguments.
 # Standard input: lines of sh that set those.
 set -u
-context=$1 file=$2 name=$3 target=$4 no_cache=$5
-shift 5
+owner=$1 wait=$2 context=$3 file=$4 name=$5 target=$6 no_cache=$7
+shift 7
 command -v docker >/dev/null || { echo 'docker is not installed here' >&2; exit 1; }
 eval "$(cat)"
+
+lock=/run/gpuprov.lock
+if [ -n "$owner" ] && [ "$(id -u)" -eq 0 ]; then
+  # What is started below holds it on.
+  exec 9<>"$lock"
+  if ! flock -n 9 && ! { [ "$wait" -gt 0 ] && flock -w "$wait" 9; }; then
+    cat "$lock"
+    exit 75
+  fi
+  printf '%s' "$owner" >"$lock"
+fi
 
 # BuildKit is in clients before 23, and needs the plugin buildx after that.
 major=$(docker --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
@@ -43,7 +55,7 @@ setsid sh -c '
       touch "$run/orphaned"
       exit
     done
-  ) &
+  ) 9>&- &
   guard=$!
   wait "$build"
   status=$?
