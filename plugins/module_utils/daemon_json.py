@@ -415,7 +415,7 @@ def hook_note(wanted, found):
         return None
     try:
         current = _current(wanted, found)
-    except DaemonJsonError:
+    except HostError:
         return None
     after = merge(current, daemon_keys.converted(wanted["options"]))
     if not _brings_hook(current, after, found) or _may_restart(wanted, found):

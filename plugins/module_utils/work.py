@@ -2,8 +2,8 @@
 """Run a concern of a host as an Ansible module of its own. Runs on hosts: Python 2.7 syntax.
 
 A concern is a module of this directory with ARGUMENTS, an argument specification, and apply(host, params): host is an
-AnsibleModule, of which it uses run_command, get_bin_path, warn, check_mode and _diff; the result is that of a module, at
-least {changed, changes}; what goes wrong is a HostError.
+AnsibleModule, of which it uses run_command, get_bin_path, warn, check_mode and _diff; the result is a module's, at least
+{changed, changes}; what goes wrong is a HostError.
 """
 
 from __future__ import absolute_import, division, print_function

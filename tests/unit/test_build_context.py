@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
 from ansible_collections.gpuprov.gpuprov.plugins.modules import docker_build_context
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.build_context import (
     ContextError,
@@ -119,7 +120,7 @@ class Copy:
             check_mode = False
 
             def __init__(self, **_: Any) -> None:
-                self.params = {"directory": str(place), "archive": None, "lasting_days": 30} | params
+                self.params = {"directory": str(place), "archive": None, "lasting_days": 30, "lock": {}} | params
 
             def exit_json(self, **answer: Any) -> None:
                 answers.append(answer)
@@ -130,6 +131,7 @@ class Copy:
 
         place = self.place
         monkeypatch.setattr(docker_build_context, "AnsibleModule", Module)
+        monkeypatch.setattr(host_lock, "PATH", str(self.files / "lock"))
         with pytest.raises(Ended):
             docker_build_context.main()
         return answers[0]
