@@ -127,6 +127,8 @@ class Collector:
                 host.applying = True
                 host.doing = applied_text(host.plan or {})
             return ("start", host)
+        if kind == "runner_on_skipped":
+            host.applying = False
         self._take_result(host, result)
         task = result.get("step") or task
         if result.get("steps"):

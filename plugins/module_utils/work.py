@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Run a concern of a host as an Ansible module of its own. Runs on hosts: Python 2.7 syntax.
 
-A concern is a module of this directory with ARGUMENTS, an argument specification, and apply(host, params): host is an
-AnsibleModule, of which it uses run_command, get_bin_path, warn, check_mode and _diff; the result is a module's, at least
-{changed, changes}; what goes wrong is a HostError.
+A concern is a module of this directory with ARGUMENTS, an argument specification, and apply(host, params). host is an
+AnsibleModule, of which it uses run_command, get_bin_path, warn, check_mode and _diff. The result is a module's, at
+least {changed, changes}; what goes wrong is a HostError.
 """
 
 from __future__ import absolute_import, division, print_function

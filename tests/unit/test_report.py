@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -372,3 +373,54 @@ TWO_PENDING: dict[str, Any] = {"changes": [change(), change()], "disruption": "n
 def test_a_run_that_stops_early_says_in_which_state_it_left_each_host(host: Host, state: str, said: str) -> None:
     assert report.result_rows([host], interrupted=True)[1][5] == state
     assert report.unfinished_text([host]) == said
+
+
+# ---- a host that one task finishes
+
+
+def step(name: str = "Install the pinned set", seconds: float = 21.4, changed: bool = True) -> dict[str, Any]:
+    return {"name": name, "changed": changed, "seconds": seconds}
+
+
+def applied(host: str = "a", **res: Any) -> list[dict[str, Any]]:
+    planned = event("on_ok", host, res={"ansible_facts": {"gpu_host_plan": wanted(change(), change("daemon.json"))}})
+    begun = event("on_start", host, task_action="gpuprov.gpuprov.gpu_host_apply")
+    return [planned, begun, *([event("on_ok", host, res={"changed": True, **res})] if res else [])]
+
+
+def test_a_host_at_work_says_what_is_applied_and_afterwards_what_was_done() -> None:
+    (host,) = collected(*applied())
+    assert host.doing == "2 changes: docker-ce, daemon.json"
+    (host,) = collected(*applied(steps=[step(), step("Configure dockerd", 0.2), step("Prove", 2.0, changed=False)]))
+    assert host.doing == "Install the pinned set (21 s), Configure dockerd"
+
+
+def test_a_failure_is_that_of_its_step_and_steps_before_it_are_told() -> None:
+    broken = failed(msg="no", step="Configure dockerd", steps=[step()], changes=[change()])
+    (host,) = collected(*applied(), broken)
+    assert (host.error or {})["task"] == "Configure dockerd"
+    assert (host.steps, host.changes) == ([step()], [change()])
+
+
+def test_progress_counts_the_hosts_to_change_that_are_done_and_those_that_failed() -> None:
+    assert report.progress_text(collected(PENDING)) == ""
+    events = [*applied(), *applied("b", steps=[step()]), *applied("c"), failed("c", msg="no"), event("on_ok", "d")]
+    assert report.progress_text(collected(*events)) == "1 of 3 hosts done, 1 failed"
+
+
+def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> None:
+    events = [*applied(steps=[step(), step("Prove", 2)]), *applied("b", steps=[step(seconds=31)])]
+    rows = [re.split("  +", line) for line in report.steps_text(collected(*events)).splitlines()]
+    assert rows == [["step", "hosts", "seconds"], ["Install the pinned set", "2", "21 to 31"], ["Prove", "1", "2"]]
+    assert report.steps_text(collected(PENDING)) == ""
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ([], "a: interrupted: the step at hand is completed there, and the others are not begun\n"),
+        ([event("on_skipped")], "a: interrupted before its first change: as before\n"),
+    ],
+)
+def test_of_a_host_at_work_when_the_run_was_cut_off_nothing_is_claimed(ended: list[dict[str, Any]], said: str) -> None:
+    assert report.unfinished_text(collected(*applied(), *ended)) == said

@@ -1,0 +1,80 @@
+"""What the steps of a plan are given to do on a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_config,
+    docker_service,
+    dockerrun_files,
+    group_members,
+    nvidia_docker_v1,
+    nvidia_toolkit,
+    packages,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_planning import Desired, steps
+
+CONCERNS: dict[str, Any] = {
+    "daemon": daemon_config,
+    "group": group_members,
+    "launcher": dockerrun_files,
+    "packages": packages,
+    "service": docker_service,
+    "toolkit": nvidia_toolkit,
+    "v1": nvidia_docker_v1,
+}
+ENGINE, STACK = {"role": "docker_ce"}, {"role": "nvidia_docker", "gpu": {"stack": "toolkit", "version": "1.19"}}
+VOLUME = {"role": "nvidia_docker", "subject": "volume of nvidia-docker v1", "from": "v", "to": None}
+LIMITS = {"lock_timeout": 300, "restart": "when-idle"}
+WANTS = Desired(
+    wanted={
+        "docker_ce": ENGINE,
+        "nvidia_docker": STACK,
+        "docker_daemon": {"options": {"debug": True}, "restart": "never", "mode": "0644", "follow_symlink": False},
+        "docker_group": {"group": "docker", "users": ["alice"]},
+        "dockerrun": {"install": True, "sha256": "", "defaults": []},
+    },
+    options={
+        "docker_ce": {**LIMITS, "start_timeout": 120},
+        "nvidia_docker": {**LIMITS, "remove_v1_containers": False},
+        "docker_daemon": {"backups": 5},
+        "docker_group": {},
+        "dockerrun": {},
+    },
+    problems=[],
+)
+
+
+def work(role: str, part: str, **plan: Any) -> list[dict[str, Any]]:
+    step = {"role": role, "tasks_from": part, "name": "a name"}
+    base = {"joined": False, "disruption": "reload", "engine_comes": False, "changes": [VOLUME]}
+    return steps({**base, **plan, "steps": [step]}, WANTS)
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "plan", "concerns", "params"),
+    [
+        ("docker_ce", "sources", {}, ["packages"], {"sets": [ENGINE], "sources_only": True, "restart": "when-idle"}),
+        ("docker_ce", "sources", {"joined": True}, ["packages"], {"sets": [ENGINE, STACK]}),
+        ("docker_ce", "apply", {"joined": True}, ["packages", "service"], {"sets": [ENGINE, STACK]}),
+        ("nvidia_docker", "apply", {}, ["packages"], {"sets": [STACK], "sources_only": False}),
+        ("nvidia_docker", "setup", {}, ["toolkit"], {"stack": "toolkit"}),
+        ("nvidia_docker", "v1", {}, ["v1"], {"remove_containers": False, "changes": [VOLUME]}),
+        ("docker_daemon", "apply", {}, ["daemon"], {"disruption": "reload", "validate": True, "backups": 5}),
+        ("docker_daemon", "apply", {"engine_comes": True}, ["daemon"], {"validate": False, "restart": "never"}),
+        ("docker_group", "apply", {}, ["group"], {"users": ["alice"]}),
+        ("dockerrun", "apply", {}, ["launcher"], {"wanted": {"install": True, "sha256": "", "defaults": []}}),
+    ],
+)
+def test_a_step_of_the_plan_is_given_what_its_role_would_give(
+    role: str, part: str, plan: dict[str, Any], concerns: list[str], params: dict[str, Any]
+) -> None:
+    found = work(role, part, **plan)
+    assert [one["concern"] for one in found] == concerns
+    assert {name: found[0]["params"][name] for name in params} == params
+    for one in found:
+        arguments = CONCERNS[one["concern"]].ARGUMENTS
+        required = {name for name, spec in arguments.items() if spec.get("required")}
+        assert required <= set(one["params"]) <= set(arguments)
