@@ -178,9 +178,9 @@ def test_nothing_is_touched_where_a_value_is_wrong_and_each_is_named(host: Host,
         one("docker_ce", "uninstall", "import_role", docker_ce_uninstall_data="perhaps"),
         one("docker_daemon", "main", "roles", docker_daemon_options="live-restore"),
         one("docker_daemon", docker_daemon_config_mode=420),
-        one("nvidia_docker", "v1", nvidia_docker_remove_v1_containers="None"),
-        one("dockerrun", "apply", dockerrun_defaults="--env A=1,2"),
-        one("gpu_host_lock", gpu_host_lock_wait="-1"),
+        one("nvidia_docker", nvidia_docker_remove_v1_containers="None"),
+        one("dockerrun", dockerrun_defaults="--env A=1,2"),
+        one("docker_group", gpuprov_wait="-1"),
     ]
     for core, use in zip(cycle((".venv", ".venv-core218", ".venv-xenial")), uses, strict=False):
         answer = play(lab, tmp_path, core, [use], "gathering = explicit")
