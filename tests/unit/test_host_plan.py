@@ -510,7 +510,7 @@ def test_a_plan_foretells_that_dockerd_may_not_be_restarted(live: bool, policy: 
     found["docker"]["info"]["LiveRestoreEnabled"] = live
     planned = plan(found, wanted(docker_daemon={"options": options, "mode": "0644", "follow_symlink": False}))
     assert planned["disruption"] == "restart"
-    notes = host_plan.outlook(planned, found, {}, dict.fromkeys(ALL, policy))
+    notes = host_plan.outlook(planned, found, {}, dict.fromkeys(host_plan.ROLES, policy))
     assert [note["name"] for note in notes] == (["refused"] if message else [])
     assert message in "".join(note["message"] for note in notes)
 
