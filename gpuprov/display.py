@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from gpuprov.report import Host, progress_text
+from gpuprov.report import Host, progress_text, steps_done
 
 
 class Plain:
@@ -30,14 +30,13 @@ class Plain:
     def update(self, what: str, host: Host) -> None:
         """Print a line if the host was changed, failed or is unreachable."""
         self.hosts[host.name] = host
-        progress = progress_text(self.hosts.values()) if host.applying else ""
         if what == "changed":
-            self._say_of(host, "would change" if self.predicts else "changed", host.doing, progress)
+            for done in steps_done(host.steps) or [host.doing]:
+                self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {done}")
         elif what in ("failed", "unreachable") and host.error:
-            self._say_of(host, what, host.error["message"].splitlines()[0], progress)
-
-    def _say_of(self, host: Host, what: str, text: str, progress: str) -> None:
-        self.say(f"{host.name}: {what}: {text}" + (f" ({progress})" if progress else ""))
+            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+        if what != "start" and host.applying:
+            self.say(progress_text(self.hosts.values()))
 
 
 class Live(Plain):
@@ -66,8 +65,8 @@ class Live(Plain):
 
     def update(self, what: str, host: Host) -> None:
         self.hosts[host.name] = host
-        if what in ("failed", "unreachable"):
-            super().update(what, host)
+        if what in ("failed", "unreachable") and host.error:
+            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
 
     def _render(self) -> Any:
         from rich.text import Text

@@ -131,8 +131,6 @@ class Collector:
             host.applying = False
         self._take_result(host, result)
         task = result.get("step") or task
-        if result.get("steps"):
-            host.doing = steps_done_text(host.steps)
         if kind == "runner_on_ok" and result.get("changed"):
             host.changed += 1
             return ("changed", host)
@@ -221,13 +219,13 @@ def applied_text(plan: dict[str, Any]) -> str:
     return f"{_count(len(plan.get('changes', [])), 'change')}: {', '.join(subjects)}"
 
 
-def steps_done_text(steps: list[dict[str, Any]]) -> str:
-    """Name the steps that changed something, with their seconds."""
-    return ", ".join(
+def steps_done(steps: list[dict[str, Any]]) -> list[str]:
+    """Name the steps that changed something, with their seconds, where that is more than a moment."""
+    return [
         step["name"] + (f" ({step['seconds']:.0f} s)" if step["seconds"] >= 1 else "")
         for step in steps
         if step["changed"]
-    )
+    ]
 
 
 def progress_text(hosts: Iterable[Host]) -> str:

@@ -29,15 +29,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         resolver = role_options.resolver(self, task_vars)
         own = resolver.resolve("gpu_host_probe")
-        problems = resolver.problems + role_options.playbook_problems(
-            {
-                name: self._templar.template(task_vars[name])
-                for name in role_options.PLAYBOOK_OPTIONS
-                if name in task_vars
-            }
-        )
-        if problems:
-            return {**result, "failed": True, "msg": host_planning.sentences(problems)}
+        if resolver.problems:
+            return {**result, "failed": True, "msg": host_planning.sentences(resolver.problems)}
         interpreter = host_command.interpreter(self, task_vars)
         asked = host_planning.question(resolver, own, interpreter)
         try:
@@ -58,9 +51,12 @@ class ActionModule(ActionBase):
         result["ansible_facts"] = facts
         due = own["full"] or bool(plan["steps"])
         cannot = host_plan.cannot_provision(found) if own["group_prefix"] and due else None
-        if plan["problems"] and own["strict"]:
+        of_playbook = {name: task_vars[name] for name in role_options.PLAYBOOK_OPTIONS if name in task_vars}
+        problems = role_options.playbook_problems(self._templar.template(of_playbook))
+        problems += plan["problems"] if own["strict"] else []
+        if problems:
             result["failed"] = True
-            result["msg"] = host_planning.sentences(plan["problems"])
+            result["msg"] = host_planning.sentences(problems)
         elif cannot:
             result["failed"] = True
             result["msg"] = cannot
