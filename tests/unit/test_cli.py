@@ -361,6 +361,34 @@ def test_on_a_terminal_no_line_is_wider_than_it(monkeypatch: pytest.MonkeyPatch)
     assert "bad: failed: cause" in stream.getvalue()
 
 
+def _at_work(name: str, **more: Any) -> Host:
+    plan = {"changes": [{"subject": "docker-ce"}]}
+    return Host(name, plan=plan, applying=True, doing="1 change: docker-ce", **more)
+
+
+INSTALLED = {"name": "Install the pinned set", "changed": True, "seconds": 7.6}
+
+
+def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with display(Terminal()) as screen:
+        assert type(screen) is Live
+        screen.update("start", _at_work("gpu1"))
+        screen.update("changed", _at_work("gpu2", steps=[INSTALLED]))
+        screen.update("failed", _at_work("gpu3", error={"message": "no"}))
+        above, at_work = str(screen._render()).splitlines()
+    assert above == "1 of 3 hosts done, 1 failed"
+    assert re.fullmatch(r"gpu1 +\d+ s  1 change: docker-ce", at_work)
+
+
+def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
+    stream = io.StringIO()
+    with display(stream) as screen:
+        screen.update("start", _at_work("gpu1"))
+        screen.update("changed", _at_work("gpu1", steps=[INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]))
+    assert stream.getvalue() == "gpu1: changed: Install the pinned set (8 s)\n1 of 1 host done\n"
+
+
 def test_elsewhere_only_what_lasts_is_printed_without_escapes() -> None:
     stream = io.StringIO()
     with display(stream) as screen:
