@@ -75,6 +75,8 @@ class Live(Plain):
         lines = [progress] if progress else []
         room = max(self.console.height - 3 - len(lines), 3)
         busy = [host for host in list(self.hosts.values()) if not host.error and not host.steps]
+        # Hosts with nothing to change are not at work any more.
+        busy = [host for host in busy if host.applying or not progress]
         width = max((len(host.name) for host in busy), default=0)
         lines += [
             f"{host.name:<{width}}  {time.monotonic() - host.began:4.0f} s  {host.doing}"[: self.console.width - 1]
