@@ -82,7 +82,7 @@ class _Login:
 class Start:
     """How a command is started.
 
-    login: what starts it where ssh takes a password; there are no words then. become: the plugin that knows the
+    login: starts the command where ssh takes a password, in place of words. become: the plugin that knows the
     prompts and errors of becoming another account, where the command does that, and password its answer. Before the
     line with success, what is printed is not the command's.
     """

@@ -44,7 +44,7 @@ class Scene:
 
     @property
     def release(self) -> repositories.Release:
-        """What the lab has in Docker's repository for the host."""
+        """Return the release of the lab's Docker repository that serves the host."""
         suite = SUITES[self.host.distro]
         return next(one for one in repositories.RELEASES if one.suite == suite and one.codename != "xenial")
 
