@@ -210,3 +210,73 @@ def test_plain_ansible_says_the_cure_at_once_where_it_cannot_become_root(
         found = messages(play(playbook, [way], "-e", json.dumps(variables)))
         words = "there is no|none.tar" if "transfer" in playbook.read_text() else "sudo on this host is sudo-rs"
         assert re.search(words, found[name(way)]), (playbook.name, found)
+
+
+def test_every_command_becomes_root_by_every_method(hosts: dict[str, Host], lab: Lab, tmp_path: Path) -> None:
+    everybody = [*itertools.chain(*(ways(command) for command in COMMANDS)), *(way for way, _said in REFUSED)]
+    text = str(inventory(lab, everybody, tmp_path / "hosts.json"))
+
+    def go(*words: str) -> Answer:
+        answer = run(["gpuprov", *words], tmp_path)
+        assert answer.status == 0, answer.text
+        return answer
+
+    def at(command: str, number: int) -> list[str]:
+        return [name(way) for way in ways(command)[2 * number : 2 * number + 2]]
+
+    def images(host: Host) -> dict[str, str]:
+        said = host.run("docker images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'").stdout
+        return dict(line.split() for line in said.splitlines())
+
+    for number in ROUNDS:
+        options = {
+            "dockerrun_defaults": [f"--env ROUND={number}"],
+            "docker_daemon_options": {"max-concurrent-downloads": 4 + number},
+        }
+        extra = ["-e", json.dumps(options)]
+        answer = go("provision", text, "-l", ",".join(at("provision", number)), *extra, "--json")
+        assert {one["status"] for one in document(answer)["hosts"].values()} == {"changed"}
+    for command in ("plan", "verify", "doctor", "image ls"):
+        words = [*command.split(), text, "-l", ",".join(name(way) for way in ways(command)), "--json"]
+        answer = go(*words, *(() if command == "image ls" else extra))
+        assert len(document(answer)["hosts"]) == len(METHODS)
+
+    context = tmp_path / "context"
+    context.mkdir()
+    for number in ROUNDS:
+        built = [f"at-{system}:1.0.{number}" for system in hosts]
+        for image, builder in zip(built, at("image build", number), strict=True):
+            (context / "Dockerfile").write_text(f"FROM hello-world\nLABEL made={image}\n")
+            go("image", "build", str(context), text, "--tag", image, "--on", builder)
+        one, other = at("image ship", number)
+        go("image", "ship", built[0], text, "--from", one, "-l", other)
+        go("image", "ship", built[1], text, "--from", other, "-l", one)
+        go("image", "tag", built[0], text, "-l", ",".join(at("image tag", number)))
+        for host in hosts.values():
+            assert images(host)["at-debian12:latest"] == images(host)[built[0]]
+            assert built[1] in images(host)
+        archives = [str(tmp_path / f"{image}.tar") for image in built]
+        for image, source, archive in zip(built, at("image save", number), archives, strict=True):
+            go("image", "save", image, text, "--from", source, "--output", archive)
+        for host in hosts.values():
+            host.run(f"docker rmi --force $(docker images -q '{built[0]}') $(docker images -q '{built[1]}')")
+        for archive in archives:
+            go("image", "load", archive, text, "-l", ",".join(at("image load", number)))
+        for host in hosts.values():
+            assert set(built) <= set(images(host))
+            host.run("docker run --name ended hello-world")
+        go("image", "prune", text, "-l", ",".join(at("image prune", number)), "--yes")
+        assert [host.run("docker ps -aq").stdout for host in hosts.values()] == ["", ""]
+    refused = ["-l", ",".join(name(way) for way, _said in REFUSED), "--forks", "8", "--json"]
+    said = errors(run(["gpuprov", "image", "load", archives[0], text, *refused], tmp_path))
+    assert [(name(way), said[name(way)]) for way, words in REFUSED if words not in said[name(way)]] == []
+
+    source = "/etc/apt/sources.list.d/docker.sources"
+    for host in hosts.values():
+        host.run(f"cp -a {source} /root")
+    for number in ROUNDS:
+        answer = go("uninstall", text, "-l", ",".join(at("uninstall", number)), "--yes", "--json")
+        assert {one["status"] for one in document(answer)["hosts"].values()} == {"changed"}
+        for host in hosts.values():
+            # So that there is something to remove in the next round.
+            host.run(f"test ! -e {source} && cp -a /root/docker.sources {source}")
