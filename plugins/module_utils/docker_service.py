@@ -36,8 +36,7 @@ def hook_unseen(service):
     try:
         with open("/proc/%d/stat" % service["main_pid"]) as handle:
             ticks = int(handle.read().rpartition(")")[2].split()[19])
-        with open("/proc/uptime") as handle:
-            booted = time.time() - float(handle.read().split()[0])
+        booted = time.time() - _uptime()
         return os.stat(HOOK).st_ctime > booted + ticks / float(os.sysconf("SC_CLK_TCK"))
     except (IOError, OSError):
         return False
@@ -68,8 +67,7 @@ class Service(object):
         values = dict(line.partition("=")[::2] for line in out.splitlines())
         since = None
         if int(values.get("StateChangeTimestampMonotonic") or 0):
-            with open("/proc/uptime") as handle:
-                booted = time.time() - float(handle.read().split()[0])
+            booted = time.time() - _uptime()
             since = int(booted + int(values["StateChangeTimestampMonotonic"]) / 1e6)
         paths = [values.get("FragmentPath") or ""] + (values.get("DropInPaths") or "").split()
         units = [(path, _text(path)) for path in paths if os.path.isfile(path)]

@@ -133,7 +133,7 @@ def container_checks(output, gpu):
 
 
 def _flag_cure(said):
-    """What docker's complaint of --gpus means, and what helps; "" for one that speaks for itself."""
+    """Return an explanation of docker's error about --gpus, with its cure; "" where the error needs none."""
     return next((sentence for words, sentence in sorted(_FLAG_CURES.items()) if words in said), "")
 
 

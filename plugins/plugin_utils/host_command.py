@@ -144,6 +144,9 @@ def execute(
             ended = host_pipe.run(host_pipe.there(action, words, interpreter), stdin)
             return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
         command = portable(["sh", "-c", 'echo "$0"; exec "$@"', begin, *words])
+        if stdin is None and action._is_pipelining_enabled("new"):
+            # Without something to send Ansible asks for a terminal, and sudo-rs loses bytes on their way through it.
+            stdin = b"\n"
         answer: dict[str, Any] = action._low_level_execute_command(command, sudoable=True, in_data=stdin)
     except AnsibleConnectionFailure as error:
         advice = why_not_root(str(error))

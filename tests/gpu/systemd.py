@@ -340,7 +340,7 @@ def try_dockerrun(trial: Trial, count: int) -> None:
 
 
 def engine_has_cdi_for_gpus(trial: Trial) -> bool:
-    """Whether the engine gives GPUs for --gpus by CDI, and not by NVIDIA's hook."""
+    """Return whether the engine provides GPUs for --gpus by CDI, not by NVIDIA's hook."""
     version = trial.machine["dockerd"].split()[2].split("+")[0]
     return tuple(int(number) for number in version.split(".")[:2]) >= (29, 2)
 

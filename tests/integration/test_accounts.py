@@ -62,7 +62,7 @@ SPELLINGS = {
 }  # fmt: skip
 
 
-# docker in /etc/group and in the directory, who is to be a member, and who is added, or what is said.
+# The group docker in /etc/group and in the directory, the requested members, and those added or the error.
 FOREIGN = "the group docker of this host comes from a directory service"
 GROUPS: list[tuple[str, str, list[str], list[str] | str]] = [
     ("", "docker:x:990:asmith\\n", ["ASmith"], []),

@@ -98,7 +98,7 @@ NOT_HERE = {
 
 
 def commands(cure: str) -> str:
-    """What a person would type of a cure: not the words that lead to it, and not the remark behind it."""
+    """Return the commands of a cure, without the text before and after them."""
     text = re.sub(r"^.*?(with the cause removed|; then): ", "", cure)
     text = re.sub(r"; then (?=systemctl)", "; ", text)
     return re.sub(r", which .*$| \(while .*$", "", text)

@@ -19,7 +19,7 @@ import pytest
 
 from tests import waiting
 from tests.integration.conftest import Answer, document, run
-from tests.integration.faults.scene import descendants
+from tests.integration.faults.scene import descendants, kill
 from tests.lab.lab import Host, Lab, podman
 
 Gpuprov = Callable[..., Answer]
@@ -225,10 +225,7 @@ def under_way(lab: Lab, directory: Path, name: str) -> Iterator[tuple[subprocess
     try:
         yield process, ended
     finally:
-        for pid in [process.pid, *descendants(process.pid)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
 
 
 def _command(pid: int) -> bytes:

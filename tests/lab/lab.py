@@ -328,9 +328,10 @@ class Lab:
         container = f"{self.network}-server"
         content = f"{repositories.directory()} {registry.directory()}"
         one = found.get(container)
-        labels = one["Config"]["Labels"] if one and one["State"]["Status"] == "running" else {}
-        if labels.get("content") == content:
+        # Asked for itself: after a restart of the machine podman says of what is gone that it runs.
+        if one and one["Config"]["Labels"].get("content") == content and not self._silent():
             return
+        self._remove([container], found)
         script = (images.FILES / "server.sh").read_text(encoding="utf-8")
         words = (
             "run", "-d", "--pull=never", "--replace", "--name", container, "--network", self.network,
@@ -341,15 +342,20 @@ class Lab:
         )  # fmt: skip
         podman(*words)
         deadline = time.monotonic() + PATIENCE
+        while silent := self._silent():
+            if time.monotonic() > deadline:
+                log = podman("logs", container, check=False)
+                raise RuntimeError(f"the lab's server is silent at port {silent}: {log.stdout}{log.stderr}")
+            time.sleep(0.1)
+
+    def _silent(self) -> int | None:
+        """The port of the server at which nobody answers; None where all answer."""
         for port in (HTTP_PORT, REGISTRY_PORT):
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection((self.server, port), timeout=2).close()
-                    break
-                if time.monotonic() > deadline:
-                    log = podman("logs", container, check=False)
-                    raise RuntimeError(f"the lab's server is silent: {log.stdout}{log.stderr}")
-                time.sleep(0.1)
+            try:
+                socket.create_connection((self.server, port), timeout=2).close()
+            except OSError:
+                return port
+        return None
 
     def _write_files(self, hosts: Sequence[Host]) -> None:
         for name in ("id_ed25519", "id_ed25519.pub"):
@@ -403,7 +409,10 @@ def parse(spec: str) -> list[tuple[str, str, str]]:
 
 
 def _remove_container(name: str) -> None:
-    podman("rm", "-f", "-v", "-t", "0", name, check=False)
+    words = ("rm", "-f", "-v", "-t", "0", name)
+    # The first call may only find out that the container's processes are gone.
+    if podman(*words, check=False).returncode:
+        podman(*words, check=False)
     cgroups.remove(name)
 
 

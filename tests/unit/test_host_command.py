@@ -133,9 +133,32 @@ def test_what_a_command_prints_is_told_from_what_was_printed_before_it(monkeypat
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
-    action = cast(Any, SimpleNamespace(_low_level_execute_command=low_level))
+    action = cast(
+        Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: False)
+    )
     for name in ("becomes", "needs_terminal"):
         monkeypatch.setattr(host_command, name, lambda _action: False)
     answer = host_command.execute(action, ["printf", "%s\n", "", "one", "two words"])
     assert answer["stdout"].splitlines() == ["", "one", "two words"]
     assert host_command.execute(action, ["true"])["stdout"].strip() == ""
+
+
+@pytest.mark.parametrize(("pipelining", "sent"), [(True, b"\n"), (False, None)])
+def test_a_command_gets_no_terminal_where_modules_get_none(
+    pipelining: bool, sent: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible's ssh asks for a terminal where it has nothing to send."""
+    seen: list[bytes | None] = []
+
+    def low_level(_command: str, in_data: bytes | None, **_options: object) -> dict[str, object]:
+        seen.append(in_data)
+        return {"rc": 0, "stdout": "", "stderr": ""}
+
+    action = cast(
+        Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: pipelining)
+    )
+    for name in ("becomes", "needs_terminal"):
+        monkeypatch.setattr(host_command, name, lambda _action: False)
+    host_command.execute(action, ["true"])
+    host_command.execute(action, ["cat"], b"mine")
+    assert seen == [sent, b"mine"]

@@ -42,10 +42,13 @@ set -- build "$@" --tag "$name" --file "$context/$file" "$context"
 run=$(mktemp -d "${TMPDIR:-/tmp}/gpuprov-build.XXXXXXXX") || exit 1
 : >"$run/log"
 : >"$run/alive"
+# The terminal of this connection may go before the build has its own session.
+trap '' HUP
 # A session of its own: it outlives this connection, but not by long that of whoever asks for its output.
 setsid sh -c '
   run=$1
   shift
+  echo $$ >"$run/pid"
   docker "$@" >"$run/log" 2>&1 &
   build=$!
   (

@@ -11,6 +11,10 @@ tries=0
 while :; do
   status=$(cat "$run/status" 2>/dev/null || echo -)
   size=$(wc -c <"$run/log")
+  if [ "$status" = - ] && [ -s "$run/pid" ] && ! kill -0 "$(cat "$run/pid")" 2>/dev/null && [ ! -e "$run/status" ]; then
+    echo 'something on the host ended the build' >&2
+    exit 1
+  fi
   [ "$size" -le "$offset" ] && [ "$status" = - ] && [ "$tries" -lt 50 ] || break
   tries=$((tries + 1))
   sleep 0.1

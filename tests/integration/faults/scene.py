@@ -44,7 +44,7 @@ class Scene:
 
     @property
     def release(self) -> repositories.Release:
-        """What the lab has in Docker's repository for the host."""
+        """Return the release of the lab's Docker repository that serves the host."""
         suite = SUITES[self.host.distro]
         return next(one for one in repositories.RELEASES if one.suite == suite and one.codename != "xenial")
 
@@ -105,10 +105,7 @@ class Scene:
             try:
                 yield process, ended
             finally:
-                for pid in [process.pid, *descendants(process.pid)]:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                process.wait()
+                kill(process)
 
     def until(self, condition: str, process: subprocess.Popen[str] | None = None) -> None:
         """Wait until a shell condition holds on the host, or the process that is to bring it about has ended."""
@@ -182,6 +179,15 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process with its descendants, unless it has ended: then its number may be another's."""
+    if process.poll() is None:
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
 Act = Callable[[Scene, list[str]], Answer]
 
 
@@ -191,9 +197,7 @@ def killed(when: str) -> Act:
     def act(scene: Scene, words: list[str]) -> Answer:
         with scene.running(*words) as (process, ended):
             scene.until(when, process)
-            for pid in [process.pid, *descendants(process.pid)]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill(process)
             return ended()
 
     return act

@@ -75,7 +75,7 @@ BIG_VAR = "umount -l /var; umount -l /small"
 
 # The proof takes long enough to be met in its midst.
 SLOW_DOCKER = (
-    "printf '#!/bin/sh\\n[ \"$1\" != run ] || sleep 20\\nexec /usr/bin/docker \"$@\"\\n' > /usr/local/sbin/docker; "
+    'printf \'#!/bin/sh\\n[ "$1" != run ] || sleep 20\\nexec /usr/bin/docker "$@"\\n\' > /usr/local/sbin/docker; '
     "chmod +x /usr/local/sbin/docker"
 )
 FAST_DOCKER = "rm /usr/local/sbin/docker"
