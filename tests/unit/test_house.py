@@ -15,40 +15,47 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tools import docs
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.yml"))
 PLUGIN_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
 HOST_CODE = [*PLUGIN_CODE, *sorted(ROOT.glob("roles/*/files/*.py"))]
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("roles/*/README.md"))]
 
 
 def _load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def _commented_variables(text: str) -> set[str]:
-    """Names that a defaults file gives as a comment: inputs without a default."""
-    return set(re.findall(r"^# ?([a-z][a-z0-9]*_[a-z0-9_]*):", text, re.MULTILINE))
-
-
 def _public(role: Path) -> set[str]:
     return set(_load(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {}))
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_role_specifies_exactly_the_arguments_that_its_defaults_list(role: Path) -> None:
-    defaults = role / "defaults/main.yml"
-    listed = set(_load(defaults) or {}) | {
-        name for name in _commented_variables(defaults.read_text()) if name in _public(role)
-    }
-    assert listed == _public(role)
+def test_the_texts_about_variables_say_what_the_specifications_say() -> None:
+    stale = [str(path.relative_to(ROOT)) for path, text in docs.texts().items() if path.read_text() != text]
+    assert stale == [], "run ./dev docs"
+
+
+def test_every_role_is_documented() -> None:
+    assert sorted(docs.ROLES) == [role.name for role in ROLES]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_default_that_the_specification_gives_is_that_of_the_defaults(role: Path) -> None:
-    defaults = _load(role / "defaults/main.yml") or {}
-    specs = _load(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
-    said = {name: spec["default"] for name, spec in specs.items() if "default" in spec}
-    assert said == {name: defaults.get(name) for name in said}
+def test_the_specification_of_a_role_has_a_constant_or_says_how_the_default_is_computed(role: Path) -> None:
+    defaults = _load(role / "defaults/main.yml")
+    for name, option in _load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"].items():
+        computed = "{{" in str(defaults.get(name))
+        assert computed != ("default" in option or name not in defaults), name
+        assert computed == ("The default is " in option["description"]), name
+        assert not computed or "example" in option, name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_the_main_entry_point_has_every_option(role: Path) -> None:
+    specs = _load(role / "meta/argument_specs.yml")["argument_specs"]
+    assert [sorted(set(spec.get("options") or {}) - _public(role)) for spec in specs.values()] == [[]] * len(specs)
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -56,17 +63,13 @@ def test_public_variables_begin_with_the_role_s_name(role: Path) -> None:
     assert [name for name in _public(role) if not name.startswith(f"{role.name}_")] == []
 
 
-@pytest.mark.parametrize("place", ["inventory/group_vars/all.yml", "README.md"])
-def test_every_public_variable_is_named_for_people(place: str) -> None:
-    named = set(re.findall(r"[a-z][a-z0-9_]+", (ROOT / place).read_text()))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_names_a_variable_that_does_not_exist(page: Path) -> None:
     public = set().union(*(_public(role) for role in ROLES))
-    assert sorted(public - named) == []
-
-
-def test_the_example_inventory_names_no_variable_that_does_not_exist() -> None:
-    text = (ROOT / "inventory/group_vars/all.yml").read_text()
-    public = set().union(*(_public(role) for role in ROLES))
-    assert sorted(_commented_variables(text) - public) == []
+    plugins = {path.stem for path in (ROOT / "plugins").rglob("*.py")}
+    prefixes = "|".join(role.name for role in ROLES)
+    named = set(re.findall(rf"`((?:{prefixes})_[a-z0-9_]+)`", page.read_text()))
+    assert sorted(named - public - plugins) == []
 
 
 def test_the_version_is_the_same_everywhere() -> None:

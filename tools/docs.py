@@ -1,0 +1,158 @@
+"""Write every text about the roles' variables from roles/*/meta/argument_specs.yml: ``./dev docs``.
+
+The texts are the comments and constant values of roles/*/defaults/main.yml, the tables in roles/*/README.md,
+inventory/group_vars/all.yml and docs/variables.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 120
+# In the order in which a person meets them.
+ROLES = (
+    "docker_ce",
+    "nvidia_docker",
+    "docker_daemon",
+    "docker_group",
+    "dockerrun",
+    "gpu_host_probe",
+    "gpu_host_verify",
+    "docker_image",
+    "docker_image_transfer",
+)
+BEGIN, END = "<!-- variables: written by ./dev docs -->", "<!-- end of variables -->"
+# The last sentence of a description whose default is computed by a template.
+_DEFAULT_IN_WORDS = re.compile(r"\s*The default is (.+)\.$")
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def texts() -> dict[Path, str]:
+    """Return what each generated file must contain, by its path."""
+    reference = ROOT / "docs/variables.md"
+    wanted = {ROOT / "inventory/group_vars/all.yml": _inventory(), reference: _between_marks(reference, _reference())}
+    for role in ROLES:
+        defaults = ROOT / "roles" / role / "defaults/main.yml"
+        wanted[defaults] = _defaults(_options(role), yaml.safe_load(defaults.read_text(encoding="utf-8")))
+        readme = ROOT / "roles" / role / "README.md"
+        wanted[readme] = _between_marks(readme, _table(_options(role)))
+    return wanted
+
+
+def _specs(role: str) -> dict[str, Any]:
+    text = (ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text)["argument_specs"])
+
+
+def _options(role: str) -> Options:
+    return dict(_specs(role)["main"]["options"])
+
+
+# ---- YAML ----------------------------------------------------------------------------------------
+
+
+def _defaults(options: Options, templates: Mapping[str, Any]) -> str:
+    """Return a role's defaults: constants from the specification, other values as the file has them."""
+    lines = ["---", "# Comments and constants are written by ./dev docs from meta/argument_specs.yml."]
+    for name, option in options.items():
+        lines += ["", *_comment(option["description"])]
+        if "default" in option:
+            lines.append(f"{name}: {_value(option['default'])}")
+        elif name in templates:
+            lines.append(f"{name}: {json.dumps(templates[name])}")
+        else:
+            lines.append(f"# {name}: {_value(option['example'])}")
+    return "\n".join(lines) + "\n"
+
+
+def _inventory() -> str:
+    lines = [
+        "---",
+        "# Every variable with its default, or an example where that is empty or computed. Remove the comment sign",
+        "# to set one. Written by ./dev docs; docs/variables.md has the same as tables.",
+    ]
+    for role in ROLES:
+        title = f"# ---- {role}: {_specs(role)['main']['short_description']} "
+        lines += ["", title.ljust(100, "-")]
+        for name, option in _options(role).items():
+            shown = option.get("example", option.get("default"))
+            lines += ["", *_comment(option["description"]), f"# {name}: {_value(shown)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _value(value: Any) -> str:
+    """Return a value as YAML on one line, with double quotes where quotes are needed."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("...\n").strip()
+    return re.sub(r"'((?:[^'\\\"])*)'", lambda quoted: json.dumps(quoted[1]), text)
+
+
+# ---- Markdown ------------------------------------------------------------------------------------
+
+
+def _between_marks(page: Path, text: str) -> str:
+    """Return the page with this text between its marks."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}"
+
+
+def _reference() -> str:
+    lines: list[str] = []
+    for role in ROLES:
+        specs = _specs(role)
+        main = specs.pop("main")
+        lines += [f"## {role}", "", f"{main['short_description']}: [README](../roles/{role}/README.md).", ""]
+        if specs:
+            others = (f"`{name}` ({spec['short_description']})" for name, spec in specs.items())
+            lines += [f"Other entry points (`tasks_from`): {', '.join(others)}.", ""]
+        lines.append(_table(main["options"]))
+    return "\n".join(lines)
+
+
+def _table(options: Options) -> str:
+    lines = ["| variable | type | default | meaning |", "|---|---|---|---|"]
+    for name, option in options.items():
+        meaning = _DEFAULT_IN_WORDS.sub("", option["description"])
+        lines.append(f"| `{name}` | {_type(option)} | {_default(option)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type(option: Mapping[str, Any]) -> str:
+    if "choices" in option:
+        return ", ".join(f"`{choice}`" if choice else "empty" for choice in option["choices"])
+    return f"list of {option['elements']}" if option["type"] == "list" else str(option["type"])
+
+
+def _default(option: Mapping[str, Any]) -> str:
+    if "default" in option:
+        return f"`{_value(option['default'])}`" if option["default"] not in ("", [], {}) else "empty"
+    words = _DEFAULT_IN_WORDS.search(option["description"])
+    return words[1] if words else "not set"
+
+
+def main() -> int:
+    """Write the files that are not current, and name them."""
+    for path, text in texts().items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(path.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
