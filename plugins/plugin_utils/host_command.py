@@ -51,7 +51,7 @@ _BECOME = (
         "there is no {0}: log in as root, or set ansible_become_method",
     ),
 )
-_NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|^(?:\S+: \d+: )?(sudo|su|doas): ", re.MULTILINE)
+_NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|(?:^|: )(sudo|su|doas): ", re.MULTILINE)
 # A word of these is one word to every shell, and to none of them more than that.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-][A-Za-z0-9_./:@+=-]*")
 

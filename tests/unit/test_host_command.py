@@ -55,6 +55,7 @@ def test_plain_words_at_the_end_stay_to_be_read_and_replaced() -> None:
         ("noise\nsudo: Authentication failed, try again.", "sudo did not accept"),
         ("Incorrect su password", "su did not accept"),
         ("Password: \nsu: Authentication failure", "su did not accept"),
+        ("Password: su: Authentication failure", "su did not accept"),
         ("doas: Authentication failed", "doas did not accept"),
         ("alice is not in the sudoers file.", "the account may not use sudo"),
         ("sudo: I'm sorry alice. I'm afraid I can't do that", "the account may not use sudo"),
