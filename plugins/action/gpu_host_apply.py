@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the plan of a host names, done there by one process, and proven."""
+"""Apply the plan of a host in one process there, and prove the result."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import zlib
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     host_command,
-    host_planning,
-    host_probe,
-    host_proving,
     role_options,
     run_owner,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan, host_planning, host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe
 
 
 class ActionModule(ActionBase):
-    """Compute what the steps of the plan need, have the module do them, and judge what it found at the end."""
+    """Compute what the steps of the plan need, run the module, and judge what it found at the end."""
 
     TRANSFERS_FILES = False
     _VALID_ARGS: frozenset[str] = frozenset()
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return changes, steps, gpu_host_verify, and the facts of the host as it is then; fail as the module does."""
+        """Return changes, steps, gpu_host_verify, and the facts of the host afterwards; fail as the module does."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         if os.path.exists(os.environ.get("GPUPROV_STOP", "")):
-            # The first Ctrl-C: hosts that wait for a fork are not begun.
+            # After the first Ctrl-C no host is begun.
             return {**result, "skipped": True}
         facts = task_vars.get("ansible_facts") or {}
         if "gpu_host_plan" not in facts:
@@ -50,7 +48,7 @@ class ActionModule(ActionBase):
                 "work": {
                     "steps": host_planning.steps(plan, desired),
                     "probe": probe.words,
-                    "containers": host_proving.command(before, plan, options, proof, engine),
+                    "containers": host_proof.command(before, plan, options, proof, engine),
                 },
                 "lock": run_owner.lock(self, task_vars),
             },
@@ -75,4 +73,4 @@ class ActionModule(ActionBase):
         if after["problems"]:
             return {**result, "failed": True, "msg": host_planning.sentences(after["problems"])}
         text = None if containers is None else containers.decode("utf-8", "replace")
-        return {**result, **host_proving.result(facts["gpu_host_probe"], after, options, text)}
+        return {**result, **host_proof.result(facts["gpu_host_probe"], after, options, text)}

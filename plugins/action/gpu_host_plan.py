@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The plan of one host: what its roles want, less what one read of the host finds."""
+"""Plan one host: compare what its roles want with what one read of the host finds."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
-    host_command,
-    host_planning,
-    host_probe,
-    role_options,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan, host_planning
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe
 
 
 class ActionModule(ActionBase):
-    """Read the host in one round trip, and compare what the roles want with what was found, on the controller."""
+    """Read the host in one round trip, and decide on the controller."""
 
     TRANSFERS_FILES = False
 

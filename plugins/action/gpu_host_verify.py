@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Proof on the host: a fresh probe whose plan is empty, and containers that run."""
+"""Prove a host: a fresh probe whose plan is empty, and containers that run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_proving
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_proof
 
 
 class ActionModule(ActionBase):
@@ -21,6 +22,6 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         options, found, plan = self._task.args["options"], facts["gpu_host_probe"], facts["gpu_host_plan"]
         info = found["docker"]["info"] or {}
-        words = host_proving.command(found, plan, options, options["containers"], info.get("ServerVersion", ""))
+        words = host_proof.command(found, plan, options, options["containers"], info.get("ServerVersion", ""))
         answer = host_command.execute(self, words)["stdout"] if words and info else None
-        return {**result, **host_proving.result(found, plan, options, answer)}
+        return {**result, **host_proof.result(found, plan, options, answer)}

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The findings of a host as lines for people: a shim over plain functions."""
+"""Show the findings of a host as lines for people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import finding
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import host_lines
 
 
 class FilterModule:
@@ -14,4 +14,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[[list[dict[str, Any]]], list[str]]]:
         """Return {name: filter}."""
-        return {"finding_lines": finding.lines}
+        return {"finding_lines": host_lines.finding_lines}

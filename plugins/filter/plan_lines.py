@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The plan of a host as lines for people: a shim over plain functions."""
+"""Show the plan of a host as lines for people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import host_lines
 
 
 class FilterModule:
@@ -14,4 +14,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[[dict[str, Any]], list[str]]]:
         """Return {name: filter}."""
-        return {"plan_lines": host_plan.lines}
+        return {"plan_lines": host_lines.plan_lines}

@@ -148,7 +148,7 @@ def test_the_cures_of_what_can_be_staged_work_as_they_are_written(lab: Lab, tmp_
 
 
 def test_every_finding_has_its_cure_tried_or_a_reason() -> None:
-    sources = [ROOT / f"plugins/module_utils/{name}_findings.py" for name in ("gpu", "host")]
+    sources = [ROOT / f"plugins/plugin_utils/plan/{name}_findings.py" for name in ("gpu", "host")]
     known = {name for path in sources for name in re.findall(r'finding\(\s*"([a-z-]+)"', path.read_text())}
     tried = {name for ill in ILL.values() for name in ill.findings}
     excused = {name for names in NOT_HERE.values() for name in names.split()}

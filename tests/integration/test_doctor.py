@@ -347,7 +347,7 @@ def test_what_is_wrong_is_named_and_nothing_once_it_is_cured(state: str, outcome
 
 
 def test_every_finding_that_there_is_is_staged() -> None:
-    sources = [ROOT / f"plugins/module_utils/{name}_findings.py" for name in ("gpu", "host")]
+    sources = [ROOT / f"plugins/plugin_utils/plan/{name}_findings.py" for name in ("gpu", "host")]
     known = {name for path in sources for name in re.findall(r'finding\(\s*"([a-z-]+)"', path.read_text())}
     staged = {finding for state in STATES.values() for finding in state.wrong}
     assert known - staged == {"no-docker", "no-systemd", OF_THE_ENGINE}

@@ -6,19 +6,20 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
-    gpu_report,
     host_findings,
     host_plan,
-    probe_report,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import finding_lines
 
 DATA = Path(__file__).parent / "data" / "probe"
 RECORDINGS = sorted(path.stem for path in DATA.glob("*.txt"))
@@ -29,11 +30,10 @@ Change = Callable[[Found], object]
 
 
 def recorded(name: str) -> Found:
-    found: Found = probe_report.parse_report((DATA / f"{name}.txt").read_text(), "recording")
-    return found
+    return report.parse((DATA / f"{name}.txt").read_text(), "recording")
 
 
-def named(findings: list[dict[str, str]]) -> dict[str, str]:
+def named(findings: Iterable[dict[str, str]]) -> dict[str, str]:
     return {one["name"]: one["severity"] for one in findings}
 
 
@@ -445,13 +445,11 @@ def test_what_is_pending_is_worth_knowing() -> None:
     assert named(host_findings.findings(host, changed)) == {"not-as-wanted": "info"}
 
 
-def test_the_worst_comes_first_and_info_alone_is_healthy() -> None:
+def test_the_worst_finding_comes_first() -> None:
     unsorted = [finding.finding(severity, severity, "m", "w", "c") for severity in ("info", "error", "warning")]
     assert [one["name"] for one in finding.ordered(unsorted)] == ["error", "warning", "info"]
-    assert not finding.is_healthy(unsorted)
-    assert finding.is_healthy(unsorted[:1])
-    assert finding.lines(unsorted[:1]) == ["info: info: m", "  why:  w", "  cure: c"]
-    assert finding.lines([]) == ["healthy"]
+    assert finding_lines(unsorted[:1]) == ["info: info: m", "  why:  w", "  cure: c"]
+    assert finding_lines([]) == ["healthy"]
 
 
 @pytest.mark.parametrize(
@@ -482,7 +480,7 @@ def test_every_finding_is_in_the_list_for_people() -> None:
     root = Path(__file__).resolve().parents[2]
     known = set()
     for module in ("gpu_findings", "host_findings"):
-        text = (root / f"plugins/module_utils/{module}.py").read_text()
+        text = (root / f"plugins/plugin_utils/plan/{module}.py").read_text()
         known |= set(re.findall(r'finding\(\s*"([a-z-]+)"', text))
     listed = set(re.findall(r"`([a-z-]+)`", (root / "docs/doctor.md").read_text()))
     assert len(known) > 30

@@ -10,9 +10,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
     gpu_containers,
     gpu_report,
-    probe_report,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
 
 DATA = Path(__file__).parent / "data/probe"
 UUID = "GPU-5ca1ab1e-0000-0000-0000-000000000000"
@@ -266,7 +266,7 @@ def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch:
 
     read = gpu_report.cdi_spec
     monkeypatch.setattr(gpu_report, "cdi_spec", taken)
-    host = probe_report.parse_report((DATA / "real-h100.txt").read_text(), "recording")
+    host = report.parse((DATA / "real-h100.txt").read_text(), "recording")
     monkeypatch.setattr(nvidia_toolkit, "text_of", seen.__getitem__)
     (of_probe,) = host["gpu"]["cdi"]
     of_module = nvidia_toolkit.spec(of_probe["path"])

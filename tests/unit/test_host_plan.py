@@ -8,7 +8,9 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import plan_lines
 
 MIRROR = "http://mirror.example:5000"
 NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
@@ -134,12 +136,12 @@ def test_a_host_that_is_right_has_nothing_to_run() -> None:
         "to_prove": "none",
     }
     assert plan(right()) == {**nothing, "format": 1, "joined": False, "engine_comes": False, "disruption": "none"}
-    assert host_plan.lines(plan(right())) == ["up to date"]
+    assert plan_lines(plan(right())) == ["up to date"]
 
 
 def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
     result = plan(pristine())
-    assert host_plan.lines(result) == [
+    assert plan_lines(result) == [
         "docker-ce: + 5:29.7.2",
         "containerd.io: + 2.3.3",
         "nvidia-container-toolkit: + 1.19.1-1",
@@ -173,7 +175,7 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
 )
 def test_one_thing_that_drifted_is_the_only_change(found: dict[str, Any], role: str, line: str) -> None:
     result = plan(found)
-    assert (host_plan.lines(result), roles_of(result), result["joined"]) == ([line], [role], False)
+    assert (plan_lines(result), roles_of(result), result["joined"]) == ([line], [role], False)
     assert result["disruption"] == (line.partition("  (")[2].rstrip(")") or "none")
 
 
@@ -283,7 +285,7 @@ def test_without_nvidia_there_is_nothing_of_it_in_the_plan() -> None:
 
 def test_only_roles_that_are_wanted_are_planned() -> None:
     result = plan(pristine(), {"docker_group": {"group": "docker", "users": ["bob"]}})
-    assert (roles_of(result), host_plan.lines(result)) == (
+    assert (roles_of(result), plan_lines(result)) == (
         ["docker_group"],
         ["docker group: + bob"],
     )
@@ -393,9 +395,9 @@ def test_space_is_measured_where_dockerd_will_write(data_root: str | None, short
 def test_the_mask_that_a_removed_package_leaves_is_not_planned() -> None:
     masked = {"load": "masked", "active": "inactive", "enabled": "masked"}
     gone = plan(drifted(docker__service=masked, apt__packages={"docker-ce": None}))
-    assert [line.split(":")[0] for line in host_plan.lines(gone)] == ["docker-ce"]
+    assert [line.split(":")[0] for line in plan_lines(gone)] == ["docker-ce"]
     there = plan(drifted(docker__service=masked))
-    assert host_plan.lines(there)[0] == "docker.service: masked -> unmasked"
+    assert plan_lines(there)[0] == "docker.service: masked -> unmasked"
 
 
 def test_what_keeps_gpus_in_containers_is_planned_for_the_cgroup_driver_that_dockerd_is_to_have() -> None:

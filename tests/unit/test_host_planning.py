@@ -14,7 +14,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     nvidia_toolkit,
     packages,
 )
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_planning import Desired, steps
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_planning import Desired, steps
 
 CONCERNS: dict[str, Any] = {
     "daemon": daemon_config,

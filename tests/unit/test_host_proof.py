@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_proof
 
 
 def found(**docker: Any) -> dict[str, Any]:

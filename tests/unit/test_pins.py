@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_findings
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_findings
 
 from tests.lab import relationships, repositories
 

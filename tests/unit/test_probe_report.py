@@ -10,8 +10,8 @@ import tarfile
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import probe_report
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.probe_report import ProbeError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe.report import ProbeError
 
 from tests.text import replaced
 
@@ -49,7 +49,7 @@ def encoded(text: str) -> str:
 
 
 def found(*records: tuple[str, ...], **more: Any) -> Any:
-    return probe_report.parse_report(answer(*records, **more), NONCE)
+    return report.parse(answer(*records, **more), NONCE)
 
 
 BOOKWORM = answer(
@@ -130,7 +130,7 @@ XENIAL = answer(
 
 
 def test_a_debian_12_with_docker_is_read() -> None:
-    host = probe_report.parse_report(f"Welcome!\r\n{BOOKWORM}bye\n", NONCE)
+    host = report.parse(f"Welcome!\r\n{BOOKWORM}bye\n", NONCE)
     file = {"mode": "0644", "uid": 0, "gid": 0, "mtime": 1700000000}
     system = {"id": "debian", "version_id": "12", "codename": "bookworm", "debian_version": "12.5"}
     assert host["os"] == {**system, "pretty": "Debian GNU/Linux 12 (bookworm)"}
@@ -189,7 +189,7 @@ def test_a_debian_12_with_docker_is_read() -> None:
 
 
 def test_people_see_what_was_found_without_the_contents_of_files() -> None:
-    shown = probe_report.without_contents(found(("files", archive({LIST: "deb https://me:pw@h/ x y\n", KEY: "k"}))))
+    shown = report.without_contents(found(("files", archive({LIST: "deb https://me:pw@h/ x y\n", KEY: "k"}))))
     assert shown["apt"]["source_files"] == [LIST]
     assert set(shown["apt"]["keyrings"][KEY]) == {"mode", "uid", "gid", "mtime"}
     assert "data" not in shown["docker"]["config"]
@@ -197,7 +197,7 @@ def test_people_see_what_was_found_without_the_contents_of_files() -> None:
 
 
 def test_a_bare_ubuntu_16_04_is_read() -> None:
-    host = probe_report.parse_report(replaced(XENIAL, "\n", "\r\n"), NONCE)
+    host = report.parse(replaced(XENIAL, "\n", "\r\n"), NONCE)
     assert (host["os"]["codename"], host["os"]["version_id"], host["os"]["debian_version"]) == ("xenial", "16.04", "")
     assert (host["architecture"], host["login_user"], host["apt"]["lock_holder"]) == ("amd64", None, None)
     assert host["docker"] == {
@@ -229,8 +229,8 @@ def test_a_bare_ubuntu_16_04_is_read() -> None:
         "v1_volumes": [],
     }
     assert host["gpu"] == NO_GPU
-    assert probe_report.choose_python(host["pythons"], "2.16.14") == "/usr/bin/python2.7"
-    assert probe_report.choose_python(host["pythons"], "2.17.0") is None
+    assert report.choose_python(host["pythons"], "2.16.14") == "/usr/bin/python2.7"
+    assert report.choose_python(host["pythons"], "2.17.0") is None
 
 
 @pytest.mark.parametrize(
@@ -247,22 +247,22 @@ def test_a_bare_ubuntu_16_04_is_read() -> None:
         (replaced(answer(), "=0", "0"), "'s answer to the probe is garbled: 0"),
         (replaced(answer(), "=0", "!0"), "'s answer to the probe is garbled: !0"),
         (replaced(answer(), "=0", "!é"), "'s answer to the probe is garbled: !?"),
-        (replaced(answer(), "=0", "=root"), "'s answer to the probe is garbled: root is no number"),
+        (replaced(answer(), "=0", "=root"), "'s answer to the probe is garbled: root is not a number"),
         (replaced(answer(), "uid", "gid"), "'s answer to the probe lacks what every host has"),
     ],
 )
 def test_an_answer_that_cannot_be_used_is_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(ProbeError) as caught:
-        probe_report.parse_report(text, NONCE)
+        report.parse(text, NONCE)
     assert str(caught.value) == f"the host{message}"
 
 
 def test_an_answer_that_is_cut_off_anywhere_is_refused() -> None:
     whole = BOOKWORM.rstrip("\n")
-    assert probe_report.parse_report(whole, NONCE)["uid"] == 0
+    assert report.parse(whole, NONCE)["uid"] == 0
     for length in range(len(whole)):
         with pytest.raises(ProbeError):
-            probe_report.parse_report(whole[:length], NONCE)
+            report.parse(whole[:length], NONCE)
 
 
 @pytest.mark.parametrize(
@@ -361,4 +361,4 @@ def test_without_apt_get_there_is_no_apt() -> None:
     ],
 )
 def test_an_ansible_core_manages_the_pythons_of_its_matrix(core: str, python: str, managed: bool) -> None:
-    assert probe_report.manageable(core, python) is managed
+    assert report.manageable(core, python) is managed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From what a probe found on a host to its facts, its plan, and what the plan's steps are to do there."""
+"""Turn what a probe found on a host into facts and a plan, and the plan into the work of each step."""
 
 from __future__ import annotations
 
@@ -9,40 +9,38 @@ from typing import Any, NamedTuple
 
 from ansible import release
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options, shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
     host_findings,
     host_plan,
-    probe_report,
 )
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_probe, role_options, shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe, report
 
-# Roles that run after the plan, whose options are checked before anything is touched.
+# Roles that run after the plan; their options are checked before the host is changed.
 _LATER = ("gpu_host_verify",)
-
-
-# Of concerns that share a step of the plan with another one.
+# The names of concerns that share a step of the plan with another one.
 _NAMES = {"service": "Have docker run, and start at boot"}
 
 
 class Desired(NamedTuple):
-    """What is wanted of a host: {role: its __<role>_wanted}, {role: its options}, and what is wrong with them."""
+    """The desired state of a host, and the problems of the options that describe it."""
 
-    wanted: dict[str, Any]
-    options: dict[str, dict[str, Any]]
+    wanted: dict[str, Any]  # {role: its __<role>_wanted}
+    options: dict[str, dict[str, Any]]  # {role: its options}
     problems: list[dict[str, str]]
 
 
 class Planned(NamedTuple):
-    """The facts of a host, its plan and findings among them, and what is wanted of it. This holds secrets."""
+    """The facts of a host, with its plan and findings, and its desired state. The latter holds secrets."""
 
     facts: dict[str, Any]
     desired: Desired
 
 
 def question(resolver: role_options.Resolver, own: dict[str, Any], interpreter: str | None) -> host_probe.Question:
-    """Return what a host is asked. What is wrong with the options that it takes is said by the plan."""
+    """Return the probe of a host. Problems of the options that it reads are left to the plan."""
     users = resolver.option("docker_group", "users") or []
     root = (resolver.option("docker_daemon", "options") or {}).get("data-root")
     data_root = str(root) if isinstance(root, str) and root.startswith("/") else None
@@ -58,13 +56,13 @@ def planned(
     interpreter: str | None,
 ) -> Planned:
     """Return the facts and the plan of a host. own are the options of the role gpu_host_probe."""
-    # Contents of files may be secret: they are compared here, and are in no fact that a callback would show.
+    # Contents of files may be secret: they stay out of facts, which callbacks show.
     facts: dict[str, Any] = {
         **host_probe.standard_facts(found),
-        "gpu_host_probe": probe_report.without_contents(found),
+        "gpu_host_probe": report.without_contents(found),
     }
     if not interpreter:
-        python = probe_report.choose_python(found["pythons"], release.__version__)
+        python = report.choose_python(found["pythons"], release.__version__)
         if python:
             facts["discovered_interpreter_python"] = python
     variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
@@ -76,7 +74,7 @@ def planned(
         list(resolver.variables["__docker_ce_releases"]),
         list(resolver.variables["__docker_ce_architectures"].values()),
     )
-    # The defaults are looked up by release: without one there is nothing to compute.
+    # Defaults are looked up by release: without one there are none.
     wants = Desired({}, {}, unsupported) if unsupported else _desired(resolver)
     problems += wants.problems
     of_gpu: list[dict[str, str]] = []
@@ -94,12 +92,12 @@ def planned(
     plan: dict[str, Any] = host_plan.plan({} if problems else wants.wanted, found, problems, notes=notes)
     plan["wanted"] = {"stack": stack, "cdi": cdi}
     facts["gpu_host_plan"] = plan
-    facts["gpu_host_findings"] = finding.ordered(of_gpu + host_findings.findings(found, plan))
+    facts["gpu_host_findings"] = finding.ordered([*of_gpu, *host_findings.findings(found, plan)])
     return Planned(facts, wants)
 
 
 def desired(action: ActionBase, variables: dict[str, Any]) -> Desired:
-    """Return what is wanted of a supported host, computed once for all hosts with the same variables."""
+    """Return the desired state of a supported host, computed once for all hosts with the same variables."""
     return _desired(_resolver(action, variables))
 
 
@@ -113,14 +111,14 @@ def _resolver(action: ActionBase, variables: dict[str, Any]) -> role_options.Res
 def _desired(resolver: role_options.Resolver) -> Desired:
     names = [f"__{role}_wanted" for role in host_plan.ROLES]
     names += [name for role in (*host_plan.ROLES, *_LATER) for name in role_options.specification(role)]
-    # An earlier task may have registered options of these roles: they are computed afresh.
+    # An earlier task may have registered options of these roles: compute them again.
     registered = {f"__{role}" for role in host_plan.ROLES}
     raw = {name: value for name, value in resolver.variables.items() if name not in registered}
     return Desired(*shared_result.shared(shared_result.inputs(names, raw), lambda: _computed(resolver)))
 
 
 def _computed(resolver: role_options.Resolver) -> Desired:
-    # Looked up by many defaults: rendered once.
+    # Many defaults look these up: render them once.
     for name in ("__docker_ce_release", "__nvidia_docker_release"):
         resolver.variables[name] = resolver.render(resolver.variables[name])
     options = {role: resolver.resolve(role) for role in (*host_plan.ROLES, *_LATER)}
@@ -138,11 +136,8 @@ def sentences(problems: list[dict[str, str]]) -> str:
     return "\n".join(dict.fromkeys(problem["message"] for problem in problems))
 
 
-# ---- The work ------------------------------------------------------------------------------------
-
-
 def steps(plan: dict[str, Any], wants: Desired) -> list[dict[str, Any]]:
-    """Return what the module gpu_host_apply does for a plan: [{name, concern, params}]. It holds secrets."""
+    """Return the work of the module gpu_host_apply for a plan: [{name, concern, params}]. It holds secrets."""
     return [
         {"name": _NAMES.get(concern, step["name"]), "concern": concern, "params": params}
         for step in plan["steps"]

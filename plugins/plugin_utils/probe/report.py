@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Reads what roles/gpu_host_probe/files/probe.sh prints. Pure functions, used on the controller.
+"""Parse what roles/gpu_host_probe/files/probe.sh prints. Pure functions.
 
 The format of the text is documented at the head of that script, the shape of the result in
 roles/gpu_host_probe/README.md.
 """
 
-from __future__ import absolute_import, division, print_function
-
-__metaclass__ = type
+from __future__ import annotations
 
 import base64
 import binascii
@@ -17,6 +15,7 @@ import json
 import re
 import tarfile
 import zlib
+from typing import Any, NamedTuple
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
@@ -28,8 +27,10 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
 
 FORMAT = 1
+_Rows = dict[str, list[list[str]]]  # {key: the fields of each record with this key}
+_Files = dict[str, dict[str, Any]]  # {path: {mode, uid, gid, mtime, data}}
 
-# Pythons that an ansible-core manages on hosts: {core: (lowest and highest 3.x, and whether 2.7)}.
+# The Pythons that an ansible-core manages on hosts: {core: (lowest 3.x, highest 3.x, whether 2.7)}.
 # Source: docs.ansible.com, "Releases and maintenance", ansible-core support matrix.
 _MANAGED = {
     (2, 16): (6, 12, True),
@@ -45,35 +46,30 @@ class ProbeError(ValueError):
     """The host's answer cannot be used; the message says why, for people."""
 
 
-def manageable(core_version, python_version):
+def manageable(core_version: str, python_version: str) -> bool:
     """Return whether an ansible-core manages hosts with a Python, both given as "2.21.5" and the like."""
-    core = tuple(int(part) for part in core_version.split(".")[:2])
-    lowest, highest, with_python2 = _MANAGED[min(max(core, min(_MANAGED)), max(_MANAGED))]
-    match = re.match(r"^(\d+)\.(\d+)", python_version)
+    match = re.match(r"(\d+)\.(\d+)", python_version)
     if not match:
         return False
-    major, minor = int(match.group(1)), int(match.group(2))
-    if core > max(_MANAGED):
-        highest = 99
-    return (major == 3 and lowest <= minor <= highest) or (with_python2 and (major, minor) == (2, 7))
+    python, core = (int(match[1]), int(match[2])), tuple(int(part) for part in core_version.split(".")[:2])
+    newest = max(_MANAGED)
+    lowest, highest, with_python2 = _MANAGED[max((known for known in _MANAGED if known <= core), default=min(_MANAGED))]
+    return (3, lowest) <= python <= (3, 99 if core > newest else highest) or (with_python2 and python == (2, 7))
 
 
-def choose_python(pythons, core_version):
+def choose_python(pythons: list[dict[str, str]], core_version: str) -> str | None:
     """Return the path of the first Python of the probe that an ansible-core manages, or None."""
-    for python in pythons:
-        if manageable(core_version, python["version"]):
-            return python["path"]
-    return None
+    return next((python["path"] for python in pythons if manageable(core_version, python["version"])), None)
 
 
-def parse_report(text, nonce):
-    """Return ``found`` of the text that a host answered to a probe with this nonce.
+def parse(text: str, nonce: str) -> dict[str, Any]:
+    """Return ``found`` from a host's answer to the probe with this nonce.
 
     Raises ProbeError for an answer that is missing, cut off, garbled or of another format.
     """
     records = _records(text, nonce)
     single = {key: fields[0] for key, fields in records if fields}
-    every = {}
+    every: _Rows = {}
     for key, fields in records:
         every.setdefault(key, []).append(fields)
     if "uid" not in single or "clock" not in single:
@@ -84,10 +80,10 @@ def parse_report(text, nonce):
     except ProbeError:
         raise
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise ProbeError("the host's answer to the probe is garbled: %s" % error)
+        raise ProbeError(f"the host's answer to the probe is garbled: {error}") from error
 
 
-def _found(single, every, files):
+def _found(single: dict[str, str], every: _Rows, files: _Files) -> dict[str, Any]:
     accounts = {fields[0]: fields[1] or None for fields in every.get("account", [])}
     return {
         "format": FORMAT,
@@ -106,7 +102,7 @@ def _found(single, every, files):
         "clock": _number(single["clock"]),
         "clock_skew": None,
         "disk": {fields[0]: _space(fields[1]) for fields in every.get("space", [])},
-        "apt": dict(_apt(every, files), interrupted="dpkg_interrupted" in single),
+        "apt": {**_apt(every, files), "interrupted": "dpkg_interrupted" in single},
         "docker": _docker(single, every, files),
         "dockerrun": {
             path: dockerrun_files.entry(*[files[path][key] for key in ("data", "mode", "uid", "gid")])
@@ -119,7 +115,7 @@ def _found(single, every, files):
     }
 
 
-# What of docker's info people and other programs are told.
+# The keys of docker's info that facts and results hold.
 _INFO = (
     "ServerVersion",
     "Driver",
@@ -138,57 +134,52 @@ _INFO = (
 )
 
 
-def without_contents(found):
+def without_contents(found: dict[str, Any]) -> dict[str, Any]:
     """Return ``found`` without the contents of files, with redacted text and the main parts of docker's info."""
     docker, apt = found["docker"], found["apt"]
     keyrings = {path: _without_data(keyring) for path, keyring in apt["keyrings"].items()}
     info = docker["info"]
     if info:
         registry = info.get("RegistryConfig") or {}
-        info = dict(
-            {key: info.get(key) for key in _INFO},
-            RegistryConfig={key: registry.get(key) for key in ("Mirrors", "InsecureRegistryCIDRs")},
-        )
+        info = {key: info.get(key) for key in _INFO}
+        info["RegistryConfig"] = {key: registry.get(key) for key in ("Mirrors", "InsecureRegistryCIDRs")}
+    config, pending = _without_data(docker["config"]), bool(docker["pending"])
     return redacted(
-        dict(
-            found,
-            apt=dict(apt, keyrings=keyrings, source_files=sorted(apt["source_files"])),
-            docker=dict(docker, config=_without_data(docker["config"]), info=info, pending=bool(docker["pending"])),
-        )
+        {
+            **found,
+            "apt": {**apt, "keyrings": keyrings, "source_files": sorted(apt["source_files"])},
+            "docker": {**docker, "config": config, "info": info, "pending": pending},
+        }
     )
 
 
-def _without_data(entry):
+def _without_data(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != "data"}
 
 
-def _records(text, nonce):
+def _records(text: str, nonce: str) -> list[tuple[str, list[str]]]:
     lines = text.replace("\r\n", "\n").split("\n")
-    heads = [
-        number for number, line in enumerate(lines) if re.match(r"^gpuprov-probe \S+ %s$" % re.escape(nonce), line)
-    ]
+    heads = [number for number, line in enumerate(lines) if re.match(rf"^gpuprov-probe \S+ {re.escape(nonce)}$", line)]
     if not heads:
         first = next((line.strip() for line in lines if line.strip()), "")
         shown = re.sub(r"[^ -~]", "?", first)[:200]
-        raise ProbeError("the host did not answer to the probe%s" % (": it said %s" % shown if shown else ""))
+        raise ProbeError(f"the host did not answer to the probe{f': it said {shown}' if shown else ''}")
     version = lines[heads[0]].split()[1]
     if version != str(FORMAT):
-        raise ProbeError(
-            "the host answered to the probe in format %s; this gpuprov reads format %d" % (version[:20], FORMAT)
-        )
-    records = []
+        raise ProbeError(f"the host answered to the probe in format {version[:20]}; this gpuprov reads format {FORMAT}")
+    records: list[tuple[str, list[str]]] = []
     for line in lines[heads[0] + 1 :]:
         if line.startswith("gpuprov-probe-end "):
-            if line != "gpuprov-probe-end %s %d" % (nonce, len(records)):
+            if line != f"gpuprov-probe-end {nonce} {len(records)}":
                 raise ProbeError("the host's answer to the probe is garbled: its count does not fit")
             return records
         fields = line.split("\t")
         records.append((fields[0], [_field(field) for field in fields[1:]]))
     whole = sum(1 for record in records if record[0])
-    raise ProbeError("the host's answer to the probe is cut off after %d records" % whole)
+    raise ProbeError(f"the host's answer to the probe is cut off after {whole} records")
 
 
-def _field(field):
+def _field(field: str) -> str:
     if field.startswith("="):
         return field[1:]
     if field.startswith("!"):
@@ -196,43 +187,44 @@ def _field(field):
             return base64.b64decode(field[1:].encode("ascii"), validate=True).decode("utf-8", "replace")
         except (binascii.Error, UnicodeEncodeError):
             pass
-    raise ProbeError("the host's answer to the probe is garbled: %s" % re.sub(r"[^ -~]", "?", field)[:80])
+    raise ProbeError(f"the host's answer to the probe is garbled: {re.sub('[^ -~]', '?', field)[:80]}")
 
 
-def _number(text):
+def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ProbeError("the host's answer to the probe is garbled: %s is no number" % text[:40])
+        raise ProbeError(f"the host's answer to the probe is garbled: {text[:40]} is not a number") from None
 
 
-def _files(text):
-    """{path: {mode, uid, gid, mtime, data}} of the archive in the answer."""
+def _files(text: str) -> _Files:
+    """Unpack the archive in the answer."""
+    files: _Files = {}
     if not text:
-        return {}
-    files = {}
+        return files
     try:
         data = gzip.GzipFile(fileobj=io.BytesIO(base64.b64decode(text))).read()
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             for member in archive:
-                if member.isfile():
+                content = archive.extractfile(member) if member.isfile() else None
+                if content:
                     files["/" + member.name.lstrip("/")] = {
-                        "mode": "%04o" % (member.mode & 0o7777),
+                        "mode": f"{member.mode & 0o7777:04o}",
                         "uid": member.uid,
                         "gid": member.gid,
                         "mtime": int(member.mtime),
-                        "data": archive.extractfile(member).read(),
+                        "data": content.read(),
                     }
-    except (binascii.Error, IOError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise ProbeError("the host's files cannot be read from its answer to the probe: %s" % error)
+    except (OSError, binascii.Error, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        raise ProbeError(f"the host's files cannot be read from its answer to the probe: {error}") from error
     return files
 
 
-def _text(files, path):
+def _text(files: _Files, path: str) -> str:
     return files[path]["data"].decode("utf-8", "replace") if path in files else ""
 
 
-def _os(files):
+def _os(files: _Files) -> dict[str, str]:
     values = {}
     for line in _text(files, "/etc/os-release").splitlines():
         name, _equals, value = line.partition("=")
@@ -246,14 +238,14 @@ def _os(files):
     }
 
 
-def _architecture(machine, packages):
+def _architecture(machine: str, packages: list[list[str]]) -> str:
     for fields in packages:
         if fields[0] == "dpkg":
             return fields[3]
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
-def _space(text):
+def _space(text: str) -> dict[str, int | None]:
     blocks, size, inodes_free, inodes = text.split()
     # File systems without a fixed number of inodes report none at all.
     return {
@@ -262,8 +254,8 @@ def _space(text):
     }
 
 
-def _apt(every, files):
-    packages = {}
+def _apt(every: _Rows, files: _Files) -> dict[str, Any]:
+    packages: dict[str, dict[str, Any]] = {}
     for name, version, status, _ in every.get("package", []):
         if version:
             packages[name] = {
@@ -275,49 +267,40 @@ def _apt(every, files):
     return {
         "version": packages.get("apt", {}).get("version", "") if "apt_get" in every else "",
         "packages": packages,
-        "source_files": {
-            path: entry["data"].decode("utf-8", "replace")
-            for path, entry in files.items()
-            if path.startswith("/etc/apt/sources.list")
-        },
+        "source_files": {path: _text(files, path) for path in files if path.startswith("/etc/apt/sources.list")},
         "source_links": {fields[0]: fields[1] for fields in every.get("source_link", [])},
         "keyrings": {
-            path: dict(entry, data=base64.b64encode(entry["data"]).decode("ascii"))
+            path: {**entry, "data": base64.b64encode(entry["data"]).decode("ascii")}
             for path, entry in files.items()
             if path.endswith((".gpg", ".asc")) and "keyrings/" in path
         },
-        "lock_holder": "%s (process %s)" % (lock[0][1], lock[0][0]) if lock else None,
+        "lock_holder": f"{lock[0][1]} (process {lock[0][0]})" if lock else None,
         "broken": {fields[0]: fields[1] for fields in every.get("broken", [])},
     }
 
 
-def _docker(single, every, files):
+def _docker(single: dict[str, str], every: _Rows, files: _Files) -> dict[str, Any]:
     service = dict(fields[0].partition("=")[::2] for fields in every.get("service", []))
-    info, running, error = _answers(single, every)
+    answer = _answer(single, every)
     path = "/etc/docker/daemon.json"
-    config = dict(
-        {
-            "path": path,
-            "kind": single.get("config_kind", "absent"),
-            "target": single.get("config_target"),
-        },
-        mode=None,
-        uid=None,
-        gid=None,
-        mtime=None,
-        data="",
-    )
+    config = {
+        "path": path,
+        "kind": single.get("config_kind", "absent"),
+        "target": single.get("config_target"),
+        **dict.fromkeys(("mode", "uid", "gid", "mtime")),
+        "data": "",
+    }
     if path in files:
-        config.update(files[path], data=base64.b64encode(files[path]["data"]).decode("ascii"))
+        config |= {**files[path], "data": base64.b64encode(files[path]["data"]).decode("ascii")}
     process = _process(every.get("dockerd", []))
-    paths = [service.get("FragmentPath") or ""] + (service.get("DropInPaths") or "").split()
+    paths = [service.get("FragmentPath") or "", *(service.get("DropInPaths") or "").split()]
     units = [(unit, _text(files, unit)) for unit in paths if unit]
     texts = {path: _text(files, path) for path in dockerd_flags.environment_paths(units)}
     start = dockerd_flags.exec_start(units, texts, process["command"] if process else "")
     return {
         "config": config,
         "exec_start": start,
-        "version": (info or {}).get("ServerVersion") or single.get("dockerd_version", ""),
+        "version": (answer.info or {}).get("ServerVersion") or single.get("dockerd_version", ""),
         "pending": _json(_text(files, daemon_json.PENDING)),
         "roots": _roots(every.get("root", []), start),
         "units": {fields[0]: fields[1] for fields in every.get("unit", [])},
@@ -331,26 +314,32 @@ def _docker(single, every, files):
             "needs_daemon_reload": service.get("NeedDaemonReload") == "yes",
         },
         "process": process,
-        "info": info,
-        "info_error": error,
-        "running": running,
+        "info": answer.info,
+        "info_error": answer.error,
+        "running": answer.running,
         "snap": single.get("snap") == "yes",
         "v1_volumes": [fields[0] for fields in every.get("volume", [])],
     }
 
 
-def _process(rows):
-    """The running dockerd, or None."""
+def _process(rows: list[list[str]]) -> dict[str, Any] | None:
+    """Return the running dockerd, or None."""
     return {"pid": _number(rows[0][0]), "command": rows[0][1].strip()} if rows else None
 
 
-def _answers(single, every):
-    """(docker info, running containers, what was said instead) of the API's or the client's answer."""
+class _Answer(NamedTuple):
+    info: dict[str, Any] | None
+    running: list[dict[str, str]]  # {id, name, image} of each container
+    error: str
+
+
+def _answer(single: dict[str, str], every: _Rows) -> _Answer:
+    """Parse the answer of dockerd's API or of its client."""
     text = single.get("info", "")
     lines = [line for line in text.splitlines() if line.strip()]
     error = single.get("info_error", "")
     if not lines:
-        return None, [], error
+        return _Answer(None, [], error)
     try:
         info = json.loads(lines[0])
         if single.get("info_from") == "api":
@@ -362,23 +351,23 @@ def _answers(single, every):
             ]
             running = [{"id": row["ID"], "name": row["Names"], "image": row["Image"]} for row in rows]
     except (ValueError, KeyError, IndexError, TypeError):
-        return None, [], error or re.sub(r"[^ -~]", "?", lines[-1])[:300]
+        return _Answer(None, [], error or re.sub(r"[^ -~]", "?", lines[-1])[:300])
     if not isinstance(info, dict) or not info.get("ServerVersion"):
         errors = info.get("ServerErrors") if isinstance(info, dict) else None
-        return None, [], error or "; ".join(errors or ["dockerd does not answer"])
-    return info, running, error
+        return _Answer(None, [], error or "; ".join(errors or ["dockerd does not answer"]))
+    return _Answer(info, running, error)
 
 
-def _since(service, single):
-    """When the unit last changed its state, as epoch seconds: systemd counts from boot."""
+def _since(service: dict[str, str], single: dict[str, str]) -> int | None:
+    """Return when the unit last changed its state, as epoch seconds: systemd counts from boot."""
     since = int(service.get("StateChangeTimestampMonotonic") or 0)
     if not since:
         return None
     return int(int(single["clock"]) - float(single.get("uptime", "0")) + since / 1e6)
 
 
-def _json(text):
-    """The object of a JSON text, or None."""
+def _json(text: str) -> dict[str, Any] | None:
+    """Parse a JSON object; None for anything else."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -386,8 +375,8 @@ def _json(text):
     return value if isinstance(value, dict) else None
 
 
-def _roots(rows, start):
-    """{docker, containerd: where it keeps its data}; dockerd's without the directory that userns-remap adds."""
+def _roots(rows: list[list[str]], start: Any) -> dict[str, str]:
+    """Return the data directories of docker and containerd; dockerd's without what userns-remap adds to it."""
     roots = {fields[0]: fields[1] for fields in rows}
     flag = dockerd_flags.value(start, "data-root")
     if flag:
@@ -397,12 +386,12 @@ def _roots(rows, start):
     return roots
 
 
-def _interpreter(rows):
+def _interpreter(rows: list[list[str]]) -> dict[str, str | None] | None:
     """Return the Python that the inventory names; version is None where it does not run."""
     return {"path": rows[0][0], "version": rows[0][1] or None} if rows else None
 
 
-def _groups(rows, primary_members):
+def _groups(rows: list[list[str]], primary_members: list[str | None]) -> dict[str, Any]:
     groups = {}
     for fields in rows:
         parts = fields[0].split(":")

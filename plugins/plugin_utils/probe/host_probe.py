@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads a host in one round trip that changes nothing and needs no Python there."""
+"""Read a host in one round trip that changes nothing and needs no Python there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import probe_report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
 
 # The keyrings that the roles write.
 KEYRINGS = [f"/etc/apt/keyrings/{name}.gpg" for name in ("docker", "nvidia-docker", "nvidia-container-toolkit")]
-# What setup calls the distributions.
+# The names of the distributions in ansible.builtin.setup's facts.
 _DISTRIBUTIONS = {"debian": "Debian", "ubuntu": "Ubuntu"}
 
 
@@ -38,7 +38,7 @@ class ProbeFailure(Exception):
 
 
 class Question(NamedTuple):
-    """A probe's command, and what its answer must name."""
+    """A probe's command, and what its answer is checked against."""
 
     words: list[str]
     nonce: str
@@ -62,14 +62,14 @@ def question(users: list[str], data_root: str | None, timeout: int, interpreter:
 
 
 def read(asked: Question, status: int, stdout: str) -> dict[str, Any]:
-    """Return what was found, of a probe's exit status and output. Raises ProbeFailure."""
+    """Return what was found, from a probe's exit status and output. Raises ProbeFailure."""
     try:
-        found: dict[str, Any] = probe_report.parse_report(stdout, asked.nonce)
-    except probe_report.ProbeError as error:
+        found: dict[str, Any] = report.parse(stdout, asked.nonce)
+    except report.ProbeError as error:
         if status == 124:
             raise ProbeFailure(f"the host did not answer to the probe within {asked.timeout} s") from error
         raise ProbeFailure(str(error)) from error
-    # Its clock was read at some time in between.
+    # The host's clock was read at some time between the question and now.
     found["clock_skew"] = found["clock"] - min(max(found["clock"], asked.asked), int(time.time()))
     if found["uid"] != 0:
         raise ProbeFailure(

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: MIT
+"""Decide the plan of one host: its changes, and the problems that block them. Pure functions.
+
+Shapes of ``found``: see roles/gpu_host_probe/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    daemon_json,
+    docker_service,
+    dockerrun_files,
+    gpu_containers,
+    gpu_scopes,
+    group_members,
+    package_set,
+)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe.report import choose_python
+
+_Changes = list[dict[str, Any]]  # of {role, subject, from, to, disruption}
+_Problem = dict[str, Any]  # {name, message}; notes may have more
+
+FORMAT = 1
+# Decisions are made in the order in which the roles run on a host that has an engine.
+ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun")
+# The roles with an option that says when dockerd may be restarted.
+_RESTARTING = ("docker_ce", "nvidia_docker", "docker_daemon")
+# What containers can prove, the least first: nothing, that an image runs, that a container sees the GPU, too.
+PROOFS = ("none", "image", "gpu")
+V1_VOLUME = "volume of nvidia-docker v1"
+# The names of steps, by part or by role.
+_NAMES = {
+    "sources": "Write keyrings and sources",
+    "v1": "Clean up after nvidia-docker v1",
+    "setup": "Set up what hands GPUs to containers",
+    "docker_ce": "Install the pinned set",
+    "nvidia_docker": "Install the pinned stack",
+    "docker_daemon": "Configure dockerd",
+    "docker_group": "Make the users members of the group docker",
+    "dockerrun": "Write the launcher dockerrun",
+}
+# The name of the problem "a GPU and no driver".
+NO_DRIVER = "driver"
+
+
+def plan(
+    wanted: dict[str, Any], found: dict[str, Any], problems: Iterable[_Problem], notes: Iterable[_Problem] = ()
+) -> dict[str, Any]:
+    """Return the plan of one host.
+
+    wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those known already,
+    [{name, message}]; notes: like problems, but they do not block the changes.
+    Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
+    [{role, tasks_from, name}], the pending parts of roles in order, with a name for people; joined says that
+    nvidia_docker's packages go into docker_ce's transaction; engine_comes that daemon.json is written before its
+    engine is installed; to_prove is what containers must prove after the changes, one of PROOFS.
+    """
+    problems = list(problems)
+    changes: _Changes = []
+    coming = _with_coming_cgroup_driver(wanted, found)
+    judged = with_coming_engine(wanted, found)
+    for role in ROLES:
+        if role in wanted:
+            try:
+                changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else judged)
+            except HostError as error:
+                problems.append(_problem(role, str(error)))
+    refusal = daemon_json.cdi_refusal(
+        wanted.get("docker_daemon", {}).get("options") or {},
+        found["docker"]["info"],
+        wanted["nvidia_docker"]["gpu"]["version"] if _has_toolkit(wanted) else "",
+    )
+    if refusal and not any(change["subject"] == "docker-ce" for change in changes):
+        problems.append(_problem("nvidia_docker_cdi", refusal))
+    # Changes that come after the packages of a role have a step of their own.
+    setup = [change for change in changes if change["subject"] in gpu_containers.SUBJECTS]
+    pending = [role for role in ROLES if any(change["role"] == role and change not in setup for change in changes)]
+    joined = "docker_ce" in pending and "nvidia_docker" in pending
+    # Only a running dockerd tells what it needs of the toolkit.
+    last = _has_toolkit(wanted) and any(
+        (change["role"] == "nvidia_docker" and change["subject"] != V1_VOLUME)
+        or (change["subject"] == "docker.service" and change["to"] == "active")
+        for change in changes
+    )
+    engine_changes = any(change["subject"] == "docker-ce" for change in changes)
+    steps = [(role, "apply") for role in _order(pending, joined, found)]
+    if any(change["subject"] == V1_VOLUME for change in changes):
+        # Before the engine changes: a newer engine would wait for the plugin of these volumes.
+        steps.insert(0, ("nvidia_docker", "v1"))
+    if last:
+        # Last: what is needed depends on the dockerd and the toolkit that are in place then.
+        steps.append(("nvidia_docker", "setup"))
+    return {
+        "format": FORMAT,
+        "changes": changes,
+        "steps": [
+            {"role": role, "tasks_from": part, "name": _NAMES.get(part) or _NAMES[role]}
+            for role, part in _sources(changes, joined, steps) + steps
+        ],
+        "joined": joined,
+        "engine_comes": engine_changes and configured_first(pending, found),
+        "to_prove": _to_prove(changes),
+        "problems": problems,
+        "notes": [*notes, *_daemon_notes(wanted, judged)],
+        "disruption": daemon_json.worst(change["disruption"] for change in changes),
+        "running": sorted(container["name"] for container in found["docker"]["running"]),
+    }
+
+
+def _with_coming_cgroup_driver(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return found with the cgroup driver that the running dockerd will have with the wanted settings."""
+    info = found["docker"]["info"]
+    options = wanted.get("docker_daemon", {}).get("options") or {}
+    drivers = [
+        option.partition("=")[2]
+        for option in options.get("exec-opts") or []
+        if str(option).startswith("native.cgroupdriver=")
+    ]
+    if not info or not drivers:
+        return found
+    return {**found, "docker": {**found["docker"], "info": {**info, "CgroupDriver": drivers[-1]}}}
+
+
+def with_coming_engine(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return found with the version of the engine that will read daemon.json."""
+    docker = found["docker"]
+    packages = wanted.get("docker_ce", {}).get("packages") or []
+    coming = next((package["version"] for package in packages if package["name"] == "docker-ce"), "")
+    installed = (found["apt"]["packages"].get("docker-ce") or {}).get("version", "")
+    if coming and coming != installed:
+        version = coming
+    else:
+        version = (docker["info"] or {}).get("ServerVersion") or docker.get("version") or installed
+    return {**found, "docker": {**docker, "version": version}}
+
+
+def reloads_systemd(plan: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Return whether a plan's packages make systemd read its units again while containers with GPUs may run."""
+    packages = [change for role, changes in _transactions(plan) if role != "docker_daemon" for change in changes]
+    return (
+        found["init"] == "systemd"
+        and bool(found["gpu"]["nodes"])
+        and daemon_json.worst(change["disruption"] for change in packages) != "none"
+    )
+
+
+def outlook(
+    plan: dict[str, Any], found: dict[str, Any], losing: dict[str, list[str]], policies: dict[str, str]
+) -> list[_Problem]:
+    """Predict what a plan does to running containers, as the roles decide it: [{name, message, containers}].
+
+    losing: what gpu_scopes.Host.losing() returned; policies: {role: its option restart}.
+    """
+    docker = daemon(found)
+    notes: list[_Problem] = []
+    up = docker["service"]["active"] in ("active", "reloading")
+    # All that apt_pinned_sets knows of the daemon.
+    asked = {name: docker[name] for name in ("running", "info")}
+    for role, changes in _transactions(plan):
+        of_daemon = role == "docker_daemon"
+        known = (docker if of_daemon else asked) if up else {}
+        refusal = daemon_json.restart_refusal(policies[role], changes, known)
+        if refusal:
+            names = sorted(container["name"] for container in docker["running"])
+            # The run ends there: later steps do not happen.
+            return [*notes, _problem("refused", f"will be refused: {refusal}", containers=names)]
+        restarts = daemon_json.worst(change["disruption"] for change in changes) == "restart"
+        if of_daemon or (restarts and up and not daemon_json.survives_restart(changes, known)):
+            continue
+        subjects = [change["subject"] for change in changes if change["disruption"] != "none"]
+        fate = gpu_scopes.fate(subjects, losing, gpu_scopes.untellable(losing), docker["running"], policies[role])
+        if fate["refusal"]:
+            return [*notes, _problem("refused", f"will be refused: {fate['refusal']}", containers=fate["lost"])]
+        if fate["lost"]:
+            said = f"{', '.join(fate['lost'])} will lose their GPU: systemd cannot be told of it"
+            notes.append(_problem("gpu-containers-lose", said, containers=fate["lost"]))
+        if fate["kept"]:
+            said = (
+                f"{', '.join(fate['kept'])}: systemd is told of the GPU before apt runs, or it would be lost. A "
+                "container that starts with a GPU while apt runs may be without it until apt has ended"
+            )
+            notes.append(_problem("gpu-containers-keep", said, containers=fate["kept"]))
+    return notes
+
+
+def _transactions(plan: dict[str, Any]) -> list[tuple[str, _Changes]]:
+    """Return [(role whose option restart decides, changes)] in the order in which they are made."""
+    groups: dict[str, _Changes] = {role: [] for role in ROLES}
+    for change in plan["changes"]:
+        role = "docker_ce" if change["role"] == "nvidia_docker" and plan["joined"] else change["role"]
+        groups[role].append(change)
+    roles = [step["role"] for step in plan["steps"] if step["tasks_from"] == "apply"]
+    return [(role, groups[role]) for role in roles if role in _RESTARTING and groups[role]]
+
+
+def _to_prove(changes: _Changes) -> str:
+    proofs = [PROOFS[0]]
+    for change in changes:
+        if change["role"] in ("docker_group", "dockerrun"):
+            continue
+        # Settings that a reload takes over, such as mirrors, do not affect GPUs in containers.
+        reloaded = change["role"] == "docker_daemon" and change["disruption"] != "restart"
+        runtime = "runtime" in f"{change['from']} {change['to']}"
+        proofs.append("image" if reloaded and not runtime else "gpu")
+    return max(proofs, key=PROOFS.index)
+
+
+def _sources(changes: _Changes, joined: bool, steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the steps that write keyrings and sources first, for roles whose own step comes later."""
+    roles = [
+        role
+        for role in ("docker_ce", "nvidia_docker")
+        if any(one["role"] == role and one["subject"].startswith(("keyring ", "apt source ")) for one in changes)
+    ]
+    if joined and roles:
+        roles = ["docker_ce"]
+    if roles == [role for role, part in steps[:1] if part == "apply"]:
+        return []
+    return [(role, "sources") for role in roles]
+
+
+def _has_toolkit(wanted: dict[str, Any]) -> bool:
+    return "nvidia_docker" in wanted and wanted["nvidia_docker"]["gpu"]["stack"] == "toolkit"
+
+
+def _order(pending: list[str], joined: bool, found: dict[str, Any]) -> list[str]:
+    order = [role for role in pending if not (joined and role == "nvidia_docker")]
+    if configured_first(order, found):
+        # So that dockerd has its configuration when it starts.
+        order.remove("docker_daemon")
+        order.insert(0, "docker_daemon")
+    return order
+
+
+def configured_first(roles: Collection[str], found: dict[str, Any]) -> bool:
+    """Return whether daemon.json is written before the engine is installed or started."""
+    return {"docker_daemon", "docker_ce"} <= set(roles) and not (
+        engine_installed(found) and found["docker"]["service"]["active"] in ("active", "reloading")
+    )
+
+
+def engine_installed(found: dict[str, Any]) -> bool:
+    """Return whether there is a docker.service, or the package docker-ce where systemd cannot tell."""
+    if found["init"] != "systemd":
+        return bool(found["docker"]["process"]) or _has_package(found, "docker-ce")
+    load = found["docker"]["service"]["load"]
+    if load == "masked":
+        # A removed package leaves its service masked until it is installed again.
+        return _has_package(found, "docker-ce")
+    return load not in (None, "", "not-found")
+
+
+def _has_package(found: dict[str, Any], name: str) -> bool:
+    return package_set.is_present(found["apt"]["packages"].get(name))
+
+
+def _decide_docker_ce(wanted: dict[str, Any], found: dict[str, Any]) -> _Changes:
+    changes: _Changes = package_set.decide(wanted, found["apt"], found["architecture"])
+    if engine_installed(found) and found["init"] == "systemd":
+        changes += docker_service.changes_of(found["docker"]["service"])
+    return changes
+
+
+def _decide_nvidia_docker(wanted: dict[str, Any], found: dict[str, Any]) -> _Changes:
+    changes: _Changes = package_set.decide(wanted, found["apt"], found["architecture"])
+    volume = {"role": "nvidia_docker", "subject": V1_VOLUME, "to": None, "disruption": "none"}
+    volumes = found["docker"]["v1_volumes"] if wanted["packages"] else []
+    return [*changes, *({**volume, "from": name} for name in volumes), *gpu_containers.decide(wanted["gpu"], found)]
+
+
+def daemon(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of ``found`` that daemon_json decides on."""
+    hook_unseen = not _has_package(found, "nvidia-container-toolkit")
+    docker = {**found["docker"], "clock": found["clock"], "hook_unseen": hook_unseen}
+    if found["init"] != "systemd" and docker["process"]:
+        docker["service"] = {**docker["service"], "active": "active"}
+    return docker
+
+
+def _daemon_notes(wanted: dict[str, Any], found: dict[str, Any]) -> list[_Problem]:
+    if "docker_daemon" not in wanted:
+        return []
+    settings, docker = wanted["docker_daemon"], daemon(found)
+    version = daemon_json.engine_version(docker)
+    said = {
+        "gpus-flag": daemon_json.hook_note(settings, docker),
+        "daemon-json-unread": daemon_json.note(settings, docker),
+        "data-root": daemon_json.data_root_note(settings["options"], docker["info"], version),
+    }
+    return [_problem(name, sentence) for name, sentence in said.items() if sentence]
+
+
+_DECISIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], _Changes]] = {
+    "docker_ce": _decide_docker_ce,
+    "nvidia_docker": _decide_nvidia_docker,
+    "docker_daemon": lambda wanted, found: daemon_json.decide(wanted, daemon(found))[0],
+    "docker_group": lambda wanted, found: group_members.decide(wanted, found["groups"], found["accounts"]),
+    "dockerrun": lambda wanted, found: dockerrun_files.decide(wanted, found["dockerrun"]),
+}
+
+
+def release_problems(found: dict[str, Any], releases: list[str], architectures: list[str]) -> list[_Problem]:
+    """Return the problem of a host whose OS or architecture is not supported.
+
+    releases are codenames, architectures are dpkg's names.
+    """
+    system = found["os"]
+    if system["codename"] not in releases:
+        name = system["pretty"] or system["id"] or "this operating system"
+        said = f"{name} is not supported; supported are the releases {', '.join(releases)}"
+        return [_problem("operating system", said)]
+    if found["architecture"] not in architectures:
+        said = f"{found['architecture']} is not supported; supported are {', '.join(architectures)}"
+        return [_problem("architecture", said)]
+    return []
+
+
+def host_problems(
+    found: dict[str, Any], core_version: str, free_mib: dict[str, int], data_root: str | None = None
+) -> list[_Problem]:
+    """Return the problems that must be solved before gpuprov touches a host.
+
+    core_version is the running ansible-core's; free_mib: {path: MiB that must be free there}; data_root is where
+    dockerd will keep its data, if it moves.
+    """
+    problems = []
+    interpreter = found["interpreter"]
+    pythons = [interpreter] if interpreter else found["pythons"]
+    if interpreter and not interpreter["version"]:
+        said = (
+            f"ansible_python_interpreter is {interpreter['path']}, which does not run on this host: install it, or "
+            "correct the setting, or set it to auto"
+        )
+        problems.append(_problem("python", said))
+    elif not choose_python(pythons, core_version):
+        have = ", ".join(f"{python['path']} is {python['version']}" for python in pythons) or "it has no Python"
+        said = (
+            f"ansible-core {core_version} cannot manage this host's Python ({have}). For Ubuntu 16.04 and 18.04 run "
+            "gpuprov with ansible-core 2.16 (gpuprov's extra xenial); elsewhere install python3 there, or name one "
+            "with ansible_python_interpreter"
+        )
+        problems.append(_problem("python", said))
+    needed = dict(free_mib)
+    if "/var" in free_mib:
+        # The engine may write elsewhere than below /var.
+        roots = found["docker"].get("roots", {})
+        for root in {**roots, "docker": data_root or roots.get("docker")}.values():
+            if root in found["disk"] and found["disk"][root] != found["disk"].get("/var"):
+                needed[root] = free_mib["/var"]
+    for path, mib in sorted(needed.items()):
+        disk = found["disk"].get(path) or found["disk"].get("/")
+        if disk and disk["free_kb"] is not None and disk["free_kb"] < mib * 1024:
+            said = f"{path} has {disk['free_kb'] // 1024} MiB free; {mib} MiB are needed"
+            problems.append(_problem("disk", said))
+        elif disk and disk["free_inodes"] == 0:
+            problems.append(_problem("disk", f"{path} has no free inodes"))
+    if found["docker"]["snap"]:
+        said = (
+            "docker is installed as a snap, whose dockerd would be in the way: remove it first "
+            "(snap remove docker; without --purge snapd keeps a snapshot of its images and volumes)"
+        )
+        problems.append(_problem("snap", said))
+    if not found["apt"]["version"]:
+        problems.append(_problem("apt", "apt-get does not work on this host"))
+    return problems
+
+
+def _problem(name: str, message: str, **more: Any) -> _Problem:
+    return {"name": name, "message": message, **more}
+
+
+def cannot_provision(found: dict[str, Any]) -> str | None:
+    """Return why nothing can be changed on a host, or None where it can."""
+    if found["init"] == "systemd":
+        return None
+    return (
+        "this host runs without systemd: dockerd could not be started, enabled at boot or restarted, so nothing was "
+        "touched. Put packages and daemon.json in place by what makes this host or its image; gpuprov plan names "
+        "them, and verify and doctor work here"
+    )
