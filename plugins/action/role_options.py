@@ -19,10 +19,10 @@ class ActionModule(ActionBase):
     """Convert and check the options of a role, and that modules can become another account. Touches nothing."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("role", "entry_point", "facts", "login_user", "wanted"))
+    _VALID_ARGS = frozenset(("role", "entry_point", "facts", "login_user"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return options, and with wanted what they amount to; fail with one line for each wrong value."""
+        """Return options; fail with one line for each wrong value."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = self._task.args
@@ -46,12 +46,8 @@ class ActionModule(ActionBase):
         if resolver.problems:
             message = "\n".join(problem["message"] for problem in resolver.problems)
             return {**result, "failed": True, "msg": message}
-        try:
-            wanted = {"wanted": resolver.wanted(arguments["role"])} if arguments.get("wanted") else {}
-        except role_options.OptionError as error:
-            return {**result, "failed": True, "msg": str(error)}
         # Options may hold passwords, of a proxy for example: callbacks do not show them.
-        return {**result, "changed": False, "options": options, **wanted, "_ansible_no_log": True}
+        return {**result, "changed": False, "options": options, "_ansible_no_log": True}
 
     def _login_user(self) -> str:
         """Return the account that logged in, "" for root, and where the host does not say."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import become_loader, connection_loader, filter_loader, shell_loader, test_loader
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY, load_variables
 
 DOCUMENTATION = r"""
 name: loaded_once
@@ -17,6 +18,7 @@ description:
   - Ansible starts a process for each task on each host, and each of them loads the plugins that it needs. What
     nearly all of them need is loaded before the first one starts, so that they have it from the beginning. Nor does
     each of them look through what is there by then for garbage.
+  - The variables of the roles, which the plan of each host reads, are loaded in the same way.
   - C(gpuprov) enables it.
 author: gpuprov contributors
 """
@@ -37,6 +39,9 @@ class CallbackModule(CallbackBase):
         test_loader.get("ansible.builtin.match")
         for loader, name in ((connection_loader, "ssh"), (become_loader, "sudo"), (shell_loader, "sh")):
             loader.get(name, class_only=True)
+        for kind in ("vars", "defaults"):
+            for path in ROLES_DIRECTORY.glob(f"*/{kind}/main.yml"):
+                load_variables(playbook.get_loader(), path)
         # https://docs.python.org/3/library/gc.html#gc.freeze
         gc.freeze()
 

@@ -38,7 +38,7 @@ attributes:
 EXAMPLES = r"""
 - name: Write the launcher
   gpuprov.gpuprov.dockerrun_files:
-    wanted: "{{ __dockerrun_wanted }}"
+    wanted: "{{ dockerrun_desired }}"
     launcher: "{{ lookup('ansible.builtin.file', 'dockerrun', rstrip=false) }}"
 """
 

@@ -32,10 +32,6 @@ options:
     description: Ask the host which account logged in, for a default that needs it, where no probe has.
     type: bool
     default: false
-  wanted:
-    description: Return the role's internal description of what is wanted too.
-    type: bool
-    default: false
 attributes:
   check_mode:
     description: Changes nothing.
@@ -53,9 +49,5 @@ RETURN = r"""
 options:
   description: The options, named without the role's prefix.
   returned: success
-  type: dict
-wanted:
-  description: What the role's options amount to.
-  returned: where it was asked for
   type: dict
 """

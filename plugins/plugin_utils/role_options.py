@@ -8,6 +8,7 @@ Ansible's own validation of roles checks such text, and leaves it text for the t
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import yaml
 from ansible import release
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.utils.unsafe_proxy import wrap_var
 
@@ -301,7 +303,7 @@ class Resolver:
 
     def reveal(self, role: str) -> None:
         """Make a role's defaults and internal variables visible where they are not."""
-        if all(name in self.variables for name in (f"__{role}_wanted", *specification(role))):
+        if all(name in self.variables for name in (f"{role}_desired", *specification(role))):
             return
         for kind in ("vars", "defaults"):
             path = ROLES_DIRECTORY / role / kind / "main.yml"
@@ -335,10 +337,11 @@ class Resolver:
         """Return what a template gives with the variables as they are now."""
         return self._template(value, self.variables)
 
-    def wanted(self, role: str) -> Any:
-        """Return a role's ``__<role>_wanted``, once its options are resolved. Raises OptionError."""
+    def desired(self, role: str) -> Any:
+        """Return a role's ``<role>_desired``, once its options are resolved. Raises OptionError."""
+        name = f"{role}_desired"
         try:
-            return _plain(f"__{role}_wanted", self._template(self.variables[f"__{role}_wanted"], self.variables))
+            return _plain(name, self._template(self.variables[name], self.variables))
         except AnsibleError as error:
             raise OptionError(f"the variables of {role} cannot be read: {_cause(error)}") from None
 
@@ -388,9 +391,10 @@ def resolver(action: ActionBase, variables: Mapping[str, Any]) -> Resolver:
         action._templar.available_variables = variables
         return action._templar.template(value)
 
-    def load(path: Path) -> Any:
-        # Unsafe only means that the values are the loader's own: they are read, and never changed.
-        options = {"unsafe": True} if _TEMPLATES_ANY_TEXT else {"unsafe": True, "trusted_as_template": True}
-        return action._loader.load_from_file(str(path), **options)
+    return Resolver(variables, template, functools.partial(load_variables, action._loader))
 
-    return Resolver(variables, template, load)
+
+def load_variables(loader: DataLoader, path: Path) -> Any:
+    """Return the variables of a file as Ansible reads them. The loader keeps them; they must not be changed."""
+    options = {"unsafe": True} if _TEMPLATES_ANY_TEXT else {"unsafe": True, "trusted_as_template": True}
+    return loader.load_from_file(str(path), **options)

@@ -34,7 +34,7 @@ def said(changes: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
 
 
 def test_the_role_names_the_digest_of_its_launcher() -> None:
-    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__dockerrun_wanted"]
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())["dockerrun_desired"]
     assert variables["sha256"] == wanted()["sha256"], "write this one into roles/dockerrun/vars/main.yml"
 
 

@@ -105,16 +105,12 @@ def _specified(role: Path) -> set[str]:
     return set(_load(role / "meta/argument_specs.yml")["argument_specs"])
 
 
-def _of_nothing(task: dict[str, Any]) -> bool:
-    return dict(task.get("ansible.builtin.import_role") or {}).get("tasks_from") == "variables"
-
-
 def _tasks(path: Path) -> list[dict[str, Any]]:
     """The tasks of a file with those that it imports in their place."""
     found: list[dict[str, Any]] = []
     for task in _flat(_load(path) or []):
         imported = task.get("ansible.builtin.import_tasks")
-        found += _tasks(path.parent / imported) if imported else [] if _of_nothing(task) else [task]
+        found += _tasks(path.parent / imported) if imported else [task]
     return found
 
 
@@ -122,8 +118,7 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
 def test_every_task_file_is_an_entry_point_with_a_specification_or_part_of_one(role: Path) -> None:
     files = {path.stem: path for path in role.glob("tasks/*.yml")}
     parts = {Path(name).stem for path in files.values() for name in _included(path)}
-    without_tasks = {name for name, path in files.items() if not _tasks(path)}
-    assert set(files) - parts - without_tasks <= _specified(role)
+    assert set(files) - parts <= _specified(role)
     assert _specified(role) <= set(files)
 
 
@@ -137,6 +132,28 @@ def test_every_entry_point_checks_its_options_before_anything_else(role: Path) -
             assert first is not None, f"{role.name}/tasks/{name}.yml begins with {tasks[0]['name']}"
             assert not tasks[0].get("when")
             assert first.get("role", role.name) == role.name
+
+
+def _owner(internal: str) -> str:
+    """Return the role whose internal variable a name such as __docker_ce_packages is, or ""."""
+    roles = (role.name for role in ROLES if re.match(rf"__{role.name}(_|$)", internal))
+    return max(roles, key=len, default="")
+
+
+def test_internal_variables_of_a_role_are_read_by_that_role_alone() -> None:
+    places = [
+        ("", path)
+        for kind in ("action", "module_utils", "plugin_utils")
+        for path in ROOT.glob(f"plugins/{kind}/**/*.py")
+    ]
+    places += [("", path) for path in (*ROOT.glob("gpuprov/**/*.py"), *ROOT.glob("playbooks/*.yml"))]
+    places += [(role.name, path) for role in ROLES for path in role.rglob("*.yml")]
+    assert [
+        f"{path.relative_to(ROOT)}: {name}"
+        for role, path in places
+        for name in re.findall(r"\b__[a-z]\w*", path.read_text())
+        if _owner(name) not in ("", role)
+    ] == []
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

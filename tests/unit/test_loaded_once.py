@@ -11,13 +11,15 @@ import sys
 WANTED = ["ansible.plugins.filter.core", "ansible.plugins.test.core", "ansible.plugins.connection.ssh"]
 PROGRAM = f"""
 import gc, json, sys
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook import Playbook
 from ansible.plugins.loader import init_plugin_loader
 init_plugin_loader()
 from ansible_collections.gpuprov.gpuprov.plugins.callback import loaded_once
 def found():
     return [[one for one in {WANTED} if any(name.startswith(one) for name in sys.modules)], gc.get_freeze_count()]
 callback, before = loaded_once.CallbackModule(), found()
-callback.v2_playbook_on_start(None)
+callback.v2_playbook_on_start(Playbook(DataLoader()))
 print(json.dumps([before, found()]))
 """
 

@@ -14,7 +14,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_f
 from tests.lab import relationships, repositories
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
-DOCKER = yaml.safe_load((ROLES / "docker_ce/vars/main.yml").read_text(encoding="utf-8"))["__docker_ce_releases"]
+DOCKER = yaml.safe_load((ROLES / "docker_ce/vars/main.yml").read_text(encoding="utf-8"))["docker_ce_releases"]
 NVIDIA = yaml.safe_load((ROLES / "nvidia_docker/vars/main.yml").read_text(encoding="utf-8"))
 NVIDIA_DEFAULTS = yaml.safe_load((ROLES / "nvidia_docker/defaults/main.yml").read_text(encoding="utf-8"))
 
@@ -45,7 +45,7 @@ def nvidia_set(stack: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("codename", sorted(DOCKER))
 def test_a_row_of_pins_can_be_installed_together(codename: str) -> None:
-    stack = NVIDIA["__nvidia_docker_releases"][codename]["stack"]
+    stack = NVIDIA["nvidia_docker_releases"][codename]["stack"]
     assert relationships.unmet({**docker_set(DOCKER[codename]), **nvidia_set(stack)}) == []
 
 
@@ -119,7 +119,7 @@ def test_versions_are_ordered_as_dpkg_orders_them(pair: tuple[str, str]) -> None
 
 @pytest.mark.parametrize("codename", sorted(set(DOCKER) - {"xenial", "bionic", "focal"}))
 def test_where_the_os_gets_updates_no_pin_lacks_a_security_fix(codename: str) -> None:
-    pins = {**docker_set(DOCKER[codename]), **nvidia_set(NVIDIA["__nvidia_docker_releases"][codename]["stack"])}
+    pins = {**docker_set(DOCKER[codename]), **nvidia_set(NVIDIA["nvidia_docker_releases"][codename]["stack"])}
     assert {name: host_findings.missing_fix(name, version) for name, version in pins.items()} == dict.fromkeys(pins)
 
 

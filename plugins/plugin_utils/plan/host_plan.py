@@ -52,7 +52,7 @@ def plan(
 ) -> dict[str, Any]:
     """Return the plan of one host.
 
-    wanted: {role: its __<role>_wanted}; found: what the probe reported; problems: those known already,
+    wanted: {role: its <role>_desired}; found: what the probe reported; problems: those known already,
     [{name, message}]; notes: like problems, but they do not block the changes.
     Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
     [{role, tasks_from, name}], the pending parts of roles in order, with a name for people; joined says that

@@ -27,7 +27,7 @@ _NAMES = {"service": "Have docker run, and start at boot"}
 class Desired(NamedTuple):
     """The desired state of a host, and the problems of the options that describe it."""
 
-    wanted: dict[str, Any]  # {role: its __<role>_wanted}
+    wanted: dict[str, Any]  # {role: its <role>_desired}
     options: dict[str, dict[str, Any]]  # {role: its options}
     problems: list[dict[str, str]]
 
@@ -71,8 +71,8 @@ def planned(
     resolver = _resolver(action, variables)
     unsupported = host_plan.release_problems(
         found,
-        list(resolver.variables["__docker_ce_releases"]),
-        list(resolver.variables["__docker_ce_architectures"].values()),
+        list(resolver.variables["docker_ce_releases"]),
+        list(resolver.variables["docker_ce_architectures"].values()),
     )
     # Defaults are looked up by release: without one there are none.
     wants = Desired({}, {}, unsupported) if unsupported else _desired(resolver)
@@ -109,7 +109,7 @@ def _resolver(action: ActionBase, variables: dict[str, Any]) -> role_options.Res
 
 
 def _desired(resolver: role_options.Resolver) -> Desired:
-    names = [f"__{role}_wanted" for role in host_plan.ROLES]
+    names = [f"{role}_desired" for role in host_plan.ROLES]
     names += [name for role in (*host_plan.ROLES, *_LATER) for name in role_options.specification(role)]
     # An earlier task may have registered options of these roles: compute them again.
     registered = {f"__{role}" for role in host_plan.ROLES}
@@ -119,13 +119,13 @@ def _desired(resolver: role_options.Resolver) -> Desired:
 
 def _computed(resolver: role_options.Resolver) -> Desired:
     # Many defaults look these up: render them once.
-    for name in ("__docker_ce_release", "__nvidia_docker_release"):
+    for name in ("docker_ce_release", "nvidia_docker_release"):
         resolver.variables[name] = resolver.render(resolver.variables[name])
     options = {role: resolver.resolve(role) for role in (*host_plan.ROLES, *_LATER)}
     if resolver.problems:
         return Desired({}, {}, resolver.problems)
     try:
-        wanted = {role: resolver.wanted(role) for role in host_plan.ROLES}
+        wanted = {role: resolver.desired(role) for role in host_plan.ROLES}
     except role_options.OptionError as error:
         return Desired({}, {}, [{"name": "variables", "message": str(error)}])
     return Desired(wanted, options, [])
