@@ -22,8 +22,6 @@ ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.y
 PLUGIN_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
 HOST_CODE = [*PLUGIN_CODE, *sorted(ROOT.glob("roles/*/files/*.py"))]
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("roles/*/README.md"))]
-
 
 def _load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
@@ -61,15 +59,6 @@ def test_the_main_entry_point_has_every_option(role: Path) -> None:
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_public_variables_begin_with_the_role_s_name(role: Path) -> None:
     assert [name for name in _public(role) if not name.startswith(f"{role.name}_")] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_no_page_names_a_variable_that_does_not_exist(page: Path) -> None:
-    public = set().union(*(_public(role) for role in ROLES))
-    plugins = {path.stem for path in (ROOT / "plugins").rglob("*.py")}
-    prefixes = "|".join(role.name for role in ROLES)
-    named = set(re.findall(rf"`((?:{prefixes})_[a-z0-9_]+)`", page.read_text()))
-    assert sorted(named - public - plugins) == []
 
 
 def test_the_version_is_the_same_everywhere() -> None:

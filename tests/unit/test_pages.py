@@ -1,0 +1,92 @@
+"""Pages for people name what exists: files, sections, commands, options and variables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from gpuprov.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "roles/*/README.md", "examples/*/README.md", "tests/lab/README.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 220
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_leads_to_a_file_and_its_section(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            name, _, section = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), target
+            assert not section or section in _sections(file), target
+
+
+def _sections(page: Path) -> list[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_command_of_gpuprov_and_its_options_exist(page: Path) -> None:
+    for words in _commands(page.read_text()):
+        command: Any = typer.main.get_command(app)
+        for word in words:
+            if hasattr(command, "commands"):
+                assert word in command.commands, shlex.join(words)
+                command = command.commands[word]
+            elif word.startswith("-"):
+                known = {name for parameter in command.params for name in parameter.opts}
+                assert word in known | {"--help"}, shlex.join(words)
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """The words after `gpuprov` of each command in a block or in backticks, as far as it has a command."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`(gpuprov [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    for line in [*(line for block in blocks for line in block.splitlines()), *spans]:
+        found = re.match(r"(?:\$ )?(?:\.venv/bin/)?gpuprov ([a-z].*)", line)
+        if found:
+            words = shlex.split(re.split(r"[|…;]", found[1])[0].replace("[", " ").replace("]", " "), comments=True)
+            yield [word.split("=")[0] for word in words]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_variable_of_a_role_exists(page: Path) -> None:
+    roles = [path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    specs = [yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"] for role in roles]
+    known = {name for spec in specs for name in spec["options"]}
+    known |= {path.stem for path in (ROOT / "plugins").rglob("*.py")}
+    prefixes = "|".join(role.name for role in roles)
+    assert sorted(set(re.findall(rf"`((?:{prefixes})_[a-z0-9_]+)`", page.read_text())) - known) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("```\n$ gpuprov plan hosts.ini --json | jq .\n```", [["plan", "hosts.ini", "--json"]]),
+        ("run `gpuprov provision --serial 1,10%`", [["provision", "--serial", "1,10%"]]),
+        ("```\ngpuprov image ls hosts.ini  # all\n```", [["image", "ls", "hosts.ini"]]),
+        ("`gpuprov` alone", []),
+    ],
+)
+def test_commands_are_found_in_a_page(text: str, found: list[list[str]]) -> None:
+    assert list(_commands(text)) == found
