@@ -1,4 +1,4 @@
-"""Fits a line, on a GPU where there is one: something to start, in place of your own training."""
+"""Fit a line, on a GPU if there is one: a placeholder for your own training."""
 
 from __future__ import annotations
 

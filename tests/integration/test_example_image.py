@@ -122,7 +122,7 @@ def test_the_installer_is_taken_from_beside_the_dockerfile_and_checked_wherever_
 ) -> None:
     host.run("docker builder prune -af")
     wrong = build(host, "example:3", "--no-cache", buildkit=buildkit, sha256="0" * 64)
-    assert f"{INSTALLER} has sha256 {SHA256}, and not MINICONDA_SHA256" in wrong
+    assert f"{INSTALLER} has sha256 {SHA256}, expected MINICONDA_SHA256" in wrong
     assert not wrong.endswith("\n0\n")
     # Without the server only a local file will do.
     host.run(f"mv /root/mirror/{INSTALLER} /root/example")
@@ -132,7 +132,7 @@ def test_the_installer_is_taken_from_beside_the_dockerfile_and_checked_wherever_
         gone = build(host, "example:3", "--no-cache", buildkit=buildkit)
     finally:
         host.run(f"mv /root/example/{INSTALLER} /root/{INSTALLER} /root/mirror", check=False)
-    assert f"{INSTALLER} cannot be fetched: put the file beside the Dockerfile, or name a mirror" in gone
+    assert f"{INSTALLER} cannot be downloaded: put the file into the Dockerfile's directory, or name a mirror" in gone
     host.run("docker rmi -f example:3")
 
 

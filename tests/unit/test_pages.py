@@ -79,6 +79,18 @@ def test_every_variable_of_a_role_exists(page: Path) -> None:
     assert sorted(set(re.findall(rf"`((?:{prefixes})_[a-z0-9_]+)`", page.read_text())) - known) == []
 
 
+STYLE = re.compile(
+    r"(?<!there )\b(?:is|are) no\b|\bis none of\b|\b(?:is|are) to \w+|\bmends?\b|\bwants?\b|nobody's way",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))], ids=_name)
+def test_pages_keep_to_plain_technical_english(page: Path) -> None:
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert STYLE.findall(text) == []
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

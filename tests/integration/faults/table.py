@@ -308,7 +308,7 @@ FAULTS: dict[str, Fault] = {
     ),
     # ---- daemon.json and dockerd
     "daemon.json is not JSON": Fault(
-        "a comma too many", 2, r"daemon.json is not JSON: .*line 1 column \d+",
+        "a surplus comma", 2, r"daemon.json is not JSON: .*line 1 column \d+",
         f"{KEPT}; echo '{{\"debug\": false,}}' > {CONFIG}", PUT_BACK, words=MIRRORS, container=True,
     ),
     "daemon.json is empty": Fault(
@@ -329,11 +329,11 @@ FAULTS: dict[str, Fault] = {
         NO_DROP_IN, words=MIRRORS, container=True,
     ),
     "a key that dockerd does not know": Fault(
-        "docker_daemon_options with a slip of the pen", 2, "has no key regsitry-mirrors",
+        "docker_daemon_options with a typing error", 2, "has no key regsitry-mirrors",
         words=("-e", json.dumps({"docker_daemon_options": {"regsitry-mirrors": []}})), again=MIRRORS,
     ),
     "dockerd refuses the configuration": Fault(
-        "a storage driver that there is not", 2,
+        "a storage driver that does not exist", 2,
         r"dockerd (did not start|refuses).*nonsense(.|\n)*The old daemon.json is back, and dockerd runs with it",
         words=("-e", json.dumps({"docker_daemon_options": {"storage-driver": "nonsense"}})), again=MIRRORS,
         dockerd="up",
@@ -407,7 +407,7 @@ FAULTS: dict[str, Fault] = {
         "echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin", SUDO,
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
     ),
-    "sudo wants a terminal": Fault(
+    "sudo requires a terminal": Fault(
         "Defaults requiretty", 2, "sudo asks for a terminal",
         "sed -i '1i Defaults requiretty' /etc/sudoers", "sed -i '/requiretty/d' /etc/sudoers",
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
@@ -418,7 +418,7 @@ FAULTS: dict[str, Fault] = {
         words=("-e", "ansible_user=admin", *MIRRORS), container=True,
     ),
     "a user that does not exist": Fault(
-        "docker_group_users with a name too many", 2, "no account nobody-such",
+        "docker_group_users with a name that no account has", 2, "no account nobody-such",
         words=("-e", json.dumps({"docker_group_users": ["alice", "nobody-such"]})), again=MIRRORS, container=True,
     ),
     "values that would inject": Fault(
