@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command, role_options
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan, host_planning
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe
 
@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
         due = own["full"] or bool(plan["steps"])
         cannot = host_plan.cannot_provision(found) if own["group_prefix"] and due else None
         of_playbook = {name: task_vars[name] for name in role_options.PLAYBOOK_OPTIONS if name in task_vars}
-        problems = role_options.playbook_problems(self._templar.template(of_playbook))
+        problems = role_options.playbook_problems(ansible_compat.render(self, of_playbook))
         problems += plan["problems"] if own["strict"] else []
         if problems:
             result["failed"] = True
@@ -58,12 +58,6 @@ class ActionModule(ActionBase):
             result["msg"] = cannot
         elif own["group_prefix"]:
             group = "full" if own["full"] else "pending" if due else "up_to_date"
-            self._sort(own["group_prefix"] + group, result)
+            # A task of ansible.builtin.group_by would cost as much as the plan.
+            ansible_compat.add_to_group(self, result, own["group_prefix"] + group)
         return result
-
-    def _sort(self, group: str, result: dict[str, Any]) -> None:
-        """Put the host into a group, as ansible.builtin.group_by does in a task that costs as much as the plan."""
-        if hasattr(self, "add_group"):  # ansible-core 2.21 and newer
-            self.add_group(group, parent_group_names=["all"])
-        else:
-            result["add_group"], result["parent_groups"] = group, ["all"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The first task of every entry point of every role: its options, converted and checked."""
+"""Convert and check the options of a role: the first task of every entry point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command, role_options
 
 # As the probe finds it: roles/gpu_host_probe/files/probe.sh.
 _LOGIN_USER = 'printf "gpuprov-login-user %s\\n" "${SUDO_USER:-${DOAS_USER:-${LOGNAME:-}}}"'
@@ -47,10 +47,10 @@ class ActionModule(ActionBase):
             message = "\n".join(problem["message"] for problem in resolver.problems)
             return {**result, "failed": True, "msg": message}
         # Options may hold passwords, of a proxy for example: callbacks do not show them.
-        return {**result, "changed": False, "options": options, "_ansible_no_log": True}
+        return ansible_compat.without_display({**result, "changed": False, "options": options})
 
     def _login_user(self) -> str:
         """Return the account that logged in, "" for root, and where the host does not say."""
-        answer = self._low_level_execute_command(shlex.join(["sh", "-c", _LOGIN_USER]), sudoable=True)
+        answer = ansible_compat.run_command(self, shlex.join(["sh", "-c", _LOGIN_USER]))
         found = re.search(r"^gpuprov-login-user (\S+)$", str(answer["stdout"]).replace("\r", ""), re.MULTILINE)
         return found[1] if found and found[1] != "root" else ""

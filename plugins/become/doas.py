@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ansible.plugins.become import BecomeBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 # Not by a fragment: Ansible reads this at each start of a checkout, also where it does not find the collection.
 DOCUMENTATION = """
@@ -71,7 +72,7 @@ class BecomeModule(BecomeBase):
         user = self.get_option("become_user")
         if user:
             words.append(f"-u {user}")
-        words.append(self._build_success_command(cmd, shell))
+        words.append(ansible_compat.success_command(self, cmd, shell))
         return " ".join(word for word in words if word)
 
     def check_password_prompt(self, b_output: bytes) -> bool:

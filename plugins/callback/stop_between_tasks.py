@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ends a run between two tasks, so that no task is cut off."""
+"""End a run between two tasks, so that no task is cut off."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 DOCUMENTATION = r"""
 name: stop_between_tasks
@@ -21,7 +22,7 @@ author: gpuprov contributors
 
 
 class CallbackModule(CallbackBase):
-    """Looks for the file whenever a task is about to start."""
+    """Look for the file before each task."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -29,7 +30,7 @@ class CallbackModule(CallbackBase):
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Raise KeyboardInterrupt where the run is to end."""
+        """End the run where the file exists."""
         stop = os.environ.get("GPUPROV_STOP")
         if stop and os.path.exists(stop):
-            raise KeyboardInterrupt
+            ansible_compat.end_run()

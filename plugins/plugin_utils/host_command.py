@@ -11,10 +11,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ansible import constants, release
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import becomes as becomes
 
 SUDO_RS = (
     "sudo on this host is sudo-rs, whose password prompt this ansible-core does not recognise: set "
@@ -87,12 +88,6 @@ def program(become: Any) -> str:
     return str(become.name).rpartition(".")[2]
 
 
-def becomes(action: ActionBase) -> bool:
-    """Return whether the action's commands become another account: what _low_level_execute_command asks."""
-    own, other = action._get_remote_user(), action.get_become_option("become_user")
-    return bool(action._connection.become) and (own != other or not own)
-
-
 def needs_terminal(action: ActionBase) -> bool:
     """Return whether a password is given to a program that reads it from a terminal only."""
     become = action._connection.become
@@ -121,8 +116,8 @@ def interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:
     """Return the Python there that the inventory or the configuration names, None where Ansible looks for one."""
     named = variables.get("ansible_python_interpreter")
     if named is None:
-        named = constants.config.get_config_value("INTERPRETER_PYTHON")
-    value = str(action._templar.template(named) or "").strip()
+        named = ansible_compat.interpreter_setting()
+    value = str(ansible_compat.render(action, named) or "").strip()
     return None if value.partition("_")[0] in ("auto", "") else value
 
 
@@ -144,10 +139,10 @@ def execute(
             ended = host_pipe.run(host_pipe.there(action, words, interpreter), stdin)
             return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
         command = portable(["sh", "-c", 'echo "$0"; exec "$@"', begin, *words])
-        if stdin is None and action._is_pipelining_enabled("new"):
+        if stdin is None and ansible_compat.uses_pipelining(action):
             # Without something to send Ansible asks for a terminal, and sudo-rs loses bytes on their way through it.
             stdin = b"\n"
-        answer: dict[str, Any] = action._low_level_execute_command(command, sudoable=True, in_data=stdin)
+        answer = ansible_compat.run_command(action, command, stdin)
     except AnsibleConnectionFailure as error:
         advice = why_not_root(str(error))
         if advice is None:
@@ -174,18 +169,19 @@ def check_become(action: ActionBase) -> None:
     password = become.get_option("become_pass")
     name = program(become)
     if name == "sudo" and password:
-        become.build_become_command("true", action._connection._shell)
+        ansible_compat.become_command(action, "true")
         if become.check_password_prompt(f"[sudo: {become.prompt}] Password: ".encode()):
             return
         asked = shlex.join([become.get_option("become_exe") or "sudo", "--version"])
-        if "sudo-rs" in action._low_level_execute_command(asked, sudoable=False)["stdout"]:
+        if "sudo-rs" in ansible_compat.run_command(action, asked, become=False)["stdout"]:
             raise AnsibleActionFail(SUDO_RS)
     elif name == "su" and not password and getattr(become, "prompt", None) is not False:
-        command = become.build_become_command("true", action._connection._shell)
-        if become.prompt and action._low_level_execute_command(f"{command} </dev/null", sudoable=False)["rc"]:
+        command = ansible_compat.become_command(action, "true")
+        if become.prompt and ansible_compat.run_command(action, f"{command} </dev/null", become=False)["rc"]:
             raise AnsibleActionFail(why_not_root("Missing su password"))
-    elif needs_terminal(action) and action._is_pipelining_enabled("new"):
+    elif needs_terminal(action) and ansible_compat.uses_pipelining(action):
         raise AnsibleActionFail(
-            f"doas reads its password from a terminal, which ansible-core {release.__version__} does not give it with "
-            "pipelining: set ansible_pipelining=false for this host, or allow it in /etc/doas.conf without a password"
+            "doas reads its password from a terminal, which ansible-core "
+            f"{ansible_compat.CORE_VERSION} does not give it with pipelining: set ansible_pipelining=false for this "
+            "host, or allow it in /etc/doas.conf without a password"
         )

@@ -11,22 +11,18 @@ import ast
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible import release
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
-from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
-from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 ROLES_DIRECTORY = Path(__file__).parents[2] / "roles"
 
-# From 2.19 on only what is marked as a template is one.
-_TEMPLATES_ANY_TEXT = tuple(int(part) for part in release.__version__.split(".")[:2]) < (2, 19)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SHOWN = 60  # characters of a wrong value
 _SPECS: dict[str, dict[str, Any]] = {}
@@ -343,7 +339,7 @@ class Resolver:
         try:
             return _plain(name, self._template(self.variables[name], self.variables))
         except AnsibleError as error:
-            raise OptionError(f"the variables of {role} cannot be read: {_cause(error)}") from None
+            raise OptionError(f"the variables of {role} cannot be read: {ansible_compat.cause(error)}") from None
 
     def _resolve(self, name: str, spec: Mapping[str, Any]) -> None:
         if name in self._converted or name in self._failed or name not in self.variables:
@@ -360,41 +356,17 @@ class Resolver:
         try:
             value = convert(name, spec, self._template(raw, self.variables))
         except AnsibleError as error:
-            self._unreadable.append({"name": name, "message": f"{name} cannot be read: {_cause(error)}"})
+            self._unreadable.append({"name": name, "message": f"{name} cannot be read: {ansible_compat.cause(error)}"})
         except OptionError as error:
             self._wrong.append({"name": name, "message": str(error)})
         else:
             # Text with braces in it, such as a log tag, is not a template any more.
-            self.variables[name] = wrap_var(value) if _TEMPLATES_ANY_TEXT else value
+            self.variables[name] = ansible_compat.literal(value)
             self._failed.discard(name)
             self._converted.add(name)
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of a failed template, in one line."""
-    messages = [str(getattr(one, "_message", None) or getattr(one, "message", None) or one) for one in _chain(error)]
-    text = next((message for message in reversed(messages) if message.strip()), str(error))
-    # ansible-core up to 2.18 joins all reasons: the last sentence has the first one.
-    return re.sub(r"\s+", " ", text.split("The error was: ")[-1].partition(". 'ansible.errors")[0]).strip()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "orig_exc", None) or error.__cause__
 
 
 def resolver(action: ActionBase, variables: Mapping[str, Any]) -> Resolver:
     """Return a Resolver that renders templates and reads files as the task of an action plugin does."""
 
-    def template(value: Any, variables: dict[str, Any]) -> Any:
-        action._templar.available_variables = variables
-        return action._templar.template(value)
-
-    return Resolver(variables, template, functools.partial(load_variables, action._loader))
-
-
-def load_variables(loader: DataLoader, path: Path) -> Any:
-    """Return the variables of a file as Ansible reads them. The loader keeps them; they must not be changed."""
-    options = {"unsafe": True} if _TEMPLATES_ANY_TEXT else {"unsafe": True, "trusted_as_template": True}
-    return loader.load_from_file(str(path), **options)
+    return Resolver(variables, functools.partial(ansible_compat.render, action), ansible_compat.load_variables)

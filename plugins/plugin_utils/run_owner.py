@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run tells the hosts of itself, for the lock that it holds there."""
+"""Name the owner of the lock that a run holds on hosts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, role_options
 
 
 def lock(action: ActionBase, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the argument ``lock`` of the modules that change a host. Raises AnsibleActionFail."""
-    wait = action._templar.template(variables.get("gpuprov_wait", 0))
+    wait = ansible_compat.render(action, variables.get("gpuprov_wait", 0))
     try:
         seconds = role_options.convert("gpuprov_wait", role_options.PLAYBOOK_OPTIONS["gpuprov_wait"], wait)
     except role_options.OptionError as error:

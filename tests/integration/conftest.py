@@ -17,6 +17,9 @@ from tests.lab.lab import Host, Lab
 from tests.waiting import PATIENCE
 
 Hosts = Callable[..., list[Host]]
+ROOT = Path(__file__).resolve().parents[2]
+# The directory of an environment, and the ansible-core that is in it.
+CORES = {".venv-xenial": "2.16.", ".venv-core218": "2.18.", ".venv": "2."}
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ SHORT = ("test_images.py", "test_dockerrun.py", "test_example_image.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the short files run last."""
     items.sort(key=lambda item: SHORT.index(item.path.name) + 1 if item.path.name in SHORT else 0)
+
+
+@pytest.fixture(
+    scope="module", params=list(CORES), ids=lambda name: name.removeprefix(".venv-").replace(".venv", "newest")
+)
+def core(request: pytest.FixtureRequest) -> Path:
+    """The environment of one ansible-core."""
+    environment = ROOT / request.param
+    said = subprocess.run([environment / "bin/ansible", "--version"], capture_output=True, text=True, check=False)
+    assert f"[core {CORES[request.param]}" in said.stdout, f"{environment}: run ./dev setup"
+    return environment
 
 
 @pytest.fixture(scope="session")

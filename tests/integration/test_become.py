@@ -14,8 +14,7 @@ import pytest
 import typer
 
 from gpuprov import cli
-from tests.integration.conftest import Answer, document, run
-from tests.integration.test_values import CORES, ROOT
+from tests.integration.conftest import CORES, ROOT, Answer, document, run
 from tests.lab.lab import Host, Lab
 
 SHELLS = ("sh", "bash", "zsh", "fish", "tcsh")

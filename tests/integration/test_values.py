@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.integration.conftest import run
 
 ROOT = Path(__file__).resolve().parents[2]
-# The directory of an environment, and the ansible-core that is in it.
-CORES = {".venv-xenial": "2.16.", ".venv-core218": "2.18.", ".venv": "2."}
 SPECS = {
     path.parents[1].name: yaml.safe_load(path.read_text())["argument_specs"]
     for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))
@@ -89,17 +86,6 @@ def _expected(boolean: bool) -> dict[str, Any]:
         if kind != "str":
             values[name] = boolean if kind == "bool" else _plain(kind, spec, "")
     return values
-
-
-@pytest.fixture(
-    scope="module", params=list(CORES), ids=lambda name: name.removeprefix(".venv-").replace(".venv", "newest")
-)
-def core(request: pytest.FixtureRequest) -> Path:
-    """The environment of one ansible-core."""
-    environment = ROOT / request.param
-    said = subprocess.run([environment / "bin/ansible", "--version"], capture_output=True, text=True, check=False)
-    assert f"[core {CORES[request.param]}" in said.stdout, f"{environment}: run ./dev setup"
-    return environment
 
 
 Results = dict[str, list[tuple[dict[str, str], dict[str, Any]]]]

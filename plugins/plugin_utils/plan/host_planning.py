@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible import release
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options, shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, role_options, shared_result
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -62,12 +61,12 @@ def planned(
         "gpu_host_probe": report.without_contents(found),
     }
     if not interpreter:
-        python = report.choose_python(found["pythons"], release.__version__)
+        python = report.choose_python(found["pythons"], ansible_compat.CORE_VERSION)
         if python:
             facts["discovered_interpreter_python"] = python
     variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
     free_mib = {f"/{place}": own[f"free_{place}_mib"] for place in ("var", "etc", "boot")}
-    problems = host_plan.host_problems(found, release.__version__, free_mib, data_root)
+    problems = host_plan.host_problems(found, ansible_compat.CORE_VERSION, free_mib, data_root)
     resolver = _resolver(action, variables)
     unsupported = host_plan.release_problems(
         found,
