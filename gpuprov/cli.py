@@ -18,8 +18,11 @@ from gpuprov.command import (
     Diff,
     Json,
     Ran,
+    RunTags,
     Say,
+    SkipTags,
     Wait,
+    checked_tags,
     errors_text,
     in_order,
     interrupted_text,
@@ -50,8 +53,9 @@ DOCTOR_HELP = (
 
 @app.command(epilog=PLAN_HELP)
 @takes_options
-def plan(options: Options, as_json: Json = False) -> None:
+def plan(options: Options, tags: RunTags = None, skip_tags: SkipTags = None, as_json: Json = False) -> None:
     """Read the hosts and show what would change. Changes nothing."""
+    options.tags, options.skip_tags = checked_tags(tags), checked_tags(skip_tags)
     options.variables["gpuprov_quiet"] = True
     run("plan", "plan.yml", options, _plan_ending, as_json)
 
@@ -77,11 +81,14 @@ def provision(
             help="Percentage of a wave that may fail before the run ends; default 0.",
         ),
     ] = None,
+    tags: RunTags = None,
+    skip_tags: SkipTags = None,
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Show the plan, apply it, and verify the result on the hosts."""
     options.check, options.diff = check, diff
+    options.tags, options.skip_tags = checked_tags(tags), checked_tags(skip_tags)
     if full:
         options.variables["gpuprov_full"] = True
     if serial is not None:

@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo
 from gpuprov import report, runner
 from gpuprov.display import Plain, display
 from gpuprov.runner import Options, Outcome, UsageError
+from gpuprov.shared import plugin_utils
 
 STATUS_HELP = (
     "Exit status: 0 all hosts as wanted; 2 a host failed; 4 a host was unreachable and none failed; "
@@ -55,6 +56,18 @@ Verbose = Annotated[
     typer.Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv shows more."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and text on stderr.")]
+RunTags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tags",
+        "-t",
+        metavar="TAGS",
+        help="Only these roles or steps, such as docker_group or docker_ce_packages; repeatable.",
+    ),
+]
+SkipTags = Annotated[
+    list[str] | None, typer.Option("--skip-tags", metavar="TAGS", help="All but these roles or steps; repeatable.")
+]
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run is at work on a host, instead of failing.")]
 # One day. The variable gpuprov_wait sets another limit.
@@ -113,6 +126,16 @@ def takes_options(command: Callable[..., None], inventory: str | None = None) ->
 
 def _is_argument(parameter: inspect.Parameter) -> bool:
     return any(isinstance(part, ArgumentInfo) for part in getattr(parameter.annotation, "__metadata__", ()))
+
+
+def checked_tags(texts: list[str] | None) -> list[str]:
+    """Return the tags of --tags or --skip-tags. Raises UsageError for a tag that no role and no step has."""
+    given = [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+    known = sorted(plugin_utils("plan/tags").NAMES) if given else []
+    for name in given:
+        if name not in known:
+            raise UsageError(f"there is no tag {name!r}; the tags are {', '.join(known)}")
+    return given
 
 
 def passwords_of(options: Options) -> dict[str, str]:

@@ -44,6 +44,8 @@ class Options:
     check: bool = False
     diff: bool = False
     verbosity: int = 0
+    tags: list[str] = field(default_factory=list)
+    skip_tags: list[str] = field(default_factory=list)
     variables: dict[str, Any] = field(default_factory=dict)
 
 
@@ -142,6 +144,8 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
         ("--limit", options.limit),
         ("--forks", options.forks),
         ("--user", options.user),
+        ("--tags", ",".join(options.tags) or None),
+        ("--skip-tags", ",".join(options.skip_tags) or None),
     ):
         if value is not None:
             words += [name, str(value)]

@@ -100,6 +100,26 @@ def test_a_changed_mirror_is_reloaded_and_running_containers_run_on(gpuprov: Gpu
     host.run("docker rm -f job")
 
 
+def test_tags_change_one_thing_while_others_are_pending(gpuprov: Gpuprov, lab: Lab) -> None:
+    host = lab.host("debian12")
+    assert gpuprov("provision", "-l", "debian12").status == 0
+    host.run("rm /usr/local/bin/dockerrun; apt-mark unhold docker-ce; gpasswd -d alice docker")
+    words = ("-l", "debian12", "--tags", "docker_group")
+    plan = gpuprov("plan", *words)
+    assert plan.status == 2
+    assert "1 change\n  docker group  + alice\n" in plan.stdout
+    assert "leave out 2 changes: docker_ce_packages, dockerrun_launcher" in plan.stdout
+    done = document(gpuprov("provision", *words, "--json"))
+    assert (done["status"], [change["role"] for change in done["hosts"]["debian12"]["changes"]]) == (
+        0,
+        ["docker_group"],
+    )
+    assert document(gpuprov("provision", "--full", *words, "--json"))["hosts"]["debian12"]["changes"] == []
+    rest = gpuprov("provision", "-l", "debian12", "--skip-tags", "docker_ce_source", "--json")
+    assert {change["role"] for change in document(rest)["hosts"]["debian12"]["changes"]} == {"docker_ce", "dockerrun"}
+    assert gpuprov("plan", "-l", "debian12").status == 0
+
+
 def test_a_reader_never_finds_half_a_daemon_json_and_the_last_backups_stay(gpuprov: Gpuprov, lab: Lab) -> None:
     host = lab.host("debian12")
     assert gpuprov("provision", "-l", "debian12").status == 0

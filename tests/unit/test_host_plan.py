@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import Tags
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import plan_lines
 
 MIRROR = "http://mirror.example:5000"
@@ -122,13 +123,14 @@ def plan(found: dict[str, Any], wants: dict[str, Any] | None = None, **more: Any
 
 
 def roles_of(result: dict[str, Any]) -> list[str]:
-    """The roles that a plan runs, in order."""
-    return [step["role"] for step in result["steps"] if step["tasks_from"] == "apply"]
+    """The roles of a plan's steps, in order, without the step that comes last."""
+    return list(dict.fromkeys(step["role"] for step in result["steps"] if step["part"] not in ("source", "toolkit")))
 
 
 def test_a_host_that_is_right_has_nothing_to_run() -> None:
     nothing: dict[str, Any] = {
         "changes": [],
+        "left_out": [],
         "steps": [],
         "problems": [],
         "notes": [],
@@ -197,8 +199,8 @@ def test_the_service_is_to_run_now_and_at_boot(service: tuple[str, ...], changes
 def test_volumes_of_v1_go_before_anything_else_is_touched() -> None:
     host = package("docker-ce", version="5:28")
     host["docker"]["v1_volumes"] = ["v1"]
-    steps = [(step["role"], step["tasks_from"]) for step in plan(host)["steps"]]
-    assert steps == [("nvidia_docker", "v1"), ("docker_ce", "apply")]
+    steps = [(step["role"], step["part"]) for step in plan(host)["steps"]]
+    assert steps == [("nvidia_docker", "v1"), ("docker_ce", "packages"), ("docker_ce", "service")]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_a_dockerd_that_does_not_run_is_started_with_its_file_written_before(
 
 def test_what_a_dockerd_that_does_not_run_needs_for_gpus_is_seen_once_it_runs() -> None:
     result = plan(drifted(docker__service={"active": "inactive"}))
-    assert (result["steps"][-1]["role"], result["steps"][-1]["tasks_from"]) == ("nvidia_docker", "setup")
+    assert (result["steps"][-1]["role"], result["steps"][-1]["part"]) == ("nvidia_docker", "toolkit")
 
 
 def test_a_key_is_judged_by_the_engine_that_will_read_it() -> None:
@@ -407,7 +409,7 @@ def test_what_keeps_gpus_in_containers_is_planned_for_the_cgroup_driver_that_doc
     systemd = {"options": {**CONFIG, "exec-opts": ["native.cgroupdriver=systemd"]}}
     planned = plan(host, wanted(docker_daemon={**wanted()["docker_daemon"], **systemd}))
     assert [change["subject"] for change in planned["changes"]] == ["links in /dev/char", "daemon.json"]
-    assert planned["steps"][-1]["tasks_from"] == "setup"
+    assert planned["steps"][-1]["part"] == "toolkit"
     assert plan(host)["changes"] == []
 
 
@@ -428,18 +430,24 @@ SOURCE = {
     ("found", "roles", "first"),
     [
         # Before daemon.json is written, or volumes go, a repository that cannot be used is known.
-        (pristine(), ["docker_ce"], ["docker_ce sources", "docker_daemon apply"]),
-        (pristine(), ["docker_ce", "nvidia_docker"], ["docker_ce sources", "docker_daemon apply"]),
-        (pristine(), ["nvidia_docker"], ["docker_ce sources", "docker_daemon apply"]),
+        (pristine(), ["docker_ce"], ["docker_ce source", "docker_daemon settings"]),
+        (pristine(), ["docker_ce", "nvidia_docker"], ["docker_ce source", "docker_daemon settings"]),
+        (pristine(), ["nvidia_docker"], ["docker_ce source", "docker_daemon settings"]),
         (
             drifted(docker={"v1_volumes": ["a"]}),
             ["nvidia_docker"],
-            ["nvidia_docker sources", "nvidia_docker v1"],
+            ["nvidia_docker source", "nvidia_docker v1"],
         ),
-        # Where the packages come first there is no need for it.
-        (right(), ["docker_ce"], ["docker_ce apply"]),
-        (right(), ["nvidia_docker"], ["nvidia_docker apply"]),
-        (right(), ["docker_ce", "nvidia_docker"], ["docker_ce apply"]),
+        (right(), ["docker_ce"], ["docker_ce source"]),
+        (right(), ["nvidia_docker"], ["nvidia_docker source"]),
+        (right(), ["docker_ce", "nvidia_docker"], ["docker_ce source", "nvidia_docker source"]),
+        # Packages that come first bring their sources.
+        (package("docker-ce", version="5:28"), ["docker_ce"], ["docker_ce packages"]),
+        (
+            drifted(apt__packages={"docker-ce": None, TOOLKIT: None}),
+            ["docker_ce", "nvidia_docker"],
+            ["docker_ce packages"],
+        ),
         (right(), [], []),
     ],
 )
@@ -447,9 +455,58 @@ def test_sources_and_keys_come_before_anything_else(found: dict[str, Any], roles
     wants = wanted()
     for role in roles:
         wants[role] = {**wants[role], "source": SOURCE}
-    steps = [f"{step['role']} {step['tasks_from']}" for step in plan(found, wants)["steps"]]
+    steps = [f"{step['role']} {step['part']}" for step in plan(found, wants)["steps"]]
     assert steps[: len(first)] == first
-    assert sum(step.endswith("sources") for step in steps) == sum(step.endswith("sources") for step in first)
+    assert sum(step.endswith("source") for step in steps) == sum(step.endswith("source") for step in first)
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "changed", "steps"),
+    [
+        (
+            [],
+            [],
+            ["docker-ce", "daemon.json", "docker group"],
+            ["packages", "service", "settings", "members"],
+        ),
+        (["docker_group"], [], ["docker group"], ["members"]),
+        (["docker_group_members", "docker_daemon"], [], ["daemon.json", "docker group"], ["settings", "members"]),
+        (["docker_ce_packages"], [], ["docker-ce"], ["packages"]),
+        (["docker_ce_service", "dockerrun"], [], [], []),
+        (["mine"], [], [], []),
+        ([], ["docker_ce"], ["daemon.json", "docker group"], ["settings", "members"]),
+        (["docker_ce"], ["docker_ce_service"], ["docker-ce"], ["packages"]),
+        (["all"], ["all"], [], []),
+    ],
+)
+def test_tags_choose_among_the_changes_and_the_rest_is_named(
+    run: list[str], skip: list[str], changed: list[str], steps: list[str]
+) -> None:
+    host = package("docker-ce", version="5:28")
+    host["docker"]["config"] = config({**CONFIG, "registry-mirrors": []})
+    host["groups"]["docker"]["members"] = []
+    tags = Tags.of({"ansible_run_tags": run or ["all"], "ansible_skip_tags": skip}, ["always"])
+    result = plan(host, tags=tags)
+    assert [change["subject"] for change in result["changes"]] == changed
+    assert [step["part"] for step in result["steps"]] == steps
+    everything = {"docker-ce": "docker_ce_packages", "daemon.json": "docker_daemon_settings",
+                  "docker group": "docker_group_members"}  # fmt: skip
+    left_out = [tag for subject, tag in everything.items() if subject not in changed]
+    notes = [note["message"] for note in result["notes"] if note["name"] == "left-out"]
+    assert [note.partition(": ")[2].split(", ") for note in notes] == ([left_out] if left_out else [])
+
+
+def test_a_tag_of_a_person_s_own_playbook_chooses_everything_under_it() -> None:
+    tags = Tags.of({"ansible_run_tags": ["site"]}, ["site", "always"])
+    assert roles_of(plan(package("docker-ce", version="5:28"), tags=tags)) == ["docker_ce"]
+
+
+def test_a_role_that_the_tags_leave_out_stops_nobody() -> None:
+    options = {"options": {"no-such-key": 1}, "mode": "0644", "follow_symlink": False}
+    wants = wanted(docker_daemon=options)
+    (problem,) = plan(right(), wants)["problems"]
+    assert "no-such-key" in problem["message"]
+    assert plan(right(), wants, tags=Tags(frozenset(["docker_group"])))["problems"] == []
 
 
 NODE = {"path": "/dev/nvidia0", "number": "195:0", "linked": False}

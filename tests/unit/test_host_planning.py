@@ -48,33 +48,33 @@ WANTS = Desired(
 
 
 def work(role: str, part: str, **plan: Any) -> list[dict[str, Any]]:
-    step = {"role": role, "tasks_from": part, "name": "a name"}
+    step = {"role": role, "part": part, "name": "a name"}
     base = {"joined": False, "disruption": "reload", "engine_comes": False, "changes": [VOLUME]}
     return steps({**base, **plan, "steps": [step]}, WANTS)
 
 
 @pytest.mark.parametrize(
-    ("role", "part", "plan", "concerns", "params"),
+    ("role", "part", "plan", "concern", "params"),
     [
-        ("docker_ce", "sources", {}, ["packages"], {"sets": [ENGINE], "sources_only": True, "restart": "when-idle"}),
-        ("docker_ce", "sources", {"joined": True}, ["packages"], {"sets": [ENGINE, STACK]}),
-        ("docker_ce", "apply", {"joined": True}, ["packages", "service"], {"sets": [ENGINE, STACK]}),
-        ("nvidia_docker", "apply", {}, ["packages"], {"sets": [STACK], "sources_only": False}),
-        ("nvidia_docker", "setup", {}, ["toolkit"], {"stack": "toolkit"}),
-        ("nvidia_docker", "v1", {}, ["v1"], {"remove_containers": False, "changes": [VOLUME]}),
-        ("docker_daemon", "apply", {}, ["daemon"], {"disruption": "reload", "validate": True, "backups": 5}),
-        ("docker_daemon", "apply", {"engine_comes": True}, ["daemon"], {"validate": False, "restart": "never"}),
-        ("docker_group", "apply", {}, ["group"], {"users": ["alice"]}),
-        ("dockerrun", "apply", {}, ["launcher"], {"wanted": {"install": True, "sha256": "", "defaults": []}}),
+        ("docker_ce", "source", {}, "packages", {"sets": [ENGINE], "sources_only": True, "restart": "when-idle"}),
+        ("docker_ce", "source", {"joined": True}, "packages", {"sets": [ENGINE, STACK]}),
+        ("docker_ce", "packages", {"joined": True}, "packages", {"sets": [ENGINE, STACK], "sources_only": False}),
+        ("docker_ce", "service", {}, "service", {"timeout": 120}),
+        ("nvidia_docker", "packages", {}, "packages", {"sets": [STACK], "sources_only": False}),
+        ("nvidia_docker", "toolkit", {}, "toolkit", {"stack": "toolkit"}),
+        ("nvidia_docker", "v1", {}, "v1", {"remove_containers": False, "changes": [VOLUME]}),
+        ("docker_daemon", "settings", {}, "daemon", {"disruption": "reload", "validate": True, "backups": 5}),
+        ("docker_daemon", "settings", {"engine_comes": True}, "daemon", {"validate": False, "restart": "never"}),
+        ("docker_group", "members", {}, "group", {"users": ["alice"]}),
+        ("dockerrun", "launcher", {}, "launcher", {"wanted": {"install": True, "sha256": "", "defaults": []}}),
     ],
 )
 def test_a_step_of_the_plan_is_given_what_its_role_would_give(
-    role: str, part: str, plan: dict[str, Any], concerns: list[str], params: dict[str, Any]
+    role: str, part: str, plan: dict[str, Any], concern: str, params: dict[str, Any]
 ) -> None:
-    found = work(role, part, **plan)
-    assert [one["concern"] for one in found] == concerns
-    assert {name: found[0]["params"][name] for name in params} == params
-    for one in found:
-        arguments = CONCERNS[one["concern"]].ARGUMENTS
-        required = {name for name, spec in arguments.items() if spec.get("required")}
-        assert required <= set(one["params"]) <= set(arguments)
+    (step,) = work(role, part, **plan)
+    assert step["concern"] == concern
+    assert {name: step["params"][name] for name in params} == params
+    arguments = CONCERNS[concern].ARGUMENTS
+    required = {name for name, spec in arguments.items() if spec.get("required")}
+    assert required <= set(step["params"]) <= set(arguments)

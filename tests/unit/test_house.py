@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import PARTS
 
 from tools import docs
 
@@ -185,6 +186,16 @@ def test_every_option_that_a_task_reads_is_one_of_its_entry_point(role: Path) ->
         read = set(re.findall(rf"__{role.name}\.options\.(\w+)", text))
         known = {option.removeprefix(f"{role.name}_") for option in specs[name].get("options") or {}}
         assert read <= known, f"{role.name} {name}"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_step_of_a_role_has_its_tags_and_the_plan_knows_them(role: Path) -> None:
+    steps = [set(task["tags"]) for task in _load(role / "tasks/main.yml")]
+    assert [tags for tags in steps if role.name not in tags or len(tags) != 2] == []
+    named = {tag.removeprefix(f"{role.name}_") for tags in steps for tag in tags} - {role.name, "always"}
+    assert named == set(PARTS.get(role.name, named))
+    told = set(re.findall(r"`([a-z_0-9]+)`", (role / "README.md").read_text()))
+    assert {f"{role.name}_{part}" for part in named} <= told
 
 
 # ---- Code that runs on hosts ------------------------------------------------------------------

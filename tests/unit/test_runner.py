@@ -173,6 +173,7 @@ def test_a_timeout_of_the_terminal_after_the_end_is_no_failure(
         ),
         ({"ask_pass": True, "ask_become_pass": True}, ["--ask-pass", "--ask-become-pass"]),
         ({"ask_vault_pass": True}, ["--ask-vault-pass"]),
+        ({"tags": ["a", "b"], "skip_tags": ["c"]}, ["--tags", "a,b", "--skip-tags", "c"]),
         ({"check": True, "diff": True, "verbosity": 3}, ["--check", "--diff", "-vvv"]),
         ({"extra_vars": ["token=s3cr3t"], "variables": {"token": "s3cr3t"}}, []),
     ],

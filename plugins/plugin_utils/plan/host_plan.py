@@ -19,93 +19,94 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     package_set,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import PARTS, Tags
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe.report import choose_python
 
 _Changes = list[dict[str, Any]]  # of {role, subject, from, to, disruption}
 _Problem = dict[str, Any]  # {name, message}; notes may have more
 
 FORMAT = 1
-# Decisions are made in the order in which the roles run on a host that has an engine.
-ROLES = ("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun")
+# Decisions are made in this order.
+ROLES = tuple(PARTS)
 # The roles with an option that says when dockerd may be restarted.
 _RESTARTING = ("docker_ce", "nvidia_docker", "docker_daemon")
 # What containers can prove, the least first: nothing, that an image runs, that a container sees the GPU, too.
 PROOFS = ("none", "image", "gpu")
 V1_VOLUME = "volume of nvidia-docker v1"
-# The names of steps, by part or by role.
-_NAMES = {
-    "sources": "Write keyrings and sources",
-    "v1": "Clean up after nvidia-docker v1",
-    "setup": "Set up what hands GPUs to containers",
-    "docker_ce": "Install the pinned set",
-    "nvidia_docker": "Install the pinned stack",
-    "docker_daemon": "Configure dockerd",
-    "docker_group": "Make the users members of the group docker",
-    "dockerrun": "Write the launcher dockerrun",
-}
 # The name of the problem "a GPU and no driver".
 NO_DRIVER = "driver"
 
 
 def plan(
-    wanted: dict[str, Any], found: dict[str, Any], problems: Iterable[_Problem], notes: Iterable[_Problem] = ()
+    wanted: dict[str, Any],
+    found: dict[str, Any],
+    problems: Iterable[_Problem],
+    notes: Iterable[_Problem] = (),
+    tags: Tags = Tags(),  # noqa: B008 - it cannot change
 ) -> dict[str, Any]:
     """Return the plan of one host.
 
     wanted: {role: its <role>_desired}; found: what the probe reported; problems: those known already,
-    [{name, message}]; notes: like problems, but they do not block the changes.
-    Result: {format, changes, steps, joined, to_prove, problems, notes, disruption, running}: steps are
-    [{role, tasks_from, name}], the pending parts of roles in order, with a name for people; joined says that
-    nvidia_docker's packages go into docker_ce's transaction; engine_comes that daemon.json is written before its
-    engine is installed; to_prove is what containers must prove after the changes, one of PROOFS.
+    [{name, message}]; notes: like problems, but they do not block the changes; tags: those of the run.
+    Result: {format, changes, left_out, steps, joined, to_prove, problems, notes, disruption, running}: left_out are
+    the changes that the tags leave out; steps are [{role, part, name}], the pending parts of roles in order, with a
+    name for people; joined says that nvidia_docker's packages go into docker_ce's transaction; engine_comes that
+    daemon.json is written before its engine is installed; to_prove is what containers must prove after the changes,
+    one of PROOFS.
     """
     problems = list(problems)
-    changes: _Changes = []
-    coming = _with_coming_cgroup_driver(wanted, found)
-    judged = with_coming_engine(wanted, found)
+    every: _Changes = []
+    coming = _with_coming_cgroup_driver(wanted, found) if tags.choose("docker_daemon", ["settings"]) else found
+    judged = with_coming_engine(wanted if tags.choose("docker_ce", ["packages"]) else {}, found)
     for role in ROLES:
         if role in wanted:
             try:
-                changes += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else judged)
+                every += _DECISIONS[role](wanted[role], coming if role == "nvidia_docker" else judged)
             except HostError as error:
-                problems.append(_problem(role, str(error)))
+                if tags.choose(role, PARTS[role]):
+                    problems.append(_problem(role, str(error)))
+    # Packages come with the source that apt gets them from.
+    changes: _Changes = []
+    left_out: _Changes = []
+    for change in every:
+        part = _part(change)
+        parts = [part, "packages"] if part == "source" else [part]
+        (changes if tags.choose(change["role"], parts) else left_out).append(change)
     refusal = daemon_json.cdi_refusal(
         wanted.get("docker_daemon", {}).get("options") or {},
         found["docker"]["info"],
         wanted["nvidia_docker"]["gpu"]["version"] if _has_toolkit(wanted) else "",
     )
-    if refusal and not any(change["subject"] == "docker-ce" for change in changes):
-        problems.append(_problem("nvidia_docker_cdi", refusal))
-    # Changes that come after the packages of a role have a step of their own.
-    setup = [change for change in changes if change["subject"] in gpu_containers.SUBJECTS]
-    pending = [role for role in ROLES if any(change["role"] == role and change not in setup for change in changes)]
-    joined = "docker_ce" in pending and "nvidia_docker" in pending
-    # Only a running dockerd tells what it needs of the toolkit.
-    last = _has_toolkit(wanted) and any(
-        (change["role"] == "nvidia_docker" and change["subject"] != V1_VOLUME)
-        or (change["subject"] == "docker.service" and change["to"] == "active")
-        for change in changes
-    )
     engine_changes = any(change["subject"] == "docker-ce" for change in changes)
-    steps = [(role, "apply") for role in _order(pending, joined, found)]
-    if any(change["subject"] == V1_VOLUME for change in changes):
-        # Before the engine changes: a newer engine would wait for the plugin of these volumes.
-        steps.insert(0, ("nvidia_docker", "v1"))
-    if last:
+    if refusal and not engine_changes and tags.choose("docker_daemon", ["settings"]):
+        problems.append(_problem("nvidia_docker_cdi", refusal))
+    pending = {(change["role"], _part(change)) for change in changes}
+    joined = {("docker_ce", "packages"), ("nvidia_docker", "packages")} <= pending
+    if ("docker_ce", "packages") in pending and tags.choose("docker_ce", ["service"]):
+        pending.add(("docker_ce", "service"))
+    steps = _ordered(pending, joined, found)
+    # Only a running dockerd tells what it needs of the toolkit.
+    if (
+        _has_toolkit(wanted)
+        and tags.choose("nvidia_docker", ["toolkit"])
+        and any(
+            (change["role"] == "nvidia_docker" and change["subject"] != V1_VOLUME)
+            or (change["subject"] == "docker.service" and change["to"] == "active")
+            for change in changes
+        )
+    ):
         # Last: what is needed depends on the dockerd and the toolkit that are in place then.
-        steps.append(("nvidia_docker", "setup"))
+        steps.append(("nvidia_docker", "toolkit"))
     return {
         "format": FORMAT,
         "changes": changes,
-        "steps": [
-            {"role": role, "tasks_from": part, "name": _NAMES.get(part) or _NAMES[role]}
-            for role, part in _sources(changes, joined, steps) + steps
-        ],
+        "left_out": left_out,
+        "steps": [{"role": role, "part": part, "name": PARTS[role][part]} for role, part in steps],
         "joined": joined,
-        "engine_comes": engine_changes and configured_first(pending, found),
-        "to_prove": _to_prove(changes),
+        "engine_comes": engine_changes and configured_first({role for role, _ in pending}, found),
+        "to_prove": to_prove(changes),
         "problems": problems,
-        "notes": [*notes, *_daemon_notes(wanted, judged)],
+        "notes": [*notes, *_daemon_notes(wanted, judged), *_tag_notes(left_out)],
         "disruption": daemon_json.worst(change["disruption"] for change in changes),
         "running": sorted(container["name"] for container in found["docker"]["running"]),
     }
@@ -193,11 +194,12 @@ def _transactions(plan: dict[str, Any]) -> list[tuple[str, _Changes]]:
     for change in plan["changes"]:
         role = "docker_ce" if change["role"] == "nvidia_docker" and plan["joined"] else change["role"]
         groups[role].append(change)
-    roles = [step["role"] for step in plan["steps"] if step["tasks_from"] == "apply"]
+    roles = [step["role"] for step in plan["steps"] if step["part"] in ("packages", "settings")]
     return [(role, groups[role]) for role in roles if role in _RESTARTING and groups[role]]
 
 
-def _to_prove(changes: _Changes) -> str:
+def to_prove(changes: _Changes) -> str:
+    """Return what containers must prove after these changes, one of PROOFS."""
     proofs = [PROOFS[0]]
     for change in changes:
         if change["role"] in ("docker_group", "dockerrun"):
@@ -209,31 +211,51 @@ def _to_prove(changes: _Changes) -> str:
     return max(proofs, key=PROOFS.index)
 
 
-def _sources(changes: _Changes, joined: bool, steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the steps that write keyrings and sources first, for roles whose own step comes later."""
-    roles = [
-        role
-        for role in ("docker_ce", "nvidia_docker")
-        if any(one["role"] == role and one["subject"].startswith(("keyring ", "apt source ")) for one in changes)
-    ]
-    if joined and roles:
-        roles = ["docker_ce"]
-    if roles == [role for role, part in steps[:1] if part == "apply"]:
-        return []
-    return [(role, "sources") for role in roles]
+def _part(change: dict[str, Any]) -> str:
+    """Return the part of its role that makes a change."""
+    role, subject = change["role"], change["subject"]
+    if role not in ("docker_ce", "nvidia_docker"):
+        return next(iter(PARTS[role]))
+    if subject.startswith(("keyring ", "apt source ")):
+        return "source"
+    if subject in gpu_containers.SUBJECTS:
+        return "toolkit"
+    return {"docker.service": "service", V1_VOLUME: "v1"}.get(subject, "packages")
+
+
+def _tag_notes(left_out: _Changes) -> list[_Problem]:
+    tags = list(dict.fromkeys(f"{change['role']}_{_part(change)}" for change in left_out))
+    changes = "1 change" if len(left_out) == 1 else f"{len(left_out)} changes"
+    said = f"the tags of this run leave out {changes}: {', '.join(tags)}"
+    return [_problem("left-out", said)] if left_out else []
 
 
 def _has_toolkit(wanted: dict[str, Any]) -> bool:
     return "nvidia_docker" in wanted and wanted["nvidia_docker"]["gpu"]["stack"] == "toolkit"
 
 
-def _order(pending: list[str], joined: bool, found: dict[str, Any]) -> list[str]:
-    order = [role for role in pending if not (joined and role == "nvidia_docker")]
-    if configured_first(order, found):
+def _ordered(pending: set[tuple[str, str]], joined: bool, found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the pending parts of roles, (role, part), in the order of the work, without the toolkit's."""
+    roles = list(ROLES)
+    if configured_first({role for role, _ in pending}, found):
         # So that dockerd has its configuration when it starts.
-        order.remove("docker_daemon")
-        order.insert(0, "docker_daemon")
-    return order
+        roles.remove("docker_daemon")
+        roles.insert(0, "docker_daemon")
+    order = [(role, part) for role in roles for part in PARTS[role] if (role, part) in pending]
+    steps = [(role, part) for role, part in order if part not in ("source", "v1", "toolkit")]
+    if joined:
+        steps.remove(("nvidia_docker", "packages"))
+    if ("nvidia_docker", "v1") in pending:
+        # Before the engine changes: a newer engine would wait for the plugin of these volumes.
+        steps.insert(0, ("nvidia_docker", "v1"))
+    sources = [role for role, part in order if part == "source"]
+    if joined and sources:
+        sources = ["docker_ce"]
+    # Before anything else, so that a repository that cannot be used leaves the host as it was. Packages that come
+    # first bring their sources.
+    if sources == [role for role, part in steps[:1] if part == "packages"]:
+        return steps
+    return [(role, "source") for role in sources] + steps
 
 
 def configured_first(roles: Collection[str], found: dict[str, Any]) -> bool:

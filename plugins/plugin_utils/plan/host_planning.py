@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +14,11 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     host_findings,
     host_plan,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import Tags
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe, report
 
 # Roles that run after the plan; their options are checked before the host is changed.
 _LATER = ("gpu_host_verify",)
-# The names of concerns that share a step of the plan with another one.
-_NAMES = {"service": "Have docker run, and start at boot"}
 
 
 class Desired(NamedTuple):
@@ -88,7 +86,9 @@ def planned(
         for one in of_gpu
         if one["severity"] != "info" and not stopping
     ]
-    plan: dict[str, Any] = host_plan.plan({} if problems else wants.wanted, found, problems, notes=notes)
+    desired_of = {} if problems else wants.wanted
+    tags = Tags.of(task_vars, action._task.tags)
+    plan: dict[str, Any] = host_plan.plan(desired_of, found, problems, notes=notes, tags=tags)
     plan["wanted"] = {"stack": stack, "cdi": cdi}
     facts["gpu_host_plan"] = plan
     facts["gpu_host_findings"] = finding.ordered([*of_gpu, *host_findings.findings(found, plan)])
@@ -137,34 +137,32 @@ def sentences(problems: list[dict[str, str]]) -> str:
 
 def steps(plan: dict[str, Any], wants: Desired) -> list[dict[str, Any]]:
     """Return the work of the module gpu_host_apply for a plan: [{name, concern, params}]. It holds secrets."""
+    works = [_work(step["role"], step["part"], plan, wants) for step in plan["steps"]]
     return [
-        {"name": _NAMES.get(concern, step["name"]), "concern": concern, "params": params}
-        for step in plan["steps"]
-        for concern, params in _work(step["role"], step["tasks_from"], plan, wants)
+        {"name": step["name"], "concern": concern, "params": params}
+        for step, (concern, params) in zip(plan["steps"], works, strict=True)
     ]
 
 
-def _work(role: str, part: str, plan: dict[str, Any], wants: Desired) -> Iterator[tuple[str, dict[str, Any]]]:
+def _work(role: str, part: str, plan: dict[str, Any], wants: Desired) -> tuple[str, dict[str, Any]]:
+    """Return the concern of a part of a role, and its parameters."""
     wanted, options = wants.wanted[role], wants.options[role]
     if part == "v1":
         changes = [change for change in plan["changes"] if change["subject"] == host_plan.V1_VOLUME]
         containers = {"remove_containers": options["remove_v1_containers"]}
-        yield "v1", {"script": _file(role, "nvidia-docker-v1.sh"), "changes": changes, **containers}
-    elif part == "setup":
-        yield "toolkit", wanted["gpu"]
-    elif role in ("docker_ce", "nvidia_docker"):
+        return "v1", {"script": _file(role, "nvidia-docker-v1.sh"), "changes": changes, **containers}
+    if part in ("source", "packages"):
         sets = [wanted, wants.wanted["nvidia_docker"]] if role == "docker_ce" and plan["joined"] else [wanted]
         limits = {name: options[name] for name in ("lock_timeout", "restart")}
-        yield "packages", {"sets": sets, "sources_only": part == "sources", **limits}
-        if role == "docker_ce" and part == "apply":
-            yield "service", {"timeout": options["start_timeout"]}
-    elif role == "docker_daemon":
+        return "packages", {"sets": sets, "sources_only": part == "source", **limits}
+    if part == "service":
+        return "service", {"timeout": options["start_timeout"]}
+    if part == "settings":
         limits = {"disruption": plan["disruption"], "validate": not plan["engine_comes"]}
-        yield "daemon", {**wanted, "backups": options["backups"], **limits}
-    elif role == "docker_group":
-        yield "group", wanted
-    else:
-        yield "launcher", {"wanted": wanted, "launcher": _file(role, "dockerrun")}
+        return "daemon", {**wanted, "backups": options["backups"], **limits}
+    if part == "launcher":
+        return "launcher", {"wanted": wanted, "launcher": _file(role, "dockerrun")}
+    return ("toolkit", wanted["gpu"]) if part == "toolkit" else ("group", wanted)
 
 
 def _file(role: str, name: str) -> str:

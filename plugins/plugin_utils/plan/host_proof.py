@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
 
 _Check = dict[str, Any]  # {name, ok, detail}
 _Gpus = tuple[set[str], set[str]]  # UUIDs of GPUs, and of MIG devices
@@ -31,7 +32,7 @@ def command(
     options are those of the role gpu_host_verify; containers is one of host_plan.PROOFS; engine is the version that
     runs the containers.
     """
-    if containers == "none":
+    if containers == "none" or host_plan.to_prove(plan["left_out"]) != "none":
         return None
     files = role_options.ROLES_DIRECTORY / "gpu_host_verify/files"
     return [
@@ -59,7 +60,7 @@ def result(
     """
     checks = state_checks(found, plan)
     if found["docker"]["info"]:
-        if _with_gpu(found, plan, options):
+        if _with_gpu(found, plan, options) and not plan["left_out"]:
             ok, detail = gpu_containers.lasting(found)
             checks.append(_check("GPU stays after daemon-reload", ok, detail))
         if containers is not None:
@@ -79,7 +80,10 @@ def _with_gpu(found: dict[str, Any], plan: dict[str, Any], options: dict[str, An
 
 
 def state_checks(found: dict[str, Any], plan: dict[str, Any]) -> list[_Check]:
-    """Return the checks of a probe: the plan of a proven host is empty."""
+    """Return the checks of a probe: the plan of a proven host is empty.
+
+    Nothing is promised of what the tags of the run leave out.
+    """
     docker = found["docker"]
     info = docker["info"] or {}
     packages = found["apt"]["packages"]
@@ -94,12 +98,15 @@ def state_checks(found: dict[str, Any], plan: dict[str, Any]) -> list[_Check]:
         "docker group": " ".join((found["groups"].get("docker") or {}).get("members") or []) or "nobody",
         "dockerrun": " ".join(sorted(found["dockerrun"])) or "not installed",
     }
+    left_out = {_check_of(change) for change in plan["left_out"]}
     checks = []
     for name, right in details.items():
+        if name in left_out:
+            continue
         wrong = [change for change in plan["changes"] if _check_of(change) == name]
         if right is not None or wrong:
             checks.append(_check(name, not wrong, "; ".join(_sentence(change) for change in wrong) or right))
-    if not info:
+    if not info and not left_out & {"pinned packages", "docker runs, at boot too"}:
         checks.append(_check("docker answers", False, redact(docker["info_error"]) or "no answer"))
     return checks
 
