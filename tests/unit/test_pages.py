@@ -75,6 +75,9 @@ def test_every_variable_of_a_role_exists(page: Path) -> None:
     specs = [yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"] for role in roles]
     known = {name for spec in specs for name in spec["options"]}
     known |= {path.stem for path in (ROOT / "plugins").rglob("*.py")}
+    known |= {
+        tag for role in roles for task in yaml.safe_load((role / "tasks/main.yml").read_text()) for tag in task["tags"]
+    }
     prefixes = "|".join(role.name for role in roles)
     assert sorted(set(re.findall(rf"`((?:{prefixes})_[a-z0-9_]+)`", page.read_text())) - known) == []
 
