@@ -169,7 +169,7 @@ def arguments(options: Options, extra: list[str]) -> list[str]:
 
 # They take the place of ansible-core's sudo and su, and are found as doas.
 _BECOME = "playbooks/collections/ansible_collections/gpuprov/gpuprov/plugins/become"
-_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.loaded_once")
+_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.preload")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_prune
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import run_owner
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.controller_needs import semver_versions
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements, run_owner
 
 
 class ActionModule(ActionBase):
@@ -69,7 +68,7 @@ class ActionModule(ActionBase):
             for name in image["tags"]:
                 repository, _colon, tag = name.rpartition(":")
                 tags.setdefault(repository, []).append(tag)
-        lines = semver_versions().lines
+        lines = requirements.image_versions().lines
         versions = {repository: lines(of) for repository, of in tags.items()}
         decision = image_prune.decide(found["docker_image"], rules, versions, time.time())
         if only is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.controller_needs import semver_versions
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements
 
 
 class ActionModule(ActionBase):
@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return changes and docker_image; fail where the host does not have the version."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        versions = semver_versions()
+        versions = requirements.image_versions()
         try:
             image = image_name.parse(self._task.args.get("name"))
             versions.read(image.tag or "")

@@ -79,11 +79,11 @@ changes:
   elements: dict
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import packages, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, packages
 
 
 def main():
-    work.module(packages)
+    concern_module.run(packages)
 
 
 if __name__ == "__main__":

@@ -97,11 +97,11 @@ backup:
   type: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_config, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, daemon_config
 
 
 def main():
-    work.module(daemon_config)
+    concern_module.run(daemon_config)
 
 
 if __name__ == "__main__":

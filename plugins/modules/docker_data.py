@@ -56,11 +56,11 @@ docker_data_left:
   elements: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_data, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, docker_data
 
 
 def main():
-    work.module(docker_data)
+    concern_module.run(docker_data)
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ added:
   elements: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import group_members, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, group_members
 
 
 def main():
-    work.module(group_members)
+    concern_module.run(group_members)
 
 
 if __name__ == "__main__":

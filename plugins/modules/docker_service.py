@@ -41,11 +41,11 @@ changes:
   elements: dict
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, docker_service
 
 
 def main():
-    work.module(docker_service)
+    concern_module.run(docker_service)
 
 
 if __name__ == "__main__":

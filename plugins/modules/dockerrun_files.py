@@ -50,11 +50,11 @@ changes:
   elements: dict
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, dockerrun_files
 
 
 def main():
-    work.module(dockerrun_files)
+    concern_module.run(dockerrun_files)
 
 
 if __name__ == "__main__":

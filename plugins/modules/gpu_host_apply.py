@@ -53,6 +53,7 @@ import time
 import zlib
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+    concern_module,
     daemon_config,
     docker_service,
     dockerrun_files,
@@ -61,7 +62,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     nvidia_docker_v1,
     nvidia_toolkit,
     packages,
-    work,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
@@ -123,7 +123,7 @@ def work_through(host, params, done):
 
 
 def main():
-    host, params = work.started({"work": {"type": "dict", "required": True, "no_log": True}})
+    host, params = concern_module.start({"work": {"type": "dict", "required": True, "no_log": True}})
     done = {"steps": [], "changes": [], "diff": [], "added": [], "step": ""}
     try:
         with host_lock.held(host, params["lock"]):

@@ -56,11 +56,11 @@ changes:
   type: list
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import nvidia_toolkit, work
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, nvidia_toolkit
 
 
 def main():
-    work.module(nvidia_toolkit)
+    concern_module.run(nvidia_toolkit)
 
 
 if __name__ == "__main__":

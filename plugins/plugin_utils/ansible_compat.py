@@ -214,7 +214,7 @@ def add_to_group(action: ActionBase, result: dict[str, Any], group: str) -> None
 
 
 def preload_plugins() -> None:
-    """Load what nearly every task loads, so that the processes that Ansible forks have it from the start."""
+    """Load the plugins that nearly every task needs, before Ansible forks."""
     # Asking for one filter or test loads all of them.
     filter_loader.get("ansible.builtin.bool")
     test_loader.get("ansible.builtin.match")

@@ -75,7 +75,7 @@ def played(core: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     environment = {
         **os.environ,
         "ANSIBLE_BECOME_EXE": str(sudo),
-        "ANSIBLE_CALLBACKS_ENABLED": "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.loaded_once",
+        "ANSIBLE_CALLBACKS_ENABLED": "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.preload",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
         "ANSIBLE_PIPELINING": "true",
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,

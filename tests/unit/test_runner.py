@@ -17,7 +17,7 @@ import pytest
 from gpuprov import runner
 from gpuprov.runner import Options, UsageError
 
-OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.loaded_once"
+OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.preload"
 
 BECOME = r"BECOME password.*:\s*?$"
 # Stands where ansible-playbook stands: beside the interpreter.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, role_options, shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, role_options, run_cache
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -113,7 +113,7 @@ def _desired(resolver: role_options.Resolver) -> Desired:
     # An earlier task may have registered options of these roles: compute them again.
     registered = {f"__{role}" for role in host_plan.ROLES}
     raw = {name: value for name, value in resolver.variables.items() if name not in registered}
-    return Desired(*shared_result.shared(shared_result.inputs(names, raw), lambda: _computed(resolver)))
+    return Desired(*run_cache.cached(run_cache.key(names, raw), lambda: _computed(resolver)))
 
 
 def _computed(resolver: role_options.Resolver) -> Desired:

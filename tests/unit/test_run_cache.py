@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import shared_result
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import run_cache
 
 BOOKWORM = {"distribution_release": "bookworm", "gpu_host_probe": {"login_user": "me", "clock": 1}}
 
 
 def key(**variables: Any) -> str | None:
-    return shared_result.inputs(["wanted"], {"ansible_facts": BOOKWORM, **variables})
+    return run_cache.key(["wanted"], {"ansible_facts": BOOKWORM, **variables})
 
 
 def test_hosts_with_the_same_variables_share() -> None:
@@ -63,6 +63,6 @@ def test_a_result_is_computed_once_for_a_key(tmp_path: Path, monkeypatch: pytest
         calls.append(1)
         return [len(calls)]
 
-    results = [shared_result.shared(one, compute) for one in ("a", "a", "b", None, None)]
+    results = [run_cache.cached(one, compute) for one in ("a", "a", "b", None, None)]
     assert results == [[1], [1], [2], [3], [4]]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

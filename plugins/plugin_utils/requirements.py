@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Python packages beside Ansible, that gpuprov brings and a bare ansible-playbook may lack."""
+"""Import what needs Python packages beside Ansible, which gpuprov brings and a bare ansible-playbook may lack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 from ansible.errors import AnsibleError
 
 
-def semver_versions() -> ModuleType:
+def image_versions() -> ModuleType:
     """Return plugin_utils.image_versions. Raises AnsibleError where the package semver is not installed."""
     try:
         from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_versions

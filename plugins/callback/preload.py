@@ -11,25 +11,24 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_com
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY
 
 DOCUMENTATION = r"""
-name: loaded_once
+name: preload
 type: aggregate
-short_description: Makes each task cheaper for the controller
+short_description: Loads once what each task needs on the controller
 description:
-  - Ansible starts a process for each task on each host, and each of them loads the plugins that it needs. What
-    nearly all of them need is loaded before the first one starts, so that they have it from the beginning. Nor does
-    each of them look through what is there by then for garbage.
-  - The variables of the roles, which the plan of each host reads, are loaded in the same way.
+  - Ansible starts a process for each task on each host, and each process loads the plugins that it needs. This
+    callback loads the plugins that nearly all tasks need, and the variables of the roles, before the first process
+    starts, and excludes them from garbage collection.
   - C(gpuprov) enables it.
 author: gpuprov contributors
 """
 
 
 class CallbackModule(CallbackBase):
-    """Loads plugins when a playbook starts."""
+    """Load plugins when a playbook starts."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
-    CALLBACK_NAME = "gpuprov.gpuprov.loaded_once"
+    CALLBACK_NAME = "gpuprov.gpuprov.preload"
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_start(self, playbook: Any) -> None:

@@ -1,4 +1,4 @@
-"""What each of Ansible's processes needs is there before the first one starts."""
+"""The callback preload: what each task needs is loaded before the first one starts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import sys
 WANTED = ["ansible.plugins.filter.core", "ansible.plugins.test.core", "ansible.plugins.connection.ssh"]
 PROGRAM = f"""
 import gc, json, sys
-from ansible.parsing.dataloader import DataLoader
-from ansible.playbook import Playbook
 from ansible.plugins.loader import init_plugin_loader
 init_plugin_loader()
-from ansible_collections.gpuprov.gpuprov.plugins.callback import loaded_once
+from ansible_collections.gpuprov.gpuprov.plugins.callback import preload
 def found():
     return [[one for one in {WANTED} if any(name.startswith(one) for name in sys.modules)], gc.get_freeze_count()]
-callback, before = loaded_once.CallbackModule(), found()
-callback.v2_playbook_on_start(Playbook(DataLoader()))
+callback, before = preload.CallbackModule(), found()
+callback.v2_playbook_on_start(None)
 print(json.dumps([before, found()]))
 """
 
