@@ -31,7 +31,7 @@ ROLES = (
     "docker_image_transfer",
 )
 BEGIN, END = "<!-- variables: written by ./dev docs -->", "<!-- end of variables -->"
-# The last sentence of a description whose default is computed by a template.
+# The last sentence of a description whose default is not a constant.
 _DEFAULT_IN_WORDS = re.compile(r"\s*The default is (.+)\.$")
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -61,17 +61,13 @@ def _options(role: str) -> Options:
 # ---- YAML ----------------------------------------------------------------------------------------
 
 
-def _defaults(options: Options, templates: Mapping[str, Any]) -> str:
-    """Return a role's defaults: constants from the specification, other values as the file has them."""
+def _defaults(options: Options, present: Mapping[str, Any]) -> str:
+    """Return a role's defaults: constants from the specification, templates and empty values as they are."""
     lines = ["---", "# Comments and constants are written by ./dev docs from meta/argument_specs.yml."]
     for name, option in options.items():
-        lines += ["", *_comment(option["description"])]
-        if "default" in option:
-            lines.append(f"{name}: {_value(option['default'])}")
-        elif name in templates:
-            lines.append(f"{name}: {json.dumps(templates[name])}")
-        else:
-            lines.append(f"# {name}: {_value(option['example'])}")
+        value = option.get("default", present.get(name, option.get("example")))
+        text = json.dumps(value) if "{{" in str(value) else _value(value)
+        lines += ["", *_comment(option["description"]), f"{'' if name in present else '# '}{name}: {text}"]
     return "\n".join(lines) + "\n"
 
 
@@ -140,9 +136,9 @@ def _type(option: Mapping[str, Any]) -> str:
 
 def _default(option: Mapping[str, Any]) -> str:
     if "default" in option:
-        return f"`{_value(option['default'])}`" if option["default"] not in ("", [], {}) else "empty"
+        return f"`{_value(option['default'])}`"
     words = _DEFAULT_IN_WORDS.search(option["description"])
-    return words[1] if words else "not set"
+    return words[1] if words else "empty"
 
 
 def main() -> int:
