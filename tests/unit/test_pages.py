@@ -94,6 +94,22 @@ def test_pages_keep_to_plain_technical_english(page: Path) -> None:
     assert STYLE.findall(text) == []
 
 
+def test_the_files_and_functions_that_contributing_names_exist() -> None:
+    for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
+        directory, file = ROOT, ROOT
+        for name in re.findall(r"`([^`]+)`", line):
+            if name.endswith("()"):
+                function = name.removesuffix("()")
+                assert re.search(rf"^ *(?:def {function}\(|{function} ?\(\) )", file.read_text(), re.MULTILINE), line
+            elif name.endswith("/"):
+                directory = ROOT / name
+                assert directory.is_dir(), line
+            elif re.fullmatch(r"(?:[\w*-]+/)+[\w*.-]+|\w+\.(?:py|sh|yml|md)", name):
+                found = sorted((ROOT if "/" in name else directory).glob(name))
+                assert found, line
+                file, directory = found[0], found[0].parent
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
