@@ -18,6 +18,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     host_findings,
     host_plan,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu as probed_gpu
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import finding_lines
 
@@ -137,7 +138,7 @@ def library(use: str, path: str = "/usr/lib/x86_64-linux-gnu") -> Any:
 
 
 def spec(text: str, path: str = CDI) -> Any:
-    return lambda gpu: [gpu_report.cdi_spec(path, text.encode())]
+    return lambda gpu: [probed_gpu.cdi_spec(path, text.encode())]
 
 
 def settings(**values: Any) -> Any:
@@ -468,7 +469,7 @@ def test_the_worst_finding_comes_first() -> None:
 )
 def test_the_toolkit_s_configuration_is_read(text: str, shown: dict[str, Any]) -> None:
     file = {gpu_report.TOOLKIT_CONFIG: {"data": text.encode()}}
-    assert gpu_report.gpu({}, {}, file)["toolkit"] == shown
+    assert probed_gpu.parse({}, {}, file)["toolkit"] == shown
 
 
 def test_findings_are_no_secret_and_can_be_written_as_json() -> None:

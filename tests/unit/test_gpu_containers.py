@@ -9,10 +9,9 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     daemon_json,
     gpu_containers,
-    gpu_report,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu, report
 
 DATA = Path(__file__).parent / "data/probe"
 UUID = "GPU-5ca1ab1e-0000-0000-0000-000000000000"
@@ -264,8 +263,8 @@ def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch:
         seen[path] = data
         return read(path, data)
 
-    read = gpu_report.cdi_spec
-    monkeypatch.setattr(gpu_report, "cdi_spec", taken)
+    read = gpu.cdi_spec
+    monkeypatch.setattr(gpu, "cdi_spec", taken)
     host = report.parse((DATA / "real-h100.txt").read_text(), "recording")
     monkeypatch.setattr(nvidia_toolkit, "text_of", seen.__getitem__)
     (of_probe,) = host["gpu"]["cdi"]

@@ -22,9 +22,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     docker_data,
     dockerd_flags,
     dockerrun_files,
-    gpu_report,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redacted
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu
 
 FORMAT = 1
 _Rows = dict[str, list[list[str]]]  # {key: the fields of each record with this key}
@@ -111,7 +111,7 @@ def _found(single: dict[str, str], every: _Rows, files: _Files) -> dict[str, Any
         },
         "groups": _groups(every.get("group", []), [accounts[fields[0]] for fields in every.get("primary_member", [])]),
         "accounts": accounts,
-        "gpu": gpu_report.gpu(single, every, files),
+        "gpu": gpu.parse(single, every, files),
     }
 
 
