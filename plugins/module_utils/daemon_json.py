@@ -16,7 +16,7 @@ import posixpath
 import re
 import socket
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags, host_images
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
@@ -172,14 +172,14 @@ def disruption_of(keys, before=None, after=None, version=()):
     """
     if not keys:
         return "none"
-    if "features" in keys and _image_store(before) != _image_store(after):
+    if "features" in keys and image_store(before) != image_store(after):
         return "restart"
     # A text that is empty is none to dockerd.
     goes = {key for key in keys if after is not None and after.get(key) in (None, "")}
     return "reload" if all(daemon_keys.is_reloadable(key, version, key in goes) for key in keys) else "restart"
 
 
-def _image_store(config):
+def image_store(config):
     """The image store is chosen under features, yet only at start."""
     return _feature(config, "containerd-snapshotter")
 
@@ -210,27 +210,6 @@ def cdi_refusal(options, info, toolkit=""):
     )
 
 
-def data_root_note(options, info, engine=()):
-    """Return what a data-root of gpuprov's does not do under the containerd image store, or None.
-
-    engine is the version that will be installed, where dockerd does not run yet. Sources: docs.docker.com, "containerd
-    image store" (images lie in containerd's root); release notes of 29.0 (the default of new installations).
-    """
-    if not options.get("data-root"):
-        return None
-    chosen = _image_store(options)
-    if chosen is None and info:
-        chosen = host_images.store_of(info) == "containerd"
-    if chosen is None:
-        chosen = tuple(engine) >= (29,)
-    if not chosen:
-        return None
-    return (
-        "data-root %s does not move images: with the containerd image store they lie in containerd's root, "
-        "/var/lib/containerd unless /etc/containerd/config.toml names another" % shown(options["data-root"])
-    )
-
-
 def errors(current, after, found):
     """Return {top-level key: sentence} of what dockerd would not start with.
 
@@ -252,12 +231,13 @@ def engine_version(found):
     return daemon_keys.version_of(found.get("version") or (found.get("info") or {}).get("ServerVersion"))
 
 
-def _runs(found):
+def runs(found):
+    """Return whether dockerd runs."""
     return found["service"]["active"] in ("active", "reloading")
 
 
 def _has_read_the_file(found):
-    return _runs(found) and not _is_newer_than_daemon(found)
+    return runs(found) and not is_newer_than_daemon(found)
 
 
 def judged(options, current, info):
@@ -346,7 +326,7 @@ def config_bytes(found_config):
     return base64.b64decode(found_config["data"] or "")
 
 
-def _current(wanted, found):
+def current_config(wanted, found):
     """The configuration that the file holds. Raises HostError for what must not be touched."""
     config = found["config"]
     followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
@@ -361,7 +341,7 @@ def decide(wanted, found):
     gpuprov does not set are never a reason for a change.
     """
     config = found["config"]
-    current = _current(wanted, found)
+    current = current_config(wanted, found)
     options = daemon_keys.converted(wanted["options"])
     after = merge(current, options)
     wrong = errors(current, after, found)
@@ -369,7 +349,7 @@ def decide(wanted, found):
     if sentences:
         raise HostError("; ".join(sentences))
 
-    running, version = _runs(found), engine_version(found)
+    running, version = runs(found), engine_version(found)
     info = found.get("info") or {}
     keys = changed_keys(current, after)
     changes = []
@@ -378,7 +358,7 @@ def decide(wanted, found):
         # Specifications are looked for from the start on; newer dockerds do so unasked.
         if running and key == "features" and _feature(current, "cdi") != _feature(after, "cdi"):
             disruption = worst([disruption, "reload" if info.get("CDISpecDirs") else "restart"])
-        if running and key == "runtimes" and _brings_hook(current, after, found) and _may_restart(wanted, found):
+        if running and key == "runtimes" and brings_hook(current, after, found) and may_restart(wanted, found):
             disruption = "restart"
         changes += _key_changes(key, current, after, disruption)
     mode = wanted.get("mode")
@@ -389,7 +369,7 @@ def decide(wanted, found):
     return changes, (render(after) if keys else None)
 
 
-def _brings_hook(current, after, found):
+def brings_hook(current, after, found):
     """Return whether a running dockerd gets NVIDIA's runtime together with the hook that --gpus takes.
 
     It looks for the hook when it starts, and never again: moby, daemon/nvidia_linux.go, and devices_nvidia_linux.go
@@ -403,29 +383,11 @@ def _has_gpus_flag(found):
     return engine_version(found) >= (19, 3)
 
 
-def _may_restart(wanted, found):
-    """Return whether a restart that not everybody needs is allowed, where containers run too."""
+def may_restart(wanted, found):
+    """Return whether the policy allows a restart that only some containers need, with those that run."""
     idle = not found.get("running") or (found.get("info") or {}).get("LiveRestoreEnabled")
     policy = wanted.get("restart")
     return policy == "always" or (bool(idle) and policy != "never")
-
-
-def hook_note(wanted, found):
-    """Return that --gpus waits for a restart of dockerd which containers that run, or the policy, put off; or None."""
-    if not _runs(found) or not found.get("info"):
-        return None
-    try:
-        current = _current(wanted, found)
-    except HostError:
-        return None
-    after = merge(current, daemon_keys.converted(wanted["options"]))
-    if not _brings_hook(current, after, found) or _may_restart(wanted, found):
-        return None
-    return (
-        "docker run --gpus works after the next restart of dockerd, which looks for NVIDIA's hook only when it starts; "
-        "--runtime=nvidia works at once. Until then verify fails its check of --gpus. "
-        "docker_daemon_restart: always restarts it now"
-    )
 
 
 def _not_taken_over(options, current, found, changed, version):
@@ -451,36 +413,8 @@ def _not_taken_over(options, current, found, changed, version):
     return [_change("docker daemon", "runs " + " and ".join(said), "daemon.json in effect", disruption)]
 
 
-def note(wanted, found):
-    """Return what is worth knowing of a daemon.json that is as wanted, or None.
-
-    Somebody else changed it: whether that is in effect dockerd does not say, and to act on it is not gpuprov's.
-    """
-    if not _runs(found) or not found.get("info") or not _is_newer_than_daemon(found):
-        return None
-    try:
-        changes = decide(wanted, found)[0]
-    except HostError:
-        return None
-    if any(change["disruption"] != "none" for change in changes):
-        return None
-    options = daemon_keys.converted(wanted["options"])
-    current = _current(wanted, found)
-    seen = judged(options, current, found["info"])[0]
-    unseen = sorted(key for key, value in options.items() if value is not None and key not in seen)
-    return (
-        "%s was changed after dockerd read it, by somebody else; %s: "
-        "systemctl reload docker, or a restart for what a reload does not take over"
-        % (
-            found["config"]["path"],
-            "dockerd does not show whether %s, or other keys, are in effect" % ", ".join(unseen)
-            if unseen
-            else "what gpuprov sets is in effect, and other keys may not be",
-        )
-    )
-
-
-def _is_newer_than_daemon(found):
+def is_newer_than_daemon(found):
+    """Return whether daemon.json was changed after dockerd started or reloaded it."""
     mtime, since, now = (
         found["config"].get("mtime"),
         found["service"].get("state_changed"),

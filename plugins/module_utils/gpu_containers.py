@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What hands GPUs to containers, and keeps them there: the toolkit's mode, links in /dev/char, CDI.
+"""Decide what gives containers their GPUs and keeps them there: the toolkit's mode, links in /dev/char, CDI.
 
-Pure functions, shared by the module nvidia_toolkit_config (on the host) and by the plan (on the
-controller, from what the probe reported). Shapes of ``found``: see roles/gpu_host_probe/README.md.
-Python 2.7 syntax.
+Pure functions, shared by the module nvidia_toolkit_config (on the host) and by the plan (on the controller, from what
+the probe reported). Shapes of ``found``: see roles/gpu_host_probe/README.md.
 
 A container loses its GPU at a ``systemctl daemon-reload`` where systemd was not told of the device:
 systemd sets the devices of a container's scope anew, to those that it knows of. dockerd's systemd
@@ -37,15 +36,9 @@ NVIDIA_REFRESH, OWN_REFRESH = "nvidia-cdi-refresh", "gpuprov-cdi-refresh"
 # The first version that gives devices in the container's own configuration unless told otherwise.
 _JIT_CDI = (1, 18)
 _RUNC_NEEDS_LINKS = ((1, 1, 3), (1, 1, 7))
-# The engine since which there is docker run --gpus.
-_GPUS_FLAG = (19, 3)
 # With a systemd before 240.
 _OLD_SYSTEMD = ("xenial", "bionic")
 MODES = ("auto", "cdi", "legacy")
-FLAG_CURE = (
-    "start such containers with --runtime=nvidia --gpus ..., or have docker_daemon_options make nvidia the "
-    "default-runtime; Docker Engine 29.2 and newer needs neither"
-)
 
 
 def version_of(text):
@@ -68,13 +61,13 @@ def decide(wanted, found):
     version = version_of(wanted["version"])
     gpu = found["gpu"]
     changes = []
-    mode, had = _wanted_mode(wanted["mode"], version, found), _mode(gpu)
+    mode, had = _wanted_mode(wanted["mode"], version, found), toolkit_mode(gpu)
     if mode:
         changes.append(_change(MODE, had, mode))
     if (mode or had) == "cdi" and not (gpu["toolkit"] or {}).get("any_mode"):
         changes.append(_change(HOOK, "refuses docker run --gpus", "gives GPUs in the mode cdi, too"))
     if needs_links(found) and gpu["nodes"]:
-        unlinked = _unlinked(gpu)
+        unlinked = unlinked_nodes(gpu)
         if unlinked:
             changes.append(_change(LINKS, None, " ".join(unlinked)))
         elif LINKS_RULE not in gpu["kept"]:
@@ -102,42 +95,6 @@ def gpus_by_cdi(found):
     return (version_of(info.get("ServerVersion")) or ()) >= (29, 2) and bool(info.get("CDISpecDirs"))
 
 
-def has_flag(engine):
-    """Return whether a version of the engine has `docker run --gpus`."""
-    return (version_of(engine) or ()) >= _GPUS_FLAG
-
-
-def flag_gives(found):
-    """Return what gives a container its GPUs for `docker run --gpus`: cdi, runtime, hook, or None without that flag."""
-    info = found["docker"]["info"] or {}
-    if not has_flag(info.get("ServerVersion")):
-        return None
-    if gpus_by_cdi(found) and any(spec["kind"] == KIND and not spec["error"] for spec in found["gpu"]["cdi"]):
-        return "cdi"
-    return "runtime" if info.get("DefaultRuntime") == "nvidia" else "hook"
-
-
-def flag_is_refused(found):
-    """Return whether NVIDIA's hook refuses what `docker run --gpus` asks it for."""
-    toolkit = found["gpu"]["toolkit"] or {}
-    return flag_gives(found) == "hook" and toolkit.get("mode") == "cdi" and not toolkit.get("any_mode")
-
-
-def flag_lost_at_reload(found):
-    """Return why containers started with `--gpus` alone lose their GPU at a daemon-reload, or "" where they keep it."""
-    way = flag_gives(found)
-    if _cgroup_driver(found) != "systemd" or way is None:
-        return ""
-    if way == "runtime":
-        return lost_at_reload(found)
-    if way == "cdi":
-        unlinked = _unlinked(found["gpu"]) if needs_links(found) else []
-        return "%s without a link in /dev/char, which this runc needs" % " ".join(unlinked) if unlinked else ""
-    return "Docker Engine %s gives GPUs for --gpus by a hook that systemd knows nothing of" % (
-        (found["docker"]["info"] or {}).get("ServerVersion") or ""
-    )
-
-
 def _change(subject, before, after):
     return {"role": ROLE, "subject": subject, "from": before, "to": after, "disruption": "none"}
 
@@ -147,35 +104,37 @@ def refresh_of(version):
     return NVIDIA_REFRESH if (version_of(version) or ()) >= _JIT_CDI else OWN_REFRESH
 
 
-def _mode(gpu):
+def toolkit_mode(gpu):
+    """Return the toolkit's mode."""
     toolkit = gpu["toolkit"] or {}
     return toolkit.get("mode") or "auto"
 
 
 def _wanted_mode(asked, version, found):
-    """The mode to set, or None where the one that is set will do."""
-    had = _mode(found["gpu"])
+    """Return the mode to set, or None where the present one is right."""
+    had = toolkit_mode(found["gpu"])
     if asked:
         return asked if asked != had else None
-    if _cgroup_driver(found) == "cgroupfs" or _in_configuration(had, version):
+    if cgroup_driver(found) == "cgroupfs" or in_configuration(had, version):
         return None
     return "auto" if version >= _JIT_CDI else "cdi"
 
 
-def _in_configuration(mode, version):
-    """Whether the devices are in the container's own configuration."""
+def in_configuration(mode, version):
+    """Return whether a mode of a version of the toolkit puts devices into the container's own configuration."""
     if mode == "auto":
         return version is not None and version >= _JIT_CDI
     return mode != "legacy"
 
 
-def _cgroup_driver(found):
+def cgroup_driver(found):
+    """Return dockerd's cgroup driver, or None where dockerd does not run."""
     return (found["docker"]["info"] or {}).get("CgroupDriver")
 
 
 def needs_links(found):
     """Return whether containers lose their GPUs at a daemon-reload unless the devices have links in /dev/char."""
-    if _cgroup_driver(found) != "systemd":
+    if cgroup_driver(found) != "systemd":
         return False
     if found["os"]["codename"] in _OLD_SYSTEMD:
         return True
@@ -184,42 +143,10 @@ def needs_links(found):
     return runc is None or len(runc) < 2 or _RUNC_NEEDS_LINKS[0] <= runc < _RUNC_NEEDS_LINKS[1]
 
 
-def _unlinked(gpu):
+def unlinked_nodes(gpu):
+    """Return the paths of device nodes without a link in /dev/char."""
     # Those under nvidia-caps are for MIG's administration.
     return [node["path"] for node in gpu["nodes"] if not node["linked"] and "/nvidia-caps/" not in node["path"]]
-
-
-def lost_at_reload(found):
-    """Return why running containers lose their GPU at a ``systemctl daemon-reload``, or "" where they keep it."""
-    if _cgroup_driver(found) != "systemd":
-        return ""
-    packages = found["apt"]["packages"]
-    package = packages.get("nvidia-container-toolkit") or packages.get("nvidia-container-toolkit-base") or {}
-    version = version_of(package.get("version"))
-    if not _in_configuration(_mode(found["gpu"]), version):
-        return "a hook that systemd knows nothing of gives containers their GPU (toolkit mode %s)" % _mode(found["gpu"])
-    unlinked = _unlinked(found["gpu"])
-    if needs_links(found) and unlinked:
-        return "%s without a link in /dev/char, which this runc needs" % " ".join(unlinked)
-    return ""
-
-
-def lasting(found):
-    """Return (ok, detail): whether a GPU container keeps its GPU after a daemon-reload, and why."""
-    reason = lost_at_reload(found)
-    if reason:
-        return (
-            False,
-            "a systemctl daemon-reload takes the GPU from running containers: %s; run gpuprov provision" % reason,
-        )
-    if _cgroup_driver(found) != "systemd":
-        return True, "dockerd manages cgroups without systemd"
-    links = ", links in /dev/char" if needs_links(found) else ""
-    said = "systemd knows of the devices (toolkit mode %s%s)" % (_mode(found["gpu"]), links)
-    of_flag = flag_lost_at_reload(found)
-    if of_flag:
-        said = "with --runtime=nvidia %s; with --gpus alone it goes: %s; %s" % (said, of_flag, FLAG_CURE)
-    return True, said
 
 
 def stale_spec(gpu):

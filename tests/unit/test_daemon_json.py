@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes
 
 MIRROR = "http://mirror.example:5000"
 NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
@@ -156,7 +157,7 @@ def test_dockerd_starts_anew_for_the_hook_of_gpus_where_that_disturbs_nothing(
     asked = {**WANTED, "options": {"runtimes": NVIDIA}, **wanted}
     changes = daemon_json.decide(asked, found)[0]
     assert daemon_json.worst(change["disruption"] for change in changes) == disruption
-    assert bool(daemon_json.hook_note(asked, found)) is noted
+    assert bool(daemon_notes.hook_note(asked, found)) is noted
 
 
 def test_a_daemon_that_does_not_run_is_not_disrupted() -> None:
@@ -258,13 +259,15 @@ def test_a_daemon_without_a_key_that_needs_a_restart_must_restart() -> None:
 def test_what_somebody_else_changed_after_dockerd_read_it_is_noted_and_not_acted_on() -> None:
     found = docker({**WANTED["options"], "userland-proxy": False}, info=info(), mtime=500)
     assert decide(found) == ([], None)
-    assert "what gpuprov sets is in effect, and other keys may not be" in (daemon_json.note(WANTED, found) or "")
-    assert daemon_json.note(WANTED, docker(WANTED["options"], info=info())) is None
+    assert "what gpuprov sets is in effect, and other keys may not be" in (
+        daemon_notes.unread_note(WANTED, found) or ""
+    )
+    assert daemon_notes.unread_note(WANTED, docker(WANTED["options"], info=info())) is None
     # Beside keys of gpuprov's that dockerd does not show.
     wanted = {**WANTED, "options": {**WANTED["options"], "log-opts": {"max-size": "9m"}, "max-concurrent-downloads": 2}}
     found = docker({**wanted["options"], "userland-proxy": False}, info=info(), mtime=500)
     assert decide(found, options=wanted["options"]) == ([], None)
-    assert "does not show whether log-opts, max-concurrent-downloads" in (daemon_json.note(wanted, found) or "")
+    assert "does not show whether log-opts, max-concurrent-downloads" in (daemon_notes.unread_note(wanted, found) or "")
 
 
 @pytest.mark.parametrize("mtime", [150, 201, 5000])
@@ -338,7 +341,7 @@ def test_keys_that_gpuprov_does_not_set_are_never_a_reason_to_act(
 ) -> None:
     found = docker({**WANTED["options"], **foreign}, info=info(**shown))
     assert decide(found) == ([], None)
-    assert daemon_json.note(WANTED, found) is None
+    assert daemon_notes.unread_note(WANTED, found) is None
 
 
 # The same values, set by gpuprov: what dockerd shows is the same in its own form.

@@ -11,6 +11,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     gpu_containers,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes, gpu_reload
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu, report
 
 DATA = Path(__file__).parent / "data/probe"
@@ -56,19 +57,19 @@ def decided(host: dict[str, Any], **wanted: Any) -> list[tuple[str, Any, Any]]:
 
 def test_a_host_of_today_has_nothing_to_be_changed() -> None:
     assert decided(found()) == decided(found(), cdi=True) == []
-    assert gpu_containers.lasting(found())[0]
+    assert gpu_reload.lasting(found())[0]
 
 
 @pytest.mark.parametrize("runc", ["v1.1.3-0-g6", "1.1.5+ds1-1+deb12u1", "v1.1.6", "", "860f061b76bb"])
 def test_a_runc_that_leaves_out_devices_without_links_gets_links(runc: str) -> None:
     host = found(runc=runc)
     assert decided(host) == [("links in /dev/char", None, "/dev/nvidia0")]
-    assert "/dev/nvidia0 without a link" in gpu_containers.lasting(host)[1]
+    assert "/dev/nvidia0 without a link" in gpu_reload.lasting(host)[1]
     host["gpu"]["nodes"][0]["linked"] = True
     assert decided(host) == [("links in /dev/char", "until the next start", "by a udev rule")]
     host["gpu"]["kept"].append(RULE)
     assert decided(host) == []
-    assert gpu_containers.lasting(host) == (
+    assert gpu_reload.lasting(host) == (
         True,
         "systemd knows of the devices (toolkit mode auto, links in /dev/char)",
     )
@@ -88,13 +89,13 @@ def test_an_older_systemd_needs_links_whatever_the_runc() -> None:
 def test_without_systemd_s_cgroups_nothing_is_lost_and_nothing_changed() -> None:
     host = found(driver="cgroupfs", runc="v1.1.5", mode="legacy")
     assert decided(host) == decided(host, version="1.17.8-1") == []
-    assert gpu_containers.lasting(host) == (True, "dockerd manages cgroups without systemd")
+    assert gpu_reload.lasting(host) == (True, "dockerd manages cgroups without systemd")
 
 
 def test_a_mode_that_goes_behind_systemd_s_back_is_changed() -> None:
     host = found(mode="legacy")
     assert decided(host) == [("toolkit mode", "legacy", "auto")]
-    assert not gpu_containers.lasting(host)[0]
+    assert not gpu_reload.lasting(host)[0]
 
 
 def test_an_older_toolkit_gets_cdi_and_a_specification_that_is_kept_fresh() -> None:
@@ -106,7 +107,7 @@ def test_an_older_toolkit_gets_cdi_and_a_specification_that_is_kept_fresh() -> N
         ("CDI refresh", None, "gpuprov-cdi-refresh.path"),
         ("CDI specification", None, "driver 580.1"),
     ]
-    assert not gpu_containers.lasting(host)[0]
+    assert not gpu_reload.lasting(host)[0]
 
 
 @pytest.mark.parametrize("mode", ["auto", "cdi", "legacy"])
@@ -160,11 +161,11 @@ def test_what_a_container_started_with_gpus_alone_loses_at_a_daemon_reload(
 ) -> None:
     host = found(**gpu)
     host["docker"]["info"].update(info)
-    assert gpu_containers.flag_gives(host) == way
-    assert lost in gpu_containers.flag_lost_at_reload(host)
-    assert bool(gpu_containers.flag_lost_at_reload(host)) is bool(lost)
+    assert gpu_reload.flag_gives(host) == way
+    assert lost in gpu_reload.flag_lost_at_reload(host)
+    assert bool(gpu_reload.flag_lost_at_reload(host)) is bool(lost)
     if way == "hook" and lost:
-        ok, said = gpu_containers.lasting(host)
+        ok, said = gpu_reload.lasting(host)
         assert ok
         assert "with --gpus alone it goes" in said
         assert "--runtime=nvidia --gpus" in said
@@ -320,7 +321,7 @@ OVERLAY2 = {"DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type"
 def test_a_data_root_that_moves_no_images_is_noted(
     options: dict[str, Any], info: dict[str, Any] | None, engine: tuple[int, ...], noted: bool
 ) -> None:
-    said = daemon_json.data_root_note(options, info, engine)
+    said = daemon_notes.data_root_note(options, info, engine)
     assert bool(said) == noted
     assert said is None or "/srv/docker" in said
 

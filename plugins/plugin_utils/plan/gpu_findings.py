@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers, gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_reload
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.finding import SEVERITIES, Finding, finding
 
 # The findings that say that there is no driver, by reason.
@@ -67,14 +68,14 @@ def library_versions(gpu: dict[str, Any]) -> list[str]:
 
 def lost_at_reload(found: dict[str, Any]) -> str:
     """Return why running containers lose their GPU at `systemctl daemon-reload`, or "" where they keep it."""
-    return gpu_containers.lost_at_reload(found) if found["gpu"]["devices"] else ""
+    return gpu_reload.lost_at_reload(found) if found["gpu"]["devices"] else ""
 
 
 def flag_lost_at_reload(found: dict[str, Any]) -> str:
     """Return why only containers started with `docker run --gpus` lose their GPU then, or "" where they keep it."""
     if not found["gpu"]["devices"] or not found["docker"]["info"] or lost_at_reload(found):
         return ""
-    return gpu_containers.flag_lost_at_reload(found)
+    return gpu_reload.flag_lost_at_reload(found)
 
 
 def _findings(found: dict[str, Any], stack: str) -> Iterator[Finding]:
@@ -388,9 +389,9 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
             "info",
             of_flag,
             "a systemctl daemon-reload takes the GPU away from containers that were started with --gpus alone",
-            gpu_containers.FLAG_CURE,
+            gpu_reload.FLAG_CURE,
         )
-    if gpu_containers.flag_is_refused(found):
+    if gpu_reload.flag_is_refused(found):
         yield finding(
             "gpus-flag-refused",
             "warning",

@@ -19,6 +19,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
     package_set,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import PARTS, Tags
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe.report import choose_python
 
@@ -309,9 +310,9 @@ def _daemon_notes(wanted: dict[str, Any], found: dict[str, Any]) -> list[_Proble
     settings, docker = wanted["docker_daemon"], daemon(found)
     version = daemon_json.engine_version(docker)
     said = {
-        "gpus-flag": daemon_json.hook_note(settings, docker),
-        "daemon-json-unread": daemon_json.note(settings, docker),
-        "data-root": daemon_json.data_root_note(settings["options"], docker["info"], version),
+        "gpus-flag": daemon_notes.hook_note(settings, docker),
+        "daemon-json-unread": daemon_notes.unread_note(settings, docker),
+        "data-root": daemon_notes.data_root_note(settings["options"], docker["info"], version),
     }
     return [_problem(name, sentence) for name, sentence in said.items() if sentence]
 

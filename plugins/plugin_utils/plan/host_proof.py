@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_reload, host_plan
 
 _Check = dict[str, Any]  # {name, ok, detail}
 _Gpus = tuple[set[str], set[str]]  # UUIDs of GPUs, and of MIG devices
@@ -45,7 +45,7 @@ def command(
         str(options["timeout"]),
         options["gpu_image"],
         "nvidia.com/gpu=all" if plan["wanted"]["cdi"] else "",
-        "all" if gpu_containers.has_flag(engine) else "",
+        "all" if gpu_reload.has_flag(engine) else "",
         (files / "gpu_check.py").read_text(encoding="utf-8"),
         " ".join(python["path"] for python in found["pythons"]),
     ]
@@ -61,7 +61,7 @@ def result(
     checks = state_checks(found, plan)
     if found["docker"]["info"]:
         if _with_gpu(found, plan, options) and not plan["left_out"]:
-            ok, detail = gpu_containers.lasting(found)
+            ok, detail = gpu_reload.lasting(found)
             checks.append(_check("GPU stays after daemon-reload", ok, detail))
         if containers is not None:
             try:

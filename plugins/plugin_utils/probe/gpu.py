@@ -68,8 +68,8 @@ def cdi_spec(path: str, data: bytes) -> dict[str, Any]:
     driver_version is that of the libraries that containers get.
     The form: https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
     """
-    empty = {"kind": "", "devices": [], "nodes": {}, "driver_version": None, "error": ""}
-    result: dict[str, Any] = {"path": path, **empty}
+    empty: dict[str, Any] = {"kind": "", "devices": [], "nodes": {}, "driver_version": None, "error": ""}
+    result = {"path": path, **empty}
     text = data.decode("utf-8", "replace")
     try:
         spec = json.loads(text) if path.endswith(".json") else _yaml(text)
