@@ -1,4 +1,4 @@
-"""What all tests share: nothing but the place of the checkout."""
+"""The path of the checkout, for all tests."""
 
 from __future__ import annotations
 

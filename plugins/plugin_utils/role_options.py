@@ -33,7 +33,7 @@ _PATTERNS = {
     "docker_daemon_config_mode": (r"|0[0-7]{3}", 'four octal digits in quotes such as "0644", or empty'),
 }
 
-# Variables of the playbooks, which no role has: see README.md.
+# Variables of the playbooks, which no role has: see docs/ansible.md.
 PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_full": {"type": "bool"},
     "gpuprov_quiet": {"type": "bool"},

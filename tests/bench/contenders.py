@@ -1,4 +1,4 @@
-"""What is compared: each brings hosts to the same state, in its own way."""
+"""The contenders: each brings hosts to the same state, in its own way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAUNCHER = "/usr/local/bin/dockerrun"
 
 @dataclass(frozen=True)
 class State:
-    """What hosts are to be like, read from one that gpuprov provisioned.
+    """The desired state, read from a host that gpuprov provisioned.
 
     directory holds the files of sources and keyrings, and the launcher, at their paths; mirrors are daemon.json's.
     """

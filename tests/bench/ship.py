@@ -44,7 +44,7 @@ PIPES = {
     "save | zstd": ("| {programs}/zstd -T0 -q -c", "{programs}/zstd -d -q -c |"),
     "plain save": ("", ""),
 }
-# What each host gets of one processor where hosts are to have processors of their own, as they do outside of a lab; and
+# The share of one processor for each host, to imitate processors of their own, as outside a lab; and
 # the period, in microseconds, in which they get it.
 SHARE = 0.1
 _PERIOD = 20000
@@ -170,7 +170,7 @@ def _copy_archives(source: Host, image: str, hosts: Sequence[Host]) -> None:
 
 
 def _load(_name: str, hosts: Sequence[Host]) -> None:
-    """What dockerd does with an image whose archive is on each host already, all hosts at once."""
+    """Load an image whose archive is on each host already, on all hosts at once."""
     running = [
         subprocess.Popen(["ssh", *host.ssh_options(), f"root@{host.address}", "docker load -q -i /root/image.tar"])
         for host in hosts

@@ -64,7 +64,7 @@ ROUNDS = 3
 
 @dataclass
 class Trial:
-    """What was tried, and how it went."""
+    """The checks and their results."""
 
     machine: dict[str, str]
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Trial:
 
 
 def output(*words: str, **options: Any) -> str:
-    """What a command says, both ways, whatever its exit status."""
+    """Return the output of a command, stdout and stderr, whatever its exit status."""
     try:
         done = subprocess.run(
             words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -185,7 +185,7 @@ def sshd(directory: Path, workspace: Path) -> Iterator[str]:
 
 
 def machine() -> dict[str, str]:
-    """What this host is, in its own words."""
+    """Return a description of this host, from its own programs."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )  # fmt: skip
@@ -257,7 +257,7 @@ def try_probe(trial: Trial, kind: str, inventory: Path) -> None:
 
 
 def try_doctor(trial: Trial, kind: str, inventory: Path) -> None:
-    """What doctor finds here; a healthy GPU has no finding of severity error."""
+    """Check doctor's findings; a healthy GPU has no finding of severity error."""
     document = gpuprov(trial, f"doctor {kind}", "doctor", inventory)
     host = document["hosts"].get("gpu01") or {}
     if host.get("findings") is None:
@@ -347,7 +347,7 @@ def try_all(trial: Trial, workspace: Path, brought: Path | None) -> None:
 
 
 def raw_probe(out: Path) -> None:
-    """What the probe's script itself prints, to be kept as a test's data."""
+    """Record the output of the probe's script, as data for a test."""
     script = CHECKOUT / "roles/gpu_host_probe/files/probe.sh"
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     text = output("sh", str(script), "0123456789abcdef", "user:root", env={"PATH": path})
@@ -373,7 +373,7 @@ def main() -> int:
     try:
         try_all(trial, workspace, brought)
         raw_probe(arguments.out)
-    except Exception as error:  # what was tried until then is to be written down, too
+    except Exception as error:  # the checks until then are recorded too
         trial.expect("the trial ran to its end", False, repr(error))
     (arguments.out / "result.json").write_text(json.dumps(asdict(trial), indent=1, sort_keys=True) + "\n")
     lines = [f"{name}: {value}" for name, value in trial.machine.items()]

@@ -53,7 +53,7 @@ def run(words: list[str], cwd: Path, **environment: str) -> Answer:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Whether the faults are all to be tried (./dev faults)."""
+    """Return whether to try all faults (./dev faults)."""
     parser.addoption("--all-faults", action="store_true", help="every fault, not a third of them")
 
 
@@ -124,6 +124,6 @@ def gpuprov(lab: Lab, tmp_path: Path) -> Callable[..., Answer]:
 
 
 def document(answer: Answer) -> dict[str, Any]:
-    """The one JSON document of a run with --json."""
+    """Return the JSON document of a run with --json."""
     parsed: dict[str, Any] = json.loads(answer.stdout)
     return parsed

@@ -76,7 +76,7 @@ GROUPS: list[tuple[str, str, list[str], list[str] | str]] = [
 
 
 def members_to_come(answer: Answer) -> list[str]:
-    """Who is to become a member of the group docker of a plan's only host."""
+    """Return the users whom the plan of the only host adds to the group docker."""
     (host,) = document(answer)["hosts"].values()
     return [change["to"] for change in host["plan"]["changes"] if change["role"] == "docker_group"]
 

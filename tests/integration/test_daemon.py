@@ -49,7 +49,7 @@ class Site:
         return run(["gpuprov", verb, str(self.lab.inventory), *limit, *yes, "--json"], self.directory)
 
     def hosts(self, verb: str, *names: str, **variables: Any) -> dict[str, Any]:
-        """What a command says of each host, which must not fail."""
+        """Return the output of a command on each host; the command must not fail."""
         answer = self.say(verb, *names, **variables)
         hosts: dict[str, Any] = json.loads(answer.stdout)["hosts"]
         assert {name: one["error"] for name, one in hosts.items() if one["error"]} == {}
@@ -322,5 +322,5 @@ def test_no_data_is_left_unmentioned(site: Site) -> None:
     for name in NAMES:
         site.host(name).run("! find /var/lib/docker /var/lib/containerd -mindepth 1 2>/dev/null | grep -q .")
     site.host("resolute").run("! test -e /srv/target; ! test -L /srv/link")
-    # A mount point that cannot go is no failure at the next run.
+    # A mount point that cannot be removed does not fail the next run.
     site.hosts("uninstall", docker_ce_uninstall_data=True)

@@ -78,14 +78,14 @@ def ssh(
 
 
 def said(host: Host, command: str | list[str], user: str = "alice") -> str:
-    """What a command that succeeds prints."""
+    """Return the output of a command, which must succeed."""
     done = ssh(host, command, user=user)
     assert done.returncode == 0, done.stderr
     return done.stdout.decode()
 
 
 def refused(host: Host, command: str, user: str = "alice") -> str:
-    """The one line with which dockerrun refuses."""
+    """Return the line with which dockerrun refuses."""
     done = ssh(host, command, user=user)
     text = done.stderr.decode()
     assert (done.returncode, done.stdout, text.count("\n")) == (125, b"", 1), text
@@ -265,7 +265,7 @@ def test_nothing_stays_of_a_run_that_is_ended_at_any_moment_or_killed(host: Host
 
 
 def test_what_the_caller_holds_is_held_no_longer_than_the_run(one: Host) -> None:
-    # What tidies up outlives docker for a while; a pipe, or a lock, of the caller's is none of its business.
+    # The clean-up process outlives docker for a while; it must not hold a pipe or a lock of the caller.
     script = "exec 7> lock; flock 7; dockerrun no-such-image; exec 7>&-; flock -n lock true && echo free"
     assert said(one, f"bash -c {shlex.quote(script)}") == "free\n"
 
@@ -359,7 +359,7 @@ def test_defaults_of_the_host_and_of_the_user_come_before_what_is_said(one: Host
     [
         ("--init\ntouch /tmp/no", f"{USERS_CONFIG}, line 2: neither an option of docker run nor GPU="),
         ("GPU=$(id)", f"{USERS_CONFIG}, line 1: GPU is all, none"),
-        ("-- \n--init", "among the defaults, --init is no option"),
+        ("-- \n--init", "among the defaults, --init is not an option"),
     ],
 )
 def test_defaults_that_are_none_are_refused_with_their_line(one: Host, text: str, complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a host is named when it is so, alone and combined, and not otherwise."""
+"""The doctor names the faults that a host has, alone and combined, and no others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DROP_IN = "/etc/systemd/system/docker.service.d/lab.conf"
 
 
 class State(NamedTuple):
-    """What is done to a healthy host, what undoes it, and the findings in between, with their severity."""
+    """Commands that break a healthy host and repair it, and the findings in between, with their severity."""
 
     done: str
     undone: str
@@ -311,7 +311,7 @@ def lab(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 
 
 class Examined(NamedTuple):
-    """What the doctor says of a host in a state, and when that is undone."""
+    """Return the doctor's findings of a host in a state, and after its repair."""
 
     ill: dict[str, Any]
     cured: dict[str, Any]

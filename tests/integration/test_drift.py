@@ -46,7 +46,7 @@ DPKG = "DEBIAN_FRONTEND=noninteractive dpkg --force-depends,downgrade,hold,break
 
 
 class Drift(NamedTuple):
-    """What is done to a host that is as wanted, and the changes that the plan is to name then.
+    """Commands that change a host in the desired state, and the changes that the plan must then name.
 
     URL, SUITE, KEY and MIRROR stand for what the lab has: Docker's repository, its suite and key, and the mirror.
     """
@@ -180,7 +180,7 @@ def filled(drift: Drift, lab: Lab) -> Drift:
 
 
 class Outcome(NamedTuple):
-    """What the three runs said of one host, each as in docs/json.md."""
+    """The results of the three runs for one host, each as in docs/json.md."""
 
     plan: dict[str, Any]
     provision: dict[str, Any]
@@ -197,7 +197,7 @@ def said(lab: Lab, directory: Path, command: str, *words: str) -> dict[str, Any]
 def outcomes(
     request: pytest.FixtureRequest, worker_id: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[list[str], Outcome]]]:
-    """All drifts that were asked for, as many hosts at a time as there are, with what each host's plan is to name."""
+    """Try all requested drifts, on all hosts at a time, with the changes that each host's plan must name."""
     items = [item for item in request.session.items if getattr(item, "module", None) is request.module]
     names: list[str] = [item.callspec.params["name"] for item in items]  # type: ignore[attr-defined]
     directory = tmp_path_factory.mktemp("drift")

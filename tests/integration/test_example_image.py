@@ -14,7 +14,7 @@ from tests.lab.lab import Host, Lab
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/image"
 INSTALLER = "Miniconda3-stand-in.sh"
-# Does what the Dockerfile asks of Miniconda's, says what it was asked, and leaves what is to be cleaned up:
+# Does what the Dockerfile needs of Miniconda's installer, prints its arguments, and leaves files to clean up:
 # caches, and files that are for root alone.
 MINICONDA = r"""#!/bin/bash
 [ "$1 $2 $3" = "-b -p /opt/conda" ] || exit 1

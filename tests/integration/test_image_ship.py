@@ -395,7 +395,7 @@ def test_source_and_host_are_logged_in_to_once_each(hosts: dict[str, Host], lab:
     forget(hosts["debian11"])
     before = logins()
     words = ["gpuprov", "image", "ship", f"{IMAGE}:1", str(lab.inventory), "--from", "debian12", "-l", "debian11"]
-    # No connection of another run is there; a socket's path is to be short.
+    # No connection of another run exists; the path of a socket must be short.
     with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
         answer = run(words, tmp_path, ANSIBLE_SSH_CONTROL_PATH_DIR=sockets)
         for socket in Path(sockets).iterdir():

@@ -26,7 +26,7 @@ DIRECTORY = "/etc/apt/sources.list.d"
 
 
 def settings(number: int, engine: tuple[str, ...]) -> tuple[str, str]:
-    """What is wanted, with the older (0), the pinned (1) or the newer (2) versions of engine and toolkit."""
+    """Return the variables, with the older (0), the pinned (1) or the newer (2) versions of engine and toolkit."""
     options = {"exec-opts": ["native.cgroupdriver=systemd"], "live-restore": True}
     values = {
         "nvidia_docker_stack": "toolkit",

@@ -1,4 +1,4 @@
-"""What a person relies on, on real hosts: the first run, the second one, and everything in between."""
+"""Provisioning of real hosts: the first run, the second run, and everything in between."""
 
 from __future__ import annotations
 

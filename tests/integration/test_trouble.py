@@ -1,4 +1,4 @@
-"""What goes wrong: one clear line, the right exit status, and nothing touched that should not be."""
+"""Errors: one clear line, the right exit status, and no unwanted change."""
 
 from __future__ import annotations
 

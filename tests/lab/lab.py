@@ -79,7 +79,7 @@ def names() -> list[str]:
 
 
 def status() -> str:
-    """What is up, as text: a container a line."""
+    """Return all containers of labs and their states as text, one a line."""
     form = "{{.Names}}\t{{.Status}}"
     return podman("ps", "-a", "--filter", f"label={LABEL}", "--format", form).stdout
 
@@ -113,7 +113,7 @@ class Host:
         return subprocess.run(command, check=False).returncode
 
     def ssh_options(self) -> list[str]:
-        """What ssh needs to know this host and to be let in."""
+        """Return ssh's options for this host: its key, and the key to log in with."""
         known = f"UserKnownHostsFile={self.directory / 'known_hosts'}"
         return ["-i", str(self.directory / "id_ed25519"), "-o", known, "-o", "IdentitiesOnly=yes"]
 
@@ -241,7 +241,7 @@ class Lab:
             self._prefix = None
 
     def _containers(self) -> dict[str, dict[str, Any]]:
-        """What podman knows of each of the lab's containers, by name."""
+        """Return podman's record of each of the lab's containers, by name."""
         listed = podman(
             "ps", "-a", "--filter", f"label={LABEL}={self.network}", "--format", "{{.Names}}"
         ).stdout.split()
@@ -258,7 +258,7 @@ class Lab:
         return ""
 
     def _is_up(self, host: Host, found: dict[str, dict[str, Any]]) -> bool:
-        """Whether a host is up, of the current image and with the address that is wanted."""
+        """Return whether a host runs, with the current image and the right address."""
         one = found.get(host.container)
         return (
             one is not None

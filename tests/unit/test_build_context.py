@@ -1,4 +1,4 @@
-"""What of a directory travels to a build, and what becomes of it there."""
+"""The files of a directory that are sent to a build, and the copy on the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of docker build's output."""
+"""The lines of docker build's output that are shown."""
 
 from __future__ import annotations
 

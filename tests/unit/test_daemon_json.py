@@ -1,4 +1,4 @@
-"""What daemon.json is to say, decided without a host."""
+"""The content of daemon.json, decided without a host."""
 
 from __future__ import annotations
 

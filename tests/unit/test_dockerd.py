@@ -1,4 +1,4 @@
-"""What dockerd answers on its socket."""
+"""The answers of dockerd on its socket."""
 
 from __future__ import annotations
 

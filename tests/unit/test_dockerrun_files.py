@@ -1,4 +1,4 @@
-"""What counts as a difference of dockerrun's files, without a host."""
+"""The differences of dockerrun's files, decided without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a host, from recorded answers to the probe: each is named when it is so, and not otherwise."""
+"""Findings about recorded answers to the probe: each fault is named if the host has it, and not otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hands GPUs to containers and keeps them there, decided without a host."""
+"""The settings that give containers GPUs and keep them there, decided without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dockerd's API says of images and containers, of old and new engines and both image stores."""
+"""Images and containers in dockerd's API, of old and new engines and both image stores."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def wanted(**roles: Any) -> dict[str, Any]:
 
 
 def right() -> dict[str, Any]:
-    """What the probe finds on a host where everything is as wanted."""
+    """Return the probe's result of a host in the desired state."""
     return {
         "os": {"id": "debian", "codename": "bookworm", "pretty": "Debian GNU/Linux 12 (bookworm)"},
         "architecture": "amd64",

@@ -1,4 +1,4 @@
-"""What the steps of a plan are given to do on a host."""
+"""The arguments of a plan's steps on a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verification promises, judged without a host."""
+"""The checks of verification, decided without a host."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ UUIDS = [f"GPU-5ca1ab1e-0000-0000-0000-00000000000{number}" for number in range(
 
 
 def seen(*uuids: str, **changes: Any) -> dict[str, Any]:
-    """What gpu_check.py prints in a container that has these GPUs."""
+    """Return the output of gpu_check.py in a container that has these GPUs."""
     devices = [{"name": "H200", "uuid": uuid[4:], "error": None, "busy": False} for uuid in uuids]
     return {
         "nodes": [f"/dev/nvidia{number}" for number in range(len(uuids))],

@@ -1,4 +1,4 @@
-"""The house is in order: what is said in two places is the same in both."""
+"""The rules of the house: a fact that two files state is the same in both."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ NOT_IN_27 = (
 
 
 def _not_in_python27(source: str) -> Iterator[str]:
-    """What a Python 2.7 parser would refuse in this source, as `line: construct`."""
+    """Yield the constructs of this source that a Python 2.7 parser refuses, as `line: construct`."""
     tree = ast.parse(source)
     calls_with_star = {id(argument) for node in ast.walk(tree) if isinstance(node, ast.Call) for argument in node.args}
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""What of an image travels, and the archives in which it does."""
+"""The parts of an image that are sent, and the archives that contain them."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ Files = dict[str, bytes]
 
 
 def blobs_of(files: Files) -> image_archive.Blobs:
-    """What reading an archive tells of its files."""
+    """Return the files that reading an archive finds."""
     found = {}
     for path, content in files.items():
         packed = content.startswith(b"\x1f\x8b")
@@ -201,7 +201,7 @@ class Layout:
         return self.blob(dumped(manifest), "manifest.v1+json", **({"platform": keys} if described else {}), **more)
 
     def attestation(self, of: dict[str, Any]) -> dict[str, Any]:
-        """What BuildKit attests of an image."""
+        """Return BuildKit's attestations of an image."""
         statement = {**self.blob(b"{}", ""), "mediaType": "application/vnd.in-toto+json"}
         config = self.blob(
             dumped({"os": "unknown", "architecture": "unknown", "rootfs": {"diff_ids": []}}), "config.v1+json"

@@ -1,4 +1,4 @@
-"""What a host is sent of an image, by what it says it has."""
+"""The parts of an image that a host is sent, given the parts that it has."""
 
 from __future__ import annotations
 

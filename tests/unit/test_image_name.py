@@ -1,4 +1,4 @@
-"""What is an image's name, and of which parts."""
+"""The names of images, and their parts."""
 
 from __future__ import annotations
 

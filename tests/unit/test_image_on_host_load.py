@@ -1,4 +1,4 @@
-"""What the loader on a host does with what comes. A dockerd stands in, on a socket of the test's own."""
+"""The loader on a host, with a stand-in for dockerd on a socket of the test."""
 
 from __future__ import annotations
 

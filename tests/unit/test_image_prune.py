@@ -1,4 +1,4 @@
-"""What a clean-up takes and what it leaves, decided without a host."""
+"""The items that a clean-up removes and keeps, decided without a host."""
 
 from __future__ import annotations
 

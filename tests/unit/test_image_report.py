@@ -1,4 +1,4 @@
-"""What a person sees of images: the table of ls, and what was tagged, built and freed."""
+"""Output about images: the table of ls, and the results of tag, build and prune."""
 
 from __future__ import annotations
 

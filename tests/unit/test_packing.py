@@ -1,4 +1,4 @@
-"""What is packed comes out as it went in, and damage is noticed."""
+"""Packed data are the same after unpacking, and damage is noticed."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
 
 from gpuprov.cli import app
 
@@ -92,6 +93,11 @@ STYLE = re.compile(
 def test_pages_keep_to_plain_technical_english(page: Path) -> None:
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     assert STYLE.findall(text) == []
+
+
+def test_every_variable_of_the_playbooks_is_documented() -> None:
+    page = (ROOT / "docs/ansible.md").read_text()
+    assert [name for name in role_options.PLAYBOOK_OPTIONS if name not in page] == []
 
 
 def test_the_files_and_functions_that_contributing_names_exist() -> None:

@@ -1,4 +1,4 @@
-"""What a host answers to the probe, read on the controller. The answers are in the form of probe.sh."""
+"""Parsing of a host's answer to the probe, on the controller. The answers have the form of probe.sh's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and logs see has no secrets in it."""
+"""Output for people and logs contains no secrets."""
 
 from __future__ import annotations
 

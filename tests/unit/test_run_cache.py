@@ -1,4 +1,4 @@
-"""What is computed once for all hosts is the same for all of them."""
+"""Results that are computed once for all hosts are the same for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ansible-playbook is handed, and what is left behind: a script in its place writes down what it got."""
+"""The arguments of ansible-playbook, and the files that a run leaves: a script in its place records both."""
 
 from __future__ import annotations
 

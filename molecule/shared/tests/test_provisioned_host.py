@@ -1,4 +1,4 @@
-"""What a provisioned host must look like, seen from the host itself."""
+"""The state of a provisioned host, seen from the host itself."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def pins(host: Host) -> dict[str, str]:
 
 @pytest.fixture
 def daemon(host: Host) -> dict[str, Any]:
-    """What the running daemon says of itself."""
+    """Return docker info of the running daemon."""
     return json.loads(host.check_output("docker info --format '{{json .}}'"))
 
 

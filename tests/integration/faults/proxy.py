@@ -36,7 +36,7 @@ WRONGS: dict[str, Callable[[str, bytes], bytes | None]] = {
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Hands on what the lab's server says, with what is to be wrong with it."""
+    """Forward the answers of the lab's server, with a fault added."""
 
     upstream = ""
     wrong = ""

@@ -27,7 +27,7 @@ PROXY_PORT = 9000
 
 @dataclass(frozen=True)
 class State:
-    """What a fault must not break: dockerd's process, the containers' processes, daemon.json."""
+    """The state that a fault must not break: dockerd's process, the containers' processes, daemon.json."""
 
     dockerd: str
     containers: str
@@ -76,7 +76,7 @@ class Scene:
         return run(self.command(verb, *words), self.directory)
 
     def state(self) -> State:
-        """What is there now."""
+        """Return the present state."""
         answer = self.host.run(
             "systemctl show -p MainPID --value docker; echo ---; "
             "docker ps -q 2>/dev/null | xargs -r docker inspect -f '{{.Name}} {{.State.Pid}} {{.State.StartedAt}}'; "
@@ -108,7 +108,7 @@ class Scene:
                 kill(process)
 
     def until(self, condition: str, process: subprocess.Popen[str] | None = None) -> None:
-        """Wait until a shell condition holds on the host, or the process that is to bring it about has ended."""
+        """Wait until a shell condition holds on the host, or the process that causes it has ended."""
         # Looked for on the host, as some of these hold for an instant only.
         look = f"for i in $(seq 1000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1"
 

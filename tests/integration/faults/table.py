@@ -93,7 +93,7 @@ class Fault(NamedTuple):
     """One fault. Texts for the host are shell; Scene.fill() has the words that stand for the lab's values.
 
     how is for people. said and unsaid are regular expressions for what the run prints. words are the
-    run's, and again those of the run that is to finish the job. pristine starts from a fresh host, not
+    run's, and again those of the run that finishes the job. pristine starts from a fresh host, not
     from one that is as wanted; container has one run that must not notice. dockerd: whether it is to
     be the same process right after the faulty run ("same"), to run ("up"), or may be down ("any").
     after puts away, at the very end, what the job's end needed.
