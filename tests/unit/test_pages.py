@@ -95,6 +95,24 @@ def test_pages_keep_to_plain_technical_english(page: Path) -> None:
     assert STYLE.findall(text) == []
 
 
+def test_the_table_of_supported_systems_has_the_pins_of_the_roles() -> None:
+    roles = ("docker_ce", "nvidia_docker")
+    docker, nvidia = (yaml.safe_load((ROOT / f"roles/{role}/vars/main.yml").read_text()) for role in roles)
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (?:Ubuntu|Debian) [\d.]+ \| (\S+) \| (\S+) \| (.+?) \|", readme, re.MULTILINE)
+    names = {"nvidia-docker2": "nvidia-docker2", "toolkit": "container toolkit"}
+    stacks = {name: of["stack"] for name, of in nvidia["nvidia_docker_releases"].items()}
+    pins = [
+        (
+            re.split(r"[:~-]", release["docker_ce"])[1],
+            release["containerd"].split("-")[0],
+            f"{names[stacks[name]]} {re.split('[+-]', nvidia['__nvidia_docker_versions'][stacks[name]])[0]}",
+        )
+        for name, release in docker["docker_ce_releases"].items()
+    ]
+    assert rows == pins
+
+
 def test_every_variable_of_the_playbooks_is_documented() -> None:
     page = (ROOT / "docs/ansible.md").read_text()
     assert [name for name in role_options.PLAYBOOK_OPTIONS if name not in page] == []
