@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What /etc/docker/daemon.json is to say, and what it takes for dockerd to obey it.
+"""Decide what /etc/docker/daemon.json must say, and what dockerd needs to take it over.
 
 Pure functions, shared by the module docker_daemon_config (on the host) and by the plan
 (on the controller, from what the probe reported). Shapes of ``found``: see

@@ -61,7 +61,7 @@ def test_nothing_is_promised_of_what_tags_leave_out() -> None:
         ),
         (("docker_group", "docker group", None, "bob"), "docker group", "bob is missing"),
         (("dockerrun", "dockerrun", None, "/usr/local/bin/dockerrun"), "dockerrun", "dockerrun is missing"),
-        (("nvidia_docker", "nvidia-docker2", "2.0", None), "pinned packages", "2.0 is to go"),
+        (("nvidia_docker", "nvidia-docker2", "2.0", None), "pinned packages", "2.0 must go"),
     ],
 )
 def test_a_change_that_is_left_fails_the_check_it_belongs_to(

@@ -17,6 +17,10 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.finding impor
 
 # The findings that say that there is no driver, by reason.
 WITHOUT_DRIVER = ("no-driver", "nouveau", "secure-boot", "module-not-built", "module-not-loaded")
+_BLACKLIST_NOUVEAU = (
+    "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/nouveau.conf; "
+    "update-initramfs -u; reboot"
+)
 _MODES = (None, "auto", "cdi", "csv", "jit-cdi", "legacy", "wsl")
 _DRIVER_PACKAGE = re.compile(
     r"^nvidia-(driver(-\d+)?(-server|-open|-server-open)?|dkms-\d+.*|kernel(-open)?-dkms|headless-\d+.*|\d{3})$"
@@ -47,7 +51,7 @@ def stopping(gpu_findings: list[Finding]) -> list[str]:
 
 
 def has_gpu(found: dict[str, Any]) -> bool:
-    """Return whether a host has a GPU of NVIDIA's that it does not hand on to a virtual machine."""
+    """Return whether a host has an NVIDIA GPU that it does not pass to a virtual machine."""
     gpu = found["gpu"]
     return bool(_own(gpu) or gpu["gpus"] or gpu["devices"] or gpu["smi"] or gpu["driver_version"])
 
@@ -90,13 +94,13 @@ def _findings(found: dict[str, Any], stack: str) -> Iterator[Finding]:
         if stack != "none":
             yield from _of_toolkit(found)
     elif stack != "none":
-        where = "on the PCI bus" if gpu["pci_bus"] else "here, where no PCI bus is to be seen"
+        where = "on the PCI bus" if gpu["pci_bus"] else "here, where no PCI bus is visible"
         yield finding(
             "no-gpu",
             "warning",
-            f"no GPU of NVIDIA's {where}, and {stack} is wanted",
-            "a card that fell off the bus looks the same as one that was never there",
-            "nvidia_docker_stack=none in the inventory, if none is meant to be there; else lspci -d 10de:",
+            f"no NVIDIA GPU {where}, and {stack} is wanted",
+            "a card that fell off the bus looks the same as no card",
+            "nvidia_docker_stack=none in the inventory, if the host should have none; else lspci -d 10de:",
         )
 
 
@@ -126,25 +130,24 @@ def _without_driver(found: dict[str, Any]) -> Iterator[Finding]:
             "error",
             f"nouveau is loaded{where}, and keeps NVIDIA's driver out",
             "no container gets a GPU with it: CUDA needs NVIDIA's driver",
-            "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/nouveau.conf; "
-            "update-initramfs -u; reboot",
+            _BLACKLIST_NOUVEAU,
         )
     if module and gpu["secure_boot"]:
         # Where the DKMS packages of each keep the key that they sign with.
         key = "/var/lib/shim-signed/mok/MOK.der" if found["os"]["id"] == "ubuntu" else "/var/lib/dkms/mok.pub"
-        signed = f"signed by {module['signer']}, whom the kernel may not trust" if module["signer"] else "not signed"
+        signed = f"signed by {module['signer']}, which the kernel may not trust" if module["signer"] else "not signed"
         yield finding(
             "secure-boot",
             "error",
             f"Secure Boot is on, and the module nvidia {module['version']} is {signed}; it is not loaded",
-            "no container gets a GPU: the kernel takes no module whose key it does not trust",
+            "no container gets a GPU: the kernel loads only modules that are signed with a trusted key",
             f"mokutil --import {key}; reboot, and enrol the key in the firmware's menu",
         )
     elif module and not nouveau:
         yield finding(
             "module-not-loaded",
             "error",
-            f"{count}, and the module nvidia {module['version']} is there but not loaded",
+            f"{count}, and the module nvidia {module['version']} is installed but not loaded",
             "no container gets a GPU until it is",
             "modprobe nvidia; if that fails: journalctl -k --grep 'nvidia|NVRM'",
         )
@@ -153,7 +156,7 @@ def _without_driver(found: dict[str, Any]) -> Iterator[Finding]:
             "module-not-built",
             "error",
             f"{', '.join(packages)} is installed, and has no module for the running kernel {found['kernel']}",
-            "no container gets a GPU; this is what a kernel update without its headers leaves",
+            "no container gets a GPU; a kernel update without its headers leaves this",
             _build_module(packages, found["kernel"]),
         )
 
@@ -178,7 +181,7 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
     gpu = found["gpu"]
     loaded = gpu["driver_version"] or gpu["modules"].get("nvidia") or "of an unknown version"
     versions = library_versions(gpu)
-    # nvidia-smi names only its library's series.
+    # nvidia-smi names only the series of its library.
     mismatch = re.search(r"version mismatch.*?(?:NVML library version: *([\d.]+))?$", gpu["smi_error"])
     wrong = [version for version in versions if version != loaded]
     names = {library["name"] for library in gpu["libraries"] if library["use"] != "other"}
@@ -189,7 +192,7 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
             "driver-mismatch",
             "error",
             f"the driver that is loaded is {loaded}, its libraries are {' and '.join(wrong) or series}",
-            "what starts now gets no GPU; what runs since before runs on",
+            "containers that start now get no GPU; running ones keep theirs",
             "reboot",
         )
     elif missing:
@@ -197,7 +200,7 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "no-libraries",
             "error",
-            f"the driver {loaded} is loaded, and {_are(missing)} nowhere to be found",
+            f"the driver {loaded} is loaded, and {_are(missing)} missing",
             "containers get these files from the host, and no GPU without them",
             f"apt-get install -y libnvidia-compute-{series}"
             if found["os"]["id"] == "ubuntu"
@@ -209,7 +212,7 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "libraries-hidden",
             "warning",
-            f"the driver's libraries lie in {place}, where the loader does not look",
+            f"the driver's libraries are in {place}, where the loader does not look",
             "programs find them only with LD_LIBRARY_PATH, and NVIDIA's tools may give containers none",
             f"echo {place} > /etc/ld.so.conf.d/nvidia.conf && ldconfig",
         )
@@ -220,8 +223,7 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
             "error",
             f"nouveau has {', '.join(held)}, and keeps NVIDIA's driver out",
             "no container gets these GPUs: CUDA needs NVIDIA's driver",
-            "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/nouveau.conf; "
-            "update-initramfs -u; reboot",
+            _BLACKLIST_NOUVEAU,
         )
     yield from _of_gpus(found, explained=bool(wrong or mismatch or missing))
 
@@ -233,7 +235,7 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
             "smi-fails",
             "error",
             f"nvidia-smi fails: {gpu['smi_error'][:200] or 'no answer within 10 s'}",
-            "the driver is loaded and does not answer for its GPUs",
+            "the driver is loaded but does not respond",
             "journalctl -k --grep 'NVRM|Xid'; a reboot, where that names no other cause",
         )
     elif not gpu["smi_path"] and not explained:
@@ -241,7 +243,7 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
             "no-nvidia-smi",
             "info",
             "there is no nvidia-smi",
-            "containers that ask for the utilities get none, and nothing here tells of the GPUs' state",
+            "containers that ask for the utilities get none, and nothing shows the state of the GPUs",
             f"apt-get install -y nvidia-utils-{(gpu['driver_version'] or '').partition('.')[0]}"
             if found["os"]["id"] == "ubuntu"
             else "apt-get install -y nvidia-smi",
@@ -253,8 +255,8 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
         yield finding(
             "gpu-lost",
             "error",
-            f"of {len(_own(gpu))} GPUs on the PCI bus the driver does not know {', '.join(lost)}",
-            "a card that failed, fell off the bus, or is switched off in the driver",
+            f"the driver does not know {', '.join(lost)} of {len(_own(gpu))} GPUs on the PCI bus",
+            "the card failed, fell off the bus, or is switched off in the driver",
             "journalctl -k --grep 'NVRM|Xid'; then power the host off and on",
         )
     numbers = [one["minor"] for one in gpu["gpus"] if one["minor"] is not None]
@@ -267,7 +269,7 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
             "no-device-nodes",
             "warning",
             f"{_are(absent)} missing",
-            "containers are given these devices, and do not start without them",
+            "containers get these devices, and do not start without them",
             f"nvidia-modprobe -u {' '.join(f'-c {number}' for number in sorted(numbers))}",
         )
     if any(one["persistence"] is False for one in gpu["gpus"]) and not gpu["persistenced"]:
@@ -275,7 +277,7 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
             "no-persistence",
             "info",
             "persistence is off",
-            "the GPU is set up anew for each program that finds it unused, which takes seconds",
+            "each program that finds the GPU unused initializes it again, which takes seconds",
             "systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1",
         )
 
@@ -287,8 +289,8 @@ def _of_mig(gpu: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "mig-pending",
             "warning",
-            f"MIG is to be switched {mode} on {', '.join(_name(one) for one in pending)}, and waits for a reset",
-            "containers see the GPU as it was",
+            f"MIG is switched {mode} on {', '.join(_name(one) for one in pending)} only after a reset",
+            "containers see the GPU as before",
             f"nvidia-smi --gpu-reset -i {slots}, while nothing uses it; or reboot",
         )
     parted = {device["gpu"] for device in gpu["mig_devices"]}
@@ -298,8 +300,8 @@ def _of_mig(gpu: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "mig-without-devices",
             "warning",
-            f"MIG is on, and {_are([_name(one) for one in empty])} parted into no devices",
-            "CUDA sees no device there, neither the whole GPU nor a part of it",
+            f"MIG is on, and {_are([_name(one) for one in empty])} without MIG devices",
+            "CUDA sees no device there, neither the GPU nor a part of it",
             f"nvidia-smi mig -lgip; nvidia-smi mig -i {slots} -cgi PROFILE -C; or off: nvidia-smi -i {slots} -mig 0",
         )
 
@@ -316,7 +318,7 @@ def _of_cdi(gpu: dict[str, Any]) -> Iterator[Finding]:
             yield finding(
                 "cdi-invalid",
                 "error",
-                f"{spec['path']} is no CDI specification: {spec['error']}",
+                f"{spec['path']} is not a CDI specification: {spec['error']}",
                 "a container that asks for one of its devices does not start",
                 cure,
             )
@@ -339,7 +341,7 @@ def _of_cdi(gpu: dict[str, Any]) -> Iterator[Finding]:
             "cdi-stale",
             "error",
             f"{spec['path']} {reason}",
-            "a container that asks for its devices is given files that are no more, and does not start",
+            "a container that asks for its devices gets files that do not exist, and does not start",
             cure,
         )
 
@@ -352,7 +354,7 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "toolkit-mode",
             "error",
-            f"the toolkit's mode is {toolkit['mode'][:40]}, which there is not",
+            f"the toolkit's mode is {toolkit['mode'][:40]}, which does not exist",
             "NVIDIA's runtime refuses to start any container",
             f"nvidia-ctk config --config-file {path} --in-place --set nvidia-container-runtime.mode=auto",
         )
@@ -361,7 +363,7 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "no-cdi",
             "error",
-            "the toolkit's mode is cdi, and there is no CDI specification of NVIDIA's",
+            "the toolkit's mode is cdi, and there is no CDI specification from NVIDIA",
             "a container that asks for a GPU does not start",
             "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
         )
@@ -370,7 +372,7 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
             "no-cgroups",
             "warning",
             f"no-cgroups = true in {path}",
-            "that is for rootless engines: here containers are given a GPU that they may not open",
+            "that is for rootless engines: here containers get a GPU that they may not open",
             f"nvidia-ctk config --config-file {path} --in-place --set nvidia-container-cli.no-cgroups=false",
         )
     reason = lost_at_reload(found)
@@ -379,8 +381,8 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
             "gpu-lost-at-reload",
             "warning",
             reason,
-            "a systemctl daemon-reload takes the GPU away from containers that run",
-            "gpuprov provision, which has the toolkit give GPUs by CDI and makes the links that are missing",
+            "a systemctl daemon-reload takes the GPU from running containers",
+            "gpuprov provision: the toolkit then gives GPUs by CDI, with the links that are missing",
         )
     of_flag = flag_lost_at_reload(found)
     if of_flag:
@@ -388,7 +390,7 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
             "gpus-flag-lost-at-reload",
             "info",
             of_flag,
-            "a systemctl daemon-reload takes the GPU away from containers that were started with --gpus alone",
+            "a systemctl daemon-reload takes the GPU from containers that were started with --gpus alone",
             gpu_reload.FLAG_CURE,
         )
     if gpu_reload.flag_is_refused(found):
@@ -417,7 +419,7 @@ def describe(gpu: dict[str, Any]) -> str:
 
 
 def _own(gpu: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the devices on the bus less those that are handed on to virtual machines."""
+    """Return the devices on the bus without those that are passed to virtual machines."""
     return [device for device in gpu["pci"] if device["driver"] != "vfio-pci"]
 
 

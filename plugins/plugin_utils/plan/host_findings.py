@@ -26,14 +26,14 @@ CLOCK_TOLERANCE = 60
 # {name of a plan's problem: (why it matters, the cure)}. Every other problem is a wrong variable.
 _PROBLEMS = {
     "python": (
-        "gpuprov can read this host, and change nothing on it",
+        "gpuprov can read this host but not change it",
         "apt-get install -y python3; on Ubuntu 16.04 and 18.04, here: gpuprov with its extra xenial",
     ),
     "disk": (
         "packages and images that do not fit leave an installation half done",
         "docker system prune; apt-get clean; du -xh --max-depth=2 /var | sort -h | tail",
     ),
-    "snap": ("its dockerd would be in the way of the packages' one", "snap remove docker"),
+    "snap": ("its dockerd conflicts with the packages", "snap remove docker"),
     "apt": ("nothing can be installed", "see what apt-get update says on the host"),
     "operating system": (
         "there are no pinned versions for it",
@@ -41,10 +41,10 @@ _PROBLEMS = {
     ),
     "architecture": ("there are no packages for it", "leave it out with --limit"),
     "docker_daemon": (
-        "gpuprov does not touch daemon.json as long as it would not be right",
+        "gpuprov does not change daemon.json while the result would be invalid",
         "correct /etc/docker/daemon.json, or the variables docker_daemon_*",
     ),
-    "docker_group": ("gpuprov makes nobody a member whom the host does not know", "correct docker_group_users"),
+    "docker_group": ("gpuprov adds only users that the host knows", "correct docker_group_users"),
 }
 # {package: [(the versions before this one, the first with the fixes, what is fixed)]}, as numbers without epoch and
 # suffix. Advisories: runc GHSA-9493-h29p-rfm2, -qw9x-cqr3-wc7r and -cgrx-mc8f-2prm, which containerd.io has from
@@ -57,7 +57,7 @@ SECURITY_FLOORS: dict[str, list[tuple[tuple[int, ...], tuple[int, ...], str]]] =
     "nvidia-container-toolkit": [((2,), (1, 17, 8), _TOOLKIT)],
     "nvidia-container-toolkit-base": [((2,), (1, 17, 8), _TOOLKIT)],
 }
-# The vendors have published no newer packages for these since: no version to ask for is above the floors.
+# The vendors publish no newer packages for these: no available version is above the floors.
 _FROZEN = ("xenial", "bionic", "focal")
 
 _WRONG_VARIABLE = ("the plan cannot be made", "correct the variable in the inventory")
@@ -106,7 +106,7 @@ def _of_daemon_json(found: dict[str, Any]) -> Iterator[Finding]:
             f"correct the file there, until python3 -m json.tool {path} shows it; then: {_start(docker)}",
         )
         return
-    # A running dockerd accepts what it has read: that is not judged again.
+    # A running dockerd accepts what it has read.
     wrong = daemon_json.errors(current, current, docker)
     for key in sorted(wrong):
         yield finding(
@@ -114,15 +114,15 @@ def _of_daemon_json(found: dict[str, Any]) -> Iterator[Finding]:
             "error",
             redact(wrong[key].replace(" and does not start with it", "")),
             "dockerd does not start with it",
-            f"correct the key in {path}, or take it away with docker_daemon_options: {{{key}: null}}",
+            f"correct the key in {path}, or remove it with docker_daemon_options: {{{key}: null}}",
         )
     for sentence in dockerd_flags.conflicts(current, docker["exec_start"]):
         yield finding(
             "flag-conflict",
             "error",
             sentence.partition(": dockerd would")[0],
-            "dockerd does not start as long as it is told twice",
-            f"take it out of one of them; then: {_reload_systemd(found)}; systemctl restart docker",
+            "dockerd does not start while both set it",
+            f"remove it from one of them; then: {_reload_systemd(found)}; systemctl restart docker",
         )
 
 
@@ -160,12 +160,12 @@ def _of_engine(found: dict[str, Any]) -> Iterator[Finding]:
             f"{_start(docker)}; systemctl enable docker.service",
         )
     elif service["active"] in ("failed", "activating"):
-        state = "does not start" if service["active"] == "failed" or service["sub"] != "start" else "is starting still"
+        state = "does not start" if service["active"] == "failed" or service["sub"] != "start" else "is still starting"
         yield finding(
             "dockerd-fails",
             "error",
             f"dockerd {state}{f': {said}' if said else ''}",
-            "no container can be started or asked after",
+            "containers cannot be started or listed",
             f"journalctl -u docker -n 50; with the cause removed: {_start(docker)}",
         )
     elif service["active"] not in ("active", "reloading"):
@@ -173,7 +173,7 @@ def _of_engine(found: dict[str, Any]) -> Iterator[Finding]:
             "dockerd-stopped",
             "error",
             f"dockerd does not run: docker.service is {service['active'] or 'unknown to systemd'}",
-            "no container can be started or asked after",
+            "containers cannot be started or listed",
             _start(docker),
         )
     elif not docker["info"]:
@@ -181,7 +181,7 @@ def _of_engine(found: dict[str, Any]) -> Iterator[Finding]:
             "dockerd-silent",
             "error",
             f"dockerd runs and does not answer{f': {said}' if said else ''}",
-            "no container can be started or asked after",
+            "containers cannot be started or listed",
             "journalctl -u docker -n 50; then systemctl restart docker, which ends containers without live-restore",
         )
     if service["load"] != "masked" and service["enabled"] not in ("enabled", "enabled-runtime"):
@@ -196,8 +196,8 @@ def _of_engine(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "needs-daemon-reload",
             "warning",
-            "docker.service was changed on disk, and systemd knows its old form",
-            "the next start of dockerd is not the one that its files describe",
+            "docker.service was changed on disk, and systemd has the old version loaded",
+            "the next start of dockerd does not follow its files",
             _reload_systemd(found),
         )
 
@@ -209,7 +209,7 @@ def _without_systemd(found: dict[str, Any]) -> Iterator[Finding]:
         "info",
         "this host runs without systemd",
         "gpuprov plans, verifies and examines it; it cannot start or restart dockerd here, so it changes nothing",
-        "put packages and daemon.json in place, and start dockerd, by what makes this host or its image",
+        "install packages and daemon.json, and start dockerd, with the tool that builds this host or its image",
     )
     if not host_plan.engine_installed(found):
         yield finding(
@@ -222,8 +222,8 @@ def _without_systemd(found: dict[str, Any]) -> Iterator[Finding]:
             "dockerd-silent" if runs else "dockerd-stopped",
             "error",
             f"dockerd {'runs and does not answer' if runs else 'does not run'}{f': {said}' if said else ''}",
-            "no container can be started or asked after",
-            "see its log, wherever it was told to write it" if runs else "dockerd >/var/log/dockerd.log 2>&1 &",
+            "containers cannot be started or listed",
+            "see its log" if runs else "dockerd >/var/log/dockerd.log 2>&1 &",
         )
 
 
@@ -232,9 +232,9 @@ def _of_packages(apt: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "dpkg-locked",
             "warning",
-            f"{apt['lock_holder']} is at work on packages",
+            f"{apt['lock_holder']} is working on packages",
             "gpuprov waits for it, and gives up after docker_ce_lock_timeout",
-            f"see what it does: ps -fp {apt['lock_holder'].rpartition(' ')[2].rstrip(')')}",
+            f"ps -fp {apt['lock_holder'].rpartition(' ')[2].rstrip(')')}",
         )
     elif apt["interrupted"]:
         yield finding(
@@ -251,8 +251,8 @@ def _of_packages(apt: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "half-installed",
             "warning",
-            f"left half way: {broken}",
-            "apt may refuse to work, and what these packages are for may not",
+            f"half-installed: {broken}",
+            "apt may refuse to work, and these packages may not work",
             f"apt-get install -y --reinstall {' '.join(sorted(reinstall))}"
             if reinstall
             else "dpkg --configure -a && apt-get -y -f install",
@@ -297,7 +297,7 @@ def _of_system(found: dict[str, Any]) -> Iterator[Finding]:
             "clock-off",
             "warning",
             f"the clock is {_span(abs(skew))} {'ahead' if skew > 0 else 'behind'}",
-            "apt and registries refuse signatures and certificates that are not valid yet, or no more",
+            "apt and registries refuse signatures and certificates outside their period of validity",
             "timedatectl set-ntp true || apt-get install -y systemd-timesyncd"
             if found["init"] == "systemd"
             else "date -s, or an NTP client",
@@ -307,8 +307,8 @@ def _of_system(found: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "system-degraded",
             "warning",
-            f"systemd counts as failed: {', '.join(units)}",
-            "what these are for is not there",
+            f"failed units: {', '.join(units)}",
+            "the services of these units are missing",
             f"systemctl status {' '.join(units)}; with the cause removed: systemctl reset-failed",
         )
     if found["reboot_required"] is not None:
@@ -317,8 +317,8 @@ def _of_system(found: dict[str, Any]) -> Iterator[Finding]:
             "reboot-pending",
             "info",
             f"a reboot is pending{f': {packages}' if packages else ''}",
-            "what was updated is in effect after it alone",
-            "reboot, when no container is at work",
+            "updates take effect only then",
+            "reboot while no container runs",
         )
 
 

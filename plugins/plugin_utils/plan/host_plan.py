@@ -183,7 +183,7 @@ def outlook(
         if fate["kept"]:
             said = (
                 f"{', '.join(fate['kept'])}: systemd is told of the GPU before apt runs, or it would be lost. A "
-                "container that starts with a GPU while apt runs may be without it until apt has ended"
+                "container that starts with a GPU while apt runs may lack it until apt has ended"
             )
             notes.append(_problem("gpu-containers-keep", said, containers=fate["kept"]))
     return notes
@@ -383,7 +383,7 @@ def host_problems(
             problems.append(_problem("disk", f"{path} has no free inodes"))
     if found["docker"]["snap"]:
         said = (
-            "docker is installed as a snap, whose dockerd would be in the way: remove it first "
+            "docker is installed as a snap, whose dockerd conflicts with the packages: remove it first "
             "(snap remove docker; without --purge snapd keeps a snapshot of its images and volumes)"
         )
         problems.append(_problem("snap", said))
@@ -402,6 +402,6 @@ def cannot_provision(found: dict[str, Any]) -> str | None:
         return None
     return (
         "this host runs without systemd: dockerd could not be started, enabled at boot or restarted, so nothing was "
-        "touched. Put packages and daemon.json in place by what makes this host or its image; gpuprov plan names "
-        "them, and verify and doctor work here"
+        "changed. Install packages and daemon.json with the tool that builds this host or its image; gpuprov plan "
+        "lists them, and verify and doctor work here"
     )

@@ -144,7 +144,7 @@ def _sentence(change: dict[str, Any]) -> str:
     if change["from"] is None:
         return f"{change['subject']}: {change['to']} is missing"
     if change["to"] is None:
-        return f"{change['subject']}: {change['from']} is to go"
+        return f"{change['subject']}: {change['from']} must go"
     return f"{change['subject']}: {change['from']}, wanted {change['to']}"
 
 
@@ -296,16 +296,16 @@ _LOOKS: dict[str, tuple[str, Callable[[str, dict[str, Any], _Gpus], list[_Check]
 # Errors of docker, runc and NVIDIA's hook about --gpus, with their cures.
 _FLAG_CURES = {
     "could not select device driver": (
-        "docker run --gpus is refused, for dockerd found no nvidia-container-runtime-hook on its PATH when it started. "
+        "docker run --gpus is refused: dockerd found no nvidia-container-runtime-hook on its PATH when it started. "
         "The package nvidia-container-toolkit has it: where that is installed, systemctl restart docker (which ends "
         "containers without live-restore); else gpuprov provision, and then that"
     ),
     'nvidia-container-runtime-hook": executable file not found': (
-        "docker run --gpus is refused, for nvidia-container-runtime-hook is gone since dockerd started: "
+        "docker run --gpus is refused: nvidia-container-runtime-hook was removed after dockerd started: "
         "apt-get install --reinstall nvidia-container-toolkit"
     ),
     "invoking the NVIDIA Container Runtime Hook directly": (
-        "docker run --gpus is refused by NVIDIA's hook, for the toolkit's mode is not one of the hook's: "
+        "NVIDIA's hook refuses docker run --gpus: the hook does not support the toolkit's mode; "
         "gpuprov provision sets skip-mode-detection = true of nvidia-container-runtime-hook"
     ),
 }
