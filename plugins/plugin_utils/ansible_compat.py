@@ -128,6 +128,34 @@ def send_file(action: ActionBase, path: Path, directory: str) -> str:
     return remote
 
 
+def has_login_password(action: ActionBase) -> bool:
+    """Return whether the action's connection logs in with a password. Fallback: the option, without --ask-pass."""
+    asked = getattr(getattr(action, "_play_context", None), "password", None)
+    return bool(action._connection.get_option("password") or asked)
+
+
+def ssh_words(action: ActionBase, command: str) -> list[bytes]:
+    """Return the words of ssh that run a shell command on the action's host, without a terminal.
+
+    Fallback: the connection's options, which share no ControlPath.
+    """
+    connection = action._connection
+    if not connection.get_option("host"):
+        connection.set_option("host", action._play_context.remote_addr)
+    host, program = connection.get_option("host"), connection.get_option("ssh_executable")
+    build = getattr(connection, "_build_command", None)
+    if build:
+        connection.host = host
+        return list(build(program, "ssh", host, command))
+    words = [program]
+    for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+        words += shlex.split(connection.get_option(name) or "")
+    for flag, name in (("-p", "port"), ("-i", "private_key_file"), ("-l", "remote_user")):
+        value = connection.get_option(name)
+        words += [flag, str(value)] if value else []
+    return [word.encode() for word in (*words, host, command)]
+
+
 # ---- Templates and settings ----------------------------------------------------------------------
 
 

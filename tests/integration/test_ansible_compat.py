@@ -15,7 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # What is found with Ansible's undocumented API, and with its documented API alone.
 EXPECTED: dict[str, tuple[Any, Any]] = {
-    "ping": ("pong", "pong"),
     "builtin_become": ("sudo", "sudo"),
     "becomes": (True, True),
     "become_command": (True, True),
@@ -31,7 +30,13 @@ EXPECTED: dict[str, tuple[Any, Any]] = {
     "run_directory": (True, False),
     "preload_plugins": (True, True),
 }
+SSH = ["far.example", "2222", "someone", "Compression=no", "echo it's me", True]
 PLAY = """
+- hosts: far
+  gather_facts: false
+  tasks:
+    - compat: {out: "{{ playbook_dir }}/whole-ssh.json"}
+    - compat: {out: "{{ playbook_dir }}/documented-ssh.json", documented_only: true}
 - hosts: one
   gather_facts: false
   become: true
@@ -54,6 +59,9 @@ PLAY = """
 """
 INVENTORY = """
 one ansible_connection=local ansible_become_user=nobody answer="a{{ 40 + 2 }}" outer="{{ inner }}" inner="{{ nowhere }}"
+far ansible_host=far.example ansible_port=2222 ansible_user=someone ansible_password=x
+[all:vars]
+ansible_ssh_common_args=-o Compression=no
 """
 SUDO = """#!/bin/sh
 while :; do case $1 in -u | -p) shift 2 ;; -*) shift ;; *) break ;; esac; done
@@ -93,6 +101,12 @@ def test_each_use_works_and_so_does_its_fallback(played: tuple[Path, str], name:
     place, printed = played
     found = [json.loads((place / f"{part}.json").read_text())[name] for part in ("whole", "documented")]
     assert found == list(EXPECTED[name]), printed
+
+
+@pytest.mark.parametrize("part", ["whole", "documented"])
+def test_a_command_travels_by_the_ssh_that_the_inventory_describes(played: tuple[Path, str], part: str) -> None:
+    place, printed = played
+    assert json.loads((place / f"{part}-ssh.json").read_text())["ssh_words"] == SSH, printed
 
 
 def test_a_hidden_result_can_be_registered_by_a_host_that_joined_a_group(played: tuple[Path, str]) -> None:
