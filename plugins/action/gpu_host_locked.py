@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The action of every module that changes a host: it says for whom the module holds the host's lock."""
+"""Run a module that changes a host, and tell it who owns the host's lock."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The filter wave_sizes."""
+"""Convert gpuprov_serial for Ansible's serial."""
 
 from __future__ import annotations
 

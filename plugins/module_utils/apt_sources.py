@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""apt's sources, both kinds of file: find the entries of a URI, take them out, write our own.
+"""Find, remove and write entries of apt's sources, in both kinds of file.
 
 Pure functions over texts. Python 2.7 syntax. Formats: sources.list(5).
 """
@@ -128,7 +128,7 @@ def _fields(lines):
 
 
 def _meaning(lists, architectures, signed_by, others):
-    # What apt does not look at, or only shows, is no difference.
+    # Fields that apt ignores, or only shows, do not make a difference.
     others = sorted(item for item in others.items() if not item[0].startswith("x-"))
     architectures = tuple(sorted(name for name in architectures if name))
     return tuple(tuple(items) for items in lists), architectures, signed_by, tuple(others)

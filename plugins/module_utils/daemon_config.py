@@ -143,7 +143,7 @@ def glob_escape(path):
 
 
 def change(docker, params, found, changes, text, config):
-    """Write, have dockerd take it over, confirm, and on failure go back. Returns the backup's path."""
+    """Write daemon.json, make dockerd take it over, confirm, and restore it on failure. Return the backup's path."""
     path = os.path.realpath(params["path"])
     old = found["config"]
     disruption = daemon_json.worst(one["disruption"] for one in changes)
@@ -210,7 +210,7 @@ def roll_back(docker, timeout, disruption, why):
 
 
 def apply(host, params):
-    """Bring daemon.json about, and have dockerd take it over; return {changed, changes, diff, backup}.
+    """Write daemon.json and make dockerd take it over; return {changed, changes, diff, backup}.
 
     Raises HostError; dockerd runs then as it did before.
     """

@@ -98,7 +98,7 @@ def _same_value(key, one, other):
 
 
 def _canonical(key, value):
-    """A value in the one spelling in which values equal in meaning are equal."""
+    """Return a value in canonical form: values that mean the same are equal."""
     if key == "registry-mirrors" and isinstance(value, list):
         mirrors = [item.rstrip("/") if hasattr(item, "rstrip") else item for item in value]
         return [item for number, item in enumerate(mirrors) if item not in mirrors[:number]]
@@ -117,7 +117,7 @@ def _canonical(key, value):
 
 
 def _registry(text):
-    """An entry of insecure-registries as dockerd keeps it: without scheme, networks with the bits of the host unset.
+    """Return an entry of insecure-registries as dockerd keeps it: without scheme, networks without host bits.
 
     Source: moby, loadInsecureRegistries in registry/config.go.
     """
@@ -227,7 +227,7 @@ def errors(current, after, found):
 
 
 def engine_version(found):
-    """Return the version of the engine that is to read daemon.json, as a tuple; () where it is not known."""
+    """Return the version of the engine that will read daemon.json, as a tuple; () where it is unknown."""
     return daemon_keys.version_of(found.get("version") or (found.get("info") or {}).get("ServerVersion"))
 
 
@@ -327,7 +327,7 @@ def config_bytes(found_config):
 
 
 def current_config(wanted, found):
-    """The configuration that the file holds. Raises HostError for what must not be touched."""
+    """Return the configuration in the file. Raises HostError for a file that must not be changed."""
     config = found["config"]
     followed = config["kind"] == "symlink" and wanted.get("follow_symlink")
     return parse(config_bytes(config) if followed else config_data(config), config["path"])
@@ -391,7 +391,7 @@ def may_restart(wanted, found):
 
 
 def _not_taken_over(options, current, found, changed, version):
-    """The change of a dockerd that runs without what the file has held before this run."""
+    """Return the change of a dockerd that has not taken over what the file held before this run."""
     info = found.get("info") or {}
     seen, missing = judged(options, current, info) if info else (set(), set())
     # Only what gpuprov wrote itself, and was kept from having taken over, is told from what dockerd does not show.
@@ -475,7 +475,7 @@ def restart_refusal(policy, changes, found):
     """Return why a restart must not happen now, or None where it may.
 
     policy is docker_daemon_restart: when-idle, always or never. With live-restore in effect
-    containers survive a restart, so they do not stand in its way.
+    containers survive a restart, so they do not block it.
     """
     if worst(change["disruption"] for change in changes) != "restart" or policy == "always":
         return None

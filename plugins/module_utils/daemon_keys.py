@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The keys of daemon.json: which engine has them, what values they take, which ones a reload takes over.
+"""Check keys of daemon.json: which engine has them, what values they take, which of them a reload takes over.
 
 Pure functions. Sources: daemon/config/*.go, daemon/reload*.go, registry/config.go and the validators of options in
 github.com/moby/moby at v18.09.9, v19.03.15, v20.10.24, v23.0.6, v24.0.7 to v28.5.2 and docker-v29.7.2.
@@ -91,7 +91,7 @@ _UNTIL = {
     "oom-score-adjust": (26, 0),
 }
 
-# {key: (the first engine that takes it over at a reload (SIGHUP), the first whose reload takes it away again)}. Where
+# {key: (the first engine that takes it over at a reload (SIGHUP), the first whose reload removes it)}. Where
 # the file has it no more, dockerd keeps most of them until it starts anew (None). Sources: reload.go, reload_unix.go
 # ("IsValueSet", or not empty; the others get their default) and cmd/dockerd/daemon.go (authorization-plugins, debug).
 _RELOADABLE = {
@@ -155,7 +155,7 @@ def version_of(text):
 
 
 def is_reloadable(key, version, goes=False):
-    """Return whether an engine takes a key over at a reload, or with goes takes it away.
+    """Return whether an engine takes a key over at a reload, or with goes removes it.
 
     Of an unknown version, what every engine does.
     """

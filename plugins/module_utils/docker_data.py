@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the engine keeps its data, and how it goes. Runs on hosts: Python 2.7 syntax."""
+"""Find and remove the data of the engine. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docker.service of this host, and daemon.json on its disk. Runs on hosts: Python 2.7 syntax."""
+"""Control docker.service and daemon.json of this host. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -280,7 +280,7 @@ def apply(host, params):
 
 
 def _start(service, before):
-    """Bring dockerd up; raise HostError with dockerd's own words, once the old daemon.json is back."""
+    """Start dockerd; on failure restore the old daemon.json and raise HostError with dockerd's message."""
     service.unmask(SERVICE)
     if before["enabled"] != "enabled":
         service.enable()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What dockerd says of itself on its socket. Runs on hosts: Python 2.7 syntax.
+"""Ask dockerd on its socket. Runs on hosts: Python 2.7 syntax.
 
 The client asks the same and takes ten times as long, for it starts its plugins.
 """
@@ -81,7 +81,7 @@ def _exchange(method, path, timeout):
 
 
 def decoded(answer):
-    """Return the JSON of an HTTP answer, in bytes, or None where it is no success or no JSON."""
+    """Return the JSON of an HTTP answer, in bytes, or None where it is an error or not JSON."""
     head, _empty, body = answer.partition(b"\r\n\r\n")
     if b" 200 " not in head.partition(b"\r\n")[0]:
         return None

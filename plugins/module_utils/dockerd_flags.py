@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The flags that dockerd is started with. Pure functions. Runs on hosts: Python 2.7 syntax."""
+"""Parse the flags that dockerd is started with. Pure functions. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""dockerrun's files on a host, the launcher and its defaults: what differs, and writing it. Python 2.7 syntax."""
+"""Compare and write dockerrun's files on a host: the launcher and its defaults. Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -35,7 +35,7 @@ def entry(data, mode, uid, gid):
 
 
 def defaults_text(wanted):
-    """Return the text of the file of defaults, or None where there is to be none. Raises HostError."""
+    """Return the text of the file of defaults, or None where there must be none. Raises HostError."""
     for line in wanted["defaults"]:
         if not _LINE.match("%s" % line):
             raise HostError(
@@ -93,7 +93,7 @@ def apply(host, params):
     wanted, absent = params["wanted"], params["state"] == "absent"
     launcher = params["launcher"].encode("utf-8")
     if hashlib.sha256(launcher).hexdigest() != wanted["sha256"]:
-        raise HostError("gpuprov is damaged: its own dockerrun is not what it is to be")
+        raise HostError("gpuprov is damaged: the digest of its dockerrun is wrong")
     defaults = defaults_text(wanted)
     if not (wanted["install"] or absent):
         return {"changed": False, "changes": []}
@@ -119,6 +119,6 @@ def apply(host, params):
 def _found(path):
     """Return the entry of a file that is there. Raises HostError where it is something else."""
     if not os.path.isfile(path):
-        raise HostError("%s is no file: move it away" % path)
+        raise HostError("%s is not a file: move it away" % path)
     status = host_files.status_of(path)
     return entry(host_files.read(path), "%04o" % status["mode"], status["uid"], status["gid"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Running containers that would lose their GPUs at a ``systemctl daemon-reload``. Runs on hosts: Python 2.7 syntax.
+"""Find containers that would lose their GPUs at a ``systemctl daemon-reload``. Runs on hosts: Python 2.7 syntax.
 
 At a daemon-reload systemd gives each scope only the devices in its DeviceAllow. Devices that NVIDIA's hook gave
 (legacy mode), or that runc left out for lack of a link in /dev/char, are not in it: the container loses them.
@@ -181,7 +181,7 @@ def _text(path):
 
 
 def _process(cgroup):
-    """The number of a process in a cgroup or below it, or None."""
+    """Return the number of a process in a cgroup or below it, or None."""
     for root in _CGROUPS:
         for directory, _inner, _files in os.walk(root + cgroup):
             # Under cgroup v2 a directory of threads cannot be read.
@@ -192,7 +192,7 @@ def _process(cgroup):
 
 
 def _given(unit, process):
-    """The numbers of the GPU devices that a container was given, and not merely has nodes of.
+    """Return the numbers of the GPU devices that a container may use, not only has nodes of.
 
     What the kernel allows it does not matter: after a daemon-reload that is what systemd knows of.
     """

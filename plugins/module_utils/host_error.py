@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The error of everything that works on a host. Python 2.7 syntax."""
+"""Define the error of all code that works on a host. Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of a host: read, replaced atomically, and kept before that. Runs on hosts: Python 2.7 syntax."""
+"""Read, back up and atomically replace files of a host. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -52,7 +52,7 @@ def write(path, data, mode=0o644, uid=0, gid=0):
 
 
 def back_up(path):
-    """Copy a file to where no program looks for sources, readable for nobody who could not read it; return the copy."""
+    """Copy a file to a directory that no program reads, with its permissions; return the path of the copy."""
     if not os.path.isdir(BACKUPS):
         os.makedirs(BACKUPS)
     os.chmod(BACKUPS, 0o700)

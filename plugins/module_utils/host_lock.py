@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One run at a time on a host: a flock of the process that works there. Runs on hosts: Python 2.7 syntax."""
+"""Lock a host for one run at a time, by a flock of the process that works there. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -24,7 +24,7 @@ ARGUMENT = {"type": "dict", "default": {}}
 
 
 def abandoned(timeout=0):
-    """Return whether nobody reads any more what this process will answer; timeout in ms, None waits until it is so."""
+    """Return whether the reader of this process' answer is gone; timeout in ms, None waits until it is."""
     poll = select.poll()
     # Of a pipe or socket whose other end is closed this is told without being asked for.
     poll.register(1, 0)

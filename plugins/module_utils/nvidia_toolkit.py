@@ -230,7 +230,7 @@ def leftovers(with_spec):
 
 
 def change(toolkit, changes, version):
-    """Carry the changes out."""
+    """Make the changes."""
     for one in changes:
         if one["subject"] == gpu_containers.MODE:
             toolkit.set("nvidia-container-runtime.mode=%s" % one["to"])
@@ -245,7 +245,7 @@ def change(toolkit, changes, version):
 
 
 def apply(host, params):
-    """Bring mode, links and CDI specification about, or take them away; return {changed, changes}. Raises HostError."""
+    """Set mode, links and CDI specification, or remove them; return {changed, changes}. Raises HostError."""
     try:
         if params["state"] == "absent":
             changes = leftovers(params["cdi"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""OpenPGP keyrings, as far as trusting one takes: certificates and their fingerprints.
+"""Parse OpenPGP keyrings: certificates and their fingerprints.
 
 Hosts need no gpg for it. Python 2.7 syntax. Formats: RFC 4880 and RFC 9580.
 """
@@ -51,7 +51,7 @@ def dearmor(data):
 
 
 def _unpacked(lines):
-    """The bytes of one block: headers, an empty line, base64, and perhaps a checksum."""
+    """Return the bytes of one block: headers, an empty line, base64, and perhaps a checksum."""
     if b"" not in lines:
         raise KeyringError("its armor is damaged")
     body = [line for line in lines[lines.index(b"") + 1 :] if line]
@@ -121,7 +121,7 @@ def certificates(data):
     """Return [(fingerprint, bytes)] of a binary keyring, one for each primary key.
 
     The fingerprint is in upper-case hexadecimal: 40 digits for version 4, 64 for 5 and 6; for
-    another version it is empty. Raises KeyringError where the data is no keyring.
+    another version it is empty. Raises KeyringError where the data is not a keyring.
     """
     found = [(_fingerprint(data[body:end]), start) for tag, start, body, end in _packets(data) if tag == _PUBLIC_KEY]
     if not found or found[0][1] != 0:

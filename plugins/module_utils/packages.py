@@ -63,7 +63,7 @@ OPTIONS = [
     "Acquire::http::Timeout=60",
     "-o",
     "Acquire::https::Timeout=60",
-    # Whatever the host's own configuration says: what nobody signed is not installed.
+    # Never install unsigned packages, whatever the host's configuration says.
     "-o",
     "Acquire::AllowInsecureRepositories=false",
     "-o",
@@ -71,7 +71,7 @@ OPTIONS = [
     "-o",
     "APT::Get::AllowUnauthenticated=false",
 ]
-# Configuration files that an administrator changed stay, without a question that nobody answers.
+# Keep configuration files that an administrator changed, and do not ask.
 DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 # What the subjects of changes of keyrings and sources begin with.
 SOURCE_SUBJECTS = ("keyring ", "apt source ")
@@ -204,7 +204,7 @@ class Apt:
             self.replace(path, None if text is None else encoded(text))
 
     def forget_sources(self):
-        """Take away the sources that are to go, and their keyrings where nothing else needs them."""
+        """Remove the sources that must go, and their keyrings where nothing else needs them."""
         for source in [one["source_gone"] for one in self.sets if one.get("source_gone")]:
             changed, unneeded = apt_sources.forgotten(source, self.found()["source_files"])
             self.check_links(changed)
@@ -299,7 +299,7 @@ class Apt:
         finally:
             shutil.rmtree(directory)
         # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
-        # What is wrong with an "Err:" stands in the next line.
+        # The reason of an "Err:" is in the next line.
         text = re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err)
         said = [line for line in text.splitlines() if re.match(r"(E|W|Err)[: ]", line)]
         bad = [
@@ -316,7 +316,7 @@ class Apt:
     # ---- packages
 
     def apt_get(self, *words):
-        """Run apt-get once nobody else holds its locks."""
+        """Run apt-get once its locks are free."""
         self.wait_for_lock()
         return self.run("apt-get", *(OPTIONS + list(words)))
 
@@ -364,7 +364,7 @@ class Apt:
         return words
 
     def install(self, words, unread):
-        """Bring the packages to what words say, in one transaction that removes nothing else.
+        """Install and remove the packages that words name, in one transaction that removes nothing else.
 
         unread are the sources whose lists were not read in this run. apt decides before it touches
         anything, so what it refuses is looked into afterwards, and costs nothing where it does not.
@@ -464,7 +464,7 @@ class Apt:
                 raise HostError("dpkg could not hold the packages: %s" % err.strip())
 
     def apply_sources(self, found, changes, check=True):
-        """Bring keyrings and sources about; return those read afresh. Where that fails, everything is as it was.
+        """Write keyrings and sources; return them as read again. On failure restore the old ones.
 
         check: see that the repositories have the wanted versions.
         """
@@ -582,7 +582,7 @@ def shown(text):
 
 
 def engine_state(host):
-    """Return systemd's word for dockerd, such as ``active``, or "" where there is no systemd."""
+    """Return systemd's state of dockerd, such as ``active``, or "" without systemd."""
     systemctl = host.get_bin_path("systemctl")
     words = [systemctl, "show", "--property", "ActiveState", UNIT]
     return host.run_command(words)[1].partition("=")[2].strip() if systemctl else ""
@@ -617,7 +617,7 @@ def keep_gpus(host, restart, changes):
 
 
 def install(host, restart, apt, found, changes):
-    """Bring the sets about. Containers that started meanwhile get GPUs back that systemd took from them."""
+    """Install the sets, and give containers that started meanwhile the GPUs back that systemd took from them."""
     try:
         apt.apply(found)
     finally:
@@ -671,7 +671,7 @@ def leave_terminal():
 
 
 def apply(host, params):
-    """Bring keyrings, sources and packages about; return {changed, changes, diff}. Raises HostError."""
+    """Apply keyrings, sources and packages; return {changed, changes, diff}. Raises HostError."""
     leave_terminal()
     apt = Apt(host, params["sets"], params["lock_timeout"])
     engine = engine_state(host)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Takes secrets out of text before people or logs see it. Python 2.7 syntax."""
+"""Remove secrets from text before people or logs see it. Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs a command with a controlling terminal of its own. Python 2.7 syntax.
+"""Run a command with a controlling terminal of its own. Python 2.7 syntax.
 
 python terminal.py COMMAND...
 
@@ -42,7 +42,7 @@ def relay(master):
 
 
 def main(command):
-    # The terminal stays open here: where nobody has it open, reading from its other side fails.
+    # Keep the terminal open here: reading from its other side fails where no process has it open.
     master, slave = os.openpty()
     pid = os.fork()
     if not pid:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads TOML as far as the files of containerd and NVIDIA need it. Runs on hosts: Python 2.7 syntax."""
+"""Parse TOML as far as the files of containerd and NVIDIA need it. Runs on hosts: Python 2.7 syntax."""
 
 from __future__ import absolute_import, division, print_function
 

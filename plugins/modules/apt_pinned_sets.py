@@ -28,7 +28,7 @@ options:
     description:
       - The package sets, each with C(role), C(packages) (name and version), C(hold),
         C(install_recommends), C(remove) and C(source), which may be empty; and with C(source_gone), C(name) and
-        C(keyring) of a source that is to go.
+        C(keyring) of a source to remove.
     type: list
     elements: dict
     required: true

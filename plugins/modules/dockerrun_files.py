@@ -16,7 +16,7 @@ extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   wanted:
     description: >-
-      C(install), whether there is to be a launcher; C(sha256), the digest of its file; C(defaults), the lines
+      C(install), whether to install the launcher; C(sha256), the digest of its file; C(defaults), the lines
       of its file of defaults.
     type: dict
     required: true

@@ -110,7 +110,7 @@ def work_through(host, params, done):
     for step in params["steps"]:
         done["step"] = step["name"]
         if host_lock.abandoned():
-            raise HostError("nobody listens any more: not begun")
+            raise HostError("the run on the controller ended: not begun")
         if not (host.check_mode and predicted(step, params["steps"], done)):
             complete(host, step, done)
     done["step"] = PROOF

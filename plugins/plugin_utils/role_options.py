@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The options of a role: read, converted and checked by its argument_specs.yml before anything uses them.
+"""Read, convert and check the options of a role by its argument_specs.yml, before anything uses them.
 
 An inventory in INI form, ``-e name=value`` and templates give text: "false", "5", '["a"]', '{"a": true}'.
 Ansible's own validation of roles checks such text, and leaves it text for the tasks.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Findings: what is wrong with a host, in one shape.
+"""Make and order findings: what is wrong with a host, in one shape.
 
 A finding is {name, severity, message, why, cure}: a stable name, one of SEVERITIES, what was seen, why it matters,
 and the cure in one line, a command where there is one.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ansible's --tags and --skip-tags, applied to the parts of the roles that a plan names.
+"""Apply Ansible's --tags and --skip-tags to the parts of the roles that a plan names.
 
 The tags of a part are its role, and role and part joined by an underscore: docker_ce and docker_ce_packages. The tasks
 of the roles carry the same tags. Imports nothing of the collection.

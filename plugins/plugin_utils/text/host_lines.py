@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lines for people about a host: its plan and its findings. Imports nothing of the collection."""
+"""Describe a host's plan and findings in lines for people. Imports nothing of the collection."""
 
 from __future__ import annotations
 
