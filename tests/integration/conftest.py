@@ -36,13 +36,18 @@ class Answer:
         return self.stdout + self.stderr
 
 
-def run(words: list[str], cwd: Path, **environment: str) -> Answer:
-    """Run a command as a person would, without a terminal."""
+def environment(cwd: Path) -> dict[str, str]:
+    """Return the environment of a command that finds this checkout's programs, and keeps its state in cwd."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "XDG_STATE_HOME": str(cwd / "state")}
+
+
+def run(words: list[str], cwd: Path, **more: str) -> Answer:
+    """Run a command as a person would, without a terminal. more are environment variables."""
     done = subprocess.run(
         words,
         cwd=cwd,
-        env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(cwd / "state"), **environment},
+        env={**environment(cwd), **more},
         text=True,
         capture_output=True,
         stdin=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ import pytest
 
 from tests import waiting
 from tests.integration.conftest import Answer, document, run
-from tests.integration.faults.scene import descendants, kill
+from tests.integration.processes import Process, command_line, descendants, left_of, started
 from tests.lab.lab import Host, Lab, podman
 
 Gpuprov = Callable[..., Answer]
@@ -149,29 +149,33 @@ def test_a_ship_that_is_cut_off_goes_on_and_moves_each_finished_layer_once(
         for mbit in (100, 20, 4):
             forget(host)
             before = came(host)
-            with slow_line(hosts["debian12"], mbit), under_way(lab, tmp_path, name) as (process, ended):
+            words = ["ship", f"{IMAGE}:1", str(lab.inventory), "--from", "debian12", "-l", name, *GZIP]
+            run_of = started(["gpuprov", "image", *words], tmp_path)
+            with slow_line(hosts["debian12"], mbit), run_of as (process, ended):
                 wait_for_a_layer(process, host)
                 cut(process, host)
+                # The connection that Ansible keeps is meant to outlive it.
+                below = [pid for pid in descendants(process.pid) if "[mux]" not in command_line(pid)]
                 first = ended()
-            started = came(host) if cut is not reboot else 0
+                assert left_of(below) == []
+            moved_before = came(host) - before if cut is not reboot else 0
             if first.status != 0:
                 break
         assert first.status == {interrupt: 130, hang_up: 4, reboot: 4}[cut], first.text
         assert image_id(host, f"{IMAGE}:1") == ""
         assert host.run(PARTIAL, check=False).stdout != ""
-        done = started - before if cut is not reboot else 0
         begun = came(host)
         second = ship("1", "-l", name, *GZIP)
         assert second.status == 0, second.text
         moved = came(host) - begun
         # a and what is below it were there; b and c came, and zeros, which pack to little.
         assert moved < 2.3 * BIG, f"{cut.__name__}: {moved}"
-        assert done < 3 * BIG, f"{cut.__name__}: {done}"
+        assert moved_before < 3 * BIG, f"{cut.__name__}: {moved_before}"
         assert host.run(f"docker run --rm {IMAGE}:1").stdout.strip() == "1"
         assert host.run("docker image ls -a | grep -E 'gpuprov-partial|<none>'", check=False).stdout == ""
 
 
-def wait_for_a_layer(process: subprocess.Popen[str], host: Host) -> None:
+def wait_for_a_layer(process: Process, host: Host) -> None:
     """Wait until the host has the first layer, or the ship has ended."""
     look = f"for i in $(seq 100); do if {PARTIAL}; then exit 0; fi; sleep 0.01; done; exit 1"
     waiting.until(
@@ -189,50 +193,17 @@ def slow_line(host: Host, mbit: int = 100) -> Iterator[None]:
         host.run("tc qdisc del dev eth0 root")
 
 
-def interrupt(process: subprocess.Popen[str], _host: Host) -> None:
+def interrupt(process: Process, _host: Host) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def hang_up(process: subprocess.Popen[str], host: Host) -> None:
+def hang_up(process: Process, host: Host) -> None:
     host.run("pkill -KILL -f '^sshd(-session)?: root'", check=False)
 
 
-def reboot(_process: subprocess.Popen[str], host: Host) -> None:
+def reboot(_process: Process, host: Host) -> None:
     podman("restart", "-t", "0", host.container)
     waiting.until(lambda: host.run("docker version", check=False).returncode == 0, "dockerd answers again")
-
-
-@contextlib.contextmanager
-def under_way(lab: Lab, directory: Path, name: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[], Answer]]]:
-    """A ship that is under way; nothing of it is left when it has ended."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    process = subprocess.Popen(
-        ["gpuprov", "image", "ship", f"{IMAGE}:1", str(lab.inventory), "--from", "debian12", "-l", name, *GZIP],
-        cwd=directory, env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(directory / "state")}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-    def ended() -> Answer:
-        # The connection that Ansible keeps is meant to outlive it.
-        before = [pid for pid in descendants(process.pid) if b"[mux]" not in _command(pid)]
-        text, _ = process.communicate(timeout=waiting.PATIENCE)
-        with contextlib.suppress(TimeoutError):
-            waiting.until(lambda: not any(map(_command, before)), "gpuprov's processes are gone", 60)
-        stray = [pid for pid in before if _command(pid)]
-        assert stray == [], [_command(pid) for pid in stray]
-        return Answer(process.returncode, text, "")
-
-    try:
-        yield process, ended
-    finally:
-        kill(process)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize("both", [False, True])

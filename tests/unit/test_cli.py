@@ -8,61 +8,22 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from gpuprov import cli, command, runner
+from gpuprov import cli, command
 from gpuprov.display import Live, Plain, display
 from gpuprov.report import Host
-from gpuprov.runner import Options, Outcome
+from gpuprov.runner import Outcome
+from tests.runs import Call, Runs
 
-Call = Callable[..., tuple[int, str, str]]
 PRUNE = {
     "docker_image_prune_containers": False, "docker_image_prune_images": False, "docker_image_prune_all": False,
     "docker_image_prune_older_than": "", "docker_image_prune_keep": 3, "gpuprov_quiet": True,
 }  # fmt: skip
-
-
-class Runs:
-    """Stands in for ansible-runner: takes down what is run, and answers with these events."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Options, dict[str, str]]] = []
-        self.events: list[dict[str, Any]] = []
-        self.outcome = Outcome("successful", {}, [])
-
-    def __call__(self, playbook: str, options: Options, on_event: Any, say: Any, passwords: Any) -> Outcome:
-        self.calls.append((playbook, options, passwords))
-        for event in self.events:
-            on_event(event)
-        return self.outcome
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    runs = Runs()
-    runs.events = [event("on_ok", "a", res={})]
-    monkeypatch.setattr(runner, "run", runs)
-    return runs
-
-
-@pytest.fixture
-def gpuprov(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line; (exit status, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gpuprov", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 def event(kind: str, host: str, **data: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from tools import docs
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/defaults/main.yml"))
 PLUGIN_CODE = sorted(path for kind in ("modules", "module_utils") for path in (ROOT / "plugins" / kind).rglob("*.py"))
-HOST_CODE = [*PLUGIN_CODE, *sorted(ROOT.glob("roles/*/files/*.py"))]
 
 
 def _load(path: Path) -> Any:
@@ -200,69 +198,7 @@ def test_every_step_of_a_role_has_its_tags_and_the_plan_knows_them(role: Path) -
     assert {f"{role.name}_{part}" for part in named} <= told
 
 
-# ---- Code that runs on hosts ------------------------------------------------------------------
-
-NOT_IN_27 = (
-    ast.JoinedStr,
-    ast.AnnAssign,
-    ast.AsyncFunctionDef,
-    ast.Await,
-    ast.Nonlocal,
-    ast.YieldFrom,
-    ast.NamedExpr,
-    ast.MatMult,
-    ast.Match,
-    ast.Starred,
-)
-
-
-def _not_in_python27(source: str) -> Iterator[str]:
-    """Yield the constructs of this source that a Python 2.7 parser refuses, as `line: construct`."""
-    tree = ast.parse(source)
-    calls_with_star = {id(argument) for node in ast.walk(tree) if isinstance(node, ast.Call) for argument in node.args}
-    for node in ast.walk(tree):
-        line = getattr(node, "lineno", 0)
-        if isinstance(node, NOT_IN_27) and id(node) not in calls_with_star:
-            yield f"{line}: {type(node).__name__}"
-        elif isinstance(node, ast.arguments) and (node.kwonlyargs or node.posonlyargs):
-            yield f"{node.args[0].lineno if node.args else 0}: keyword-only or positional-only"
-        elif (isinstance(node, ast.arg) and node.annotation) or (isinstance(node, ast.FunctionDef) and node.returns):
-            yield f"{line}: annotation"
-        elif isinstance(node, ast.Raise) and node.cause:
-            yield f"{line}: raise from"
-        elif isinstance(node, ast.Dict) and None in node.keys:
-            yield f"{line}: ** in a dict"
-        elif isinstance(node, ast.ClassDef) and node.keywords:
-            yield f"{line}: keyword of a class"
-
-
-@pytest.mark.parametrize("path", HOST_CODE, ids=lambda path: path.stem)
-def test_code_for_hosts_keeps_python_27_syntax(path: Path) -> None:
-    assert list(_not_in_python27(path.read_text())) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    ['f"{x}"', "x: int = 1", "def f(a, *, b): pass", "raise A from b", "def f() -> int: pass"],
-)
-def test_the_check_for_python_27_syntax_finds_what_it_is_for(source: str) -> None:
-    assert list(_not_in_python27(source)) != []
-
-
-def test_code_for_hosts_compiles_under_python_27_where_there_is_one() -> None:
-    # Without one the test above stands alone; this one then has the newest Python to compile for.
-    pythons = [
-        *Path.home().glob(".pyenv/versions/2.7.*/bin/python"),
-        *(Path(found) for name in ("python2.7", "python3") if (found := shutil.which(name))),
-    ]
-    compile_all = "import sys; [compile(open(p).read(), p, 'exec') for p in sys.argv[1:]]"
-    for python in pythons:
-        ran = subprocess.run([python, "-c", compile_all, *HOST_CODE], capture_output=True, text=True, check=False)
-        # A pyenv shim answers 127 where its version is not chosen; a syntax error is 1.
-        if ran.returncode != 127:
-            assert ran.returncode == 0, f"{python}: {ran.stderr}"
-            return
-    pytest.fail("no Python was found that runs")
+# ---- Code that runs on hosts: ./dev lint checks its syntax --------------------------------------
 
 
 def _host_code_imported(path: Path) -> set[str]:

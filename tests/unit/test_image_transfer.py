@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpuprov import cli, runner, transfer_display
+from gpuprov import transfer_display
 from gpuprov.report import Host
-from gpuprov.runner import Options, Outcome
+from gpuprov.runner import Outcome
 from tests import waiting
+from tests.runs import Call, Runs
 
-Call = Callable[..., tuple[int, str, str]]
 ID, SHOWN = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-
-
-class Runs:
-    """Stands in for ansible-runner: takes down what is run, and answers with these events."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Options]] = []
-        self.events: list[dict[str, Any]] = []
-        self.status = "successful"
-
-    def __call__(self, playbook: str, options: Options, on_event: Any, say: Any, passwords: Any) -> Outcome:
-        self.calls.append((playbook, options))
-        for event in self.events:
-            on_event(event)
-        return Outcome(self.status, {}, [])
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    runs = Runs()
-    monkeypatch.setattr(runner, "run", runs)
-    return runs
-
-
-@pytest.fixture
-def gpuprov(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gpuprov", "image", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 def event(kind: str, host: str, task: str = "Load the image", **result: Any) -> dict[str, Any]:
@@ -68,8 +31,8 @@ def test_the_playbook_gets_the_name_in_full_and_the_source(runs: Runs, gpuprov: 
     runs.events = [shipped("a")]
     (tmp_path / "x.tar").touch()
     for words, source in (((), "local"), (("--from", "gpu1"), "gpu1"), (("--from", "x.tar"), str(tmp_path / "x.tar"))):
-        assert gpuprov("ship", "team/x", "a,", *words)[0] == 0
-        playbook, options = runs.calls[-1]
+        assert gpuprov("image", "ship", "team/x", "a,", *words)[0] == 0
+        playbook, options, _ = runs.calls[-1]
         assert playbook == "image_ship.yml"
         assert options.variables == {
             "docker_image_transfer_name": "team/x:latest",
@@ -80,20 +43,20 @@ def test_the_playbook_gets_the_name_in_full_and_the_source(runs: Runs, gpuprov: 
 def test_save_needs_an_inventory_only_for_a_host(runs: Runs, gpuprov: Call, tmp_path: Path) -> None:
     saved = {"id": ID, "names": ["x:1"], "file": str(tmp_path / "x.tar"), "bytes": 1500, "sha256": "c" * 64}
     runs.events = [event("on_ok", "localhost", docker_image=saved, source="localhost")]
-    status, out, _ = gpuprov("save", "x:1", "-o", "x.tar")
+    status, out, _ = gpuprov("image", "save", "x:1", "-o", "x.tar")
     assert (status, runs.calls[0][1].inventory) == (0, "localhost,")
     assert out == f"x:1  aaaaaaaaaaaa  1.5 kB  {tmp_path}/x.tar\nsha256 {'c' * 64}, in x.tar.sha256\n"
-    assert gpuprov("save", "x:1", "-o", "x.tar", "--from", "gpu1")[0] == 1
-    assert gpuprov("save", "x:1")[0] == 1
+    assert gpuprov("image", "save", "x:1", "-o", "x.tar", "--from", "gpu1")[0] == 1
+    assert gpuprov("image", "save", "x:1")[0] == 1
     assert len(runs.calls) == 1
     runs.events = [event("on_ok", "a", "Save | Write the archive", docker_image=saved, source="gpu1", changed=True)]
-    out = gpuprov("save", "x:1", "-o", "x.tar", "--from", "gpu1", "a,gpu1")[1]
+    out = gpuprov("image", "save", "x:1", "-o", "x.tar", "--from", "gpu1", "a,gpu1")[1]
     assert out.startswith("gpu1: changed: Write the archive\n")
 
 
 def test_the_end_says_which_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1"), shipped("gpu2"), shipped("gpu10", SHOWN)]
-    status, out, _ = gpuprov("ship", "x:1", "a,")
+    status, out, _ = gpuprov("image", "ship", "x:1", "a,")
     assert status == 0
     assert out.splitlines()[-2:] == [
         f"x:1 is {ID} on all 3 hosts.",
@@ -104,7 +67,7 @@ def test_the_end_says_which_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -
 
 def test_the_end_says_which_platform_s_image_is_on_which_hosts(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1"), shipped("gpu2"), shipped("grace1", SHOWN, id=SHOWN)]
-    assert gpuprov("ship", "x:1", "a,")[1].splitlines()[-2:] == [
+    assert gpuprov("image", "ship", "x:1", "a,")[1].splitlines()[-2:] == [
         f"x:1 is {ID} on gpu[1:2].",
         f"x:1 is {SHOWN} on grace1.",
     ]
@@ -112,7 +75,7 @@ def test_the_end_says_which_platform_s_image_is_on_which_hosts(runs: Runs, gpupr
 
 def test_a_host_that_fails_has_one_line_and_the_others_are_counted(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1"), event("on_failed", "gpu2", msg="the disk is full: 7 MB")]
-    status, out, _ = gpuprov("ship", "x:1", "a,")
+    status, out, _ = gpuprov("image", "ship", "x:1", "a,")
     assert status == 2
     assert out.count("gpu2") == 1
     assert "gpu2: failed: the disk is full: 7 MB\n" in out
@@ -121,7 +84,7 @@ def test_a_host_that_fails_has_one_line_and_the_others_are_counted(runs: Runs, g
 
 def test_what_fails_before_a_host_is_asked_is_one_line_and_status_1(runs: Runs, gpuprov: Call) -> None:
     runs.events = [event("on_failed", "gpu1", "Describe the image", msg="x.tar is damaged", before_hosts=True)]
-    assert gpuprov("ship", "x:1", "a,") == (1, "", "gpuprov: x.tar is damaged\n")
+    assert gpuprov("image", "ship", "x:1", "a,") == (1, "", "gpuprov: x.tar is damaged\n")
 
 
 @pytest.mark.parametrize(("unreachable", "status"), [(False, 2), (True, 4)])
@@ -131,13 +94,13 @@ def test_what_fails_at_the_source_is_said_of_the_source(
     failed = {"msg": "build: gone", "reason": "gone", "source": "build", "source_unreachable": unreachable}
     runs.events = [event("on_failed", "gpu1", "Describe the image", **failed)]
     word = "unreachable" if unreachable else "failed"
-    assert gpuprov("ship", "x:1", "a,") == (status, f"build: {word}: gone\n", "")
+    assert gpuprov("image", "ship", "x:1", "a,") == (status, f"build: {word}: gone\n", "")
 
 
 def test_an_interrupted_run_blames_no_host(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1"), event("on_failed", "gpu2", msg="interrupted", interrupted=True)]
-    runs.status = "canceled"
-    status, out, _ = gpuprov("ship", "x:1", "a,")
+    runs.outcome = Outcome("canceled", {}, [])
+    status, out, _ = gpuprov("image", "ship", "x:1", "a,")
     assert status == 130
     assert "gpu2" not in out
     assert "Run it again to finish" in out
@@ -145,7 +108,7 @@ def test_an_interrupted_run_blames_no_host(runs: Runs, gpuprov: Call) -> None:
 
 def test_json_has_what_was_sent(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1")]
-    status, out, err = gpuprov("ship", "x:1", "a,", "--json")
+    status, out, err = gpuprov("image", "ship", "x:1", "a,", "--json")
     document = json.loads(out)
     assert (status, document["command"]) == (0, "image ship")
     assert document["hosts"]["gpu1"]["image"]["sent_bytes"] == 1234
@@ -154,7 +117,7 @@ def test_json_has_what_was_sent(runs: Runs, gpuprov: Call) -> None:
 
 def test_nothing_is_said_of_an_image_that_a_check_did_not_send(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1", sent_bytes=None, shown_as=None)]
-    status, out, _ = gpuprov("ship", "x:1", "a,", "--check")
+    status, out, _ = gpuprov("image", "ship", "x:1", "a,", "--check")
     assert (status, runs.calls[0][1].check) == (0, True)
     assert "not yet" in out
     assert "x:1 is" not in out
@@ -162,7 +125,7 @@ def test_nothing_is_said_of_an_image_that_a_check_did_not_send(runs: Runs, gpupr
 
 @pytest.mark.parametrize("name", ["a;b:1", "$(id)", "X:1", "x:1@sha256:" + "a" * 64, "a" * 64, ""])
 def test_names_that_are_none_are_refused_before_anything_runs(name: str, runs: Runs, gpuprov: Call) -> None:
-    status, _, err = gpuprov("ship", name, "a,")
+    status, _, err = gpuprov("image", "ship", name, "a,")
     assert (status, err.count("\n"), runs.calls) == (1, 1, [])
 
 

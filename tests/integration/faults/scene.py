@@ -6,9 +6,7 @@ import contextlib
 import email.utils
 import os
 import re
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from tests import waiting
 from tests.integration.conftest import Answer, run
+from tests.integration.processes import Process, command_line, descendants, kill, left_of, started
 from tests.lab import repositories
 from tests.lab.images import SUITES, signing_home
 from tests.lab.lab import HTTP_PORT, Host, Lab, podman
@@ -86,28 +85,11 @@ class Scene:
         dockerd, containers, config = answer.stdout.split("---\n", 2)
         return State(dockerd.strip(), containers, config)
 
-    @contextlib.contextmanager
-    def running(self, *words: str):  # type: ignore[no-untyped-def]
-        """A run that is under way; yields the process and a function that returns its Answer."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": path, "XDG_STATE_HOME": str(self.directory / "state")}
-        with tempfile.TemporaryFile("w+") as out:
-            process = subprocess.Popen(
-                self.command("provision", *words), cwd=self.directory, env=environment, text=True,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+    def running(self, *words: str) -> contextlib.AbstractContextManager[tuple[Process, Callable[[], Answer]]]:
+        """Start provision against this host; yields the process and a function that waits for its Answer."""
+        return started(self.command("provision", *words), self.directory)
 
-            def ended() -> Answer:
-                status = process.wait(waiting.PATIENCE)
-                out.seek(0)
-                return Answer(status, out.read(), "")
-
-            try:
-                yield process, ended
-            finally:
-                kill(process)
-
-    def until(self, condition: str, process: subprocess.Popen[str] | None = None) -> None:
+    def until(self, condition: str, process: Process | None = None) -> None:
         """Wait until a shell condition holds on the host, or the process that causes it has ended."""
         # Looked for on the host, as some of these hold for an instant only.
         look = f"for i in $(seq 1000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1"
@@ -169,25 +151,6 @@ class Scene:
         self.host.run("systemctl is-system-running --wait", check=False)
 
 
-def descendants(root: int) -> list[int]:
-    """The processes below one."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], text=True, capture_output=True, check=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with its descendants, unless it has ended: then its number may be another's."""
-    if process.poll() is None:
-        for pid in [process.pid, *descendants(process.pid)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
 Act = Callable[[Scene, list[str]], Answer]
 
 
@@ -226,22 +189,10 @@ def signalled(number: int, times: int, when: str) -> Act:
                 os.kill(process.pid, number)
                 time.sleep(0.3)
             answer = ended()
-
-            def left() -> list[int]:
-                return [pid for pid in before if "ansible-playbook" in _command(pid)]
-
-            with contextlib.suppress(TimeoutError):
-                waiting.until(lambda: not left(), "Ansible's processes are gone", 60)
-            return Answer(answer.status, answer.stdout + "".join(f"stray process {pid}\n" for pid in left()), "")
+            left = left_of([pid for pid in before if "ansible-playbook" in command_line(pid)])
+            return Answer(answer.status, answer.stdout + "".join(f"stray process {pid}\n" for pid in left), "")
 
     return act
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 LOCKED = "test -s /run/gpuprov.lock"

@@ -1,0 +1,35 @@
+"""The command line of gpuprov, for unit tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpuprov import cli, runner
+from tests.runs import Call, Runs
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
+    """The runs that commands start, from an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    runs = Runs()
+    runs.events = [{"event": "runner_on_ok", "event_data": {"host": "a", "task": "r : Do it", "res": {}}}]
+    monkeypatch.setattr(runner, "run", runs)
+    return runs
+
+
+@pytest.fixture
+def gpuprov(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gpuprov", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
