@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The steps of a transfer of one image: describe it, fetch what hosts lack, load it."""
+"""The steps of an image transfer: describe the image, fetch the layers that hosts lack, load them."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import re
@@ -33,12 +32,12 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
 _LAYER = "@LAYER@"
 
 
-class Failure(Exception):
-    """The step failed; the message is for people."""
+class TransferError(Exception):
+    """The step failed; the message is one line."""
 
 
 _ERRORS = (
-    Failure, AnsibleError, OSError, image_archive.ArchiveError, image_load.LoadError, image_name.ImageNameError,
+    TransferError, AnsibleError, OSError, image_archive.ArchiveError, image_load.LoadError, image_name.ImageNameError,
     packing.PackingError,
 )  # fmt: skip
 
@@ -54,13 +53,13 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         args = self._task.args
         self._image: dict[str, Any] = args.get("image") or {}
+        self._images = [image_archive.from_json(image) for image in self._image.get("images", [])]
         self._compression = str(args.get("compression") or "auto")
-        self._asked = False
-        # local, host or file, and which.
-        source = str(args.get("from") or "local")
+        self._connected = False
+        source = str(args.get("archive") or args.get("from") or "local")
         self._kind = "local" if source == "local" else "host" if source in self._vars["groups"]["all"] else "file"
         if args.get("archive"):
-            self._kind, source = "file", args["archive"]
+            self._kind = "file"
         self._source = os.path.expanduser(source) if self._kind == "file" else source
         self._label = "this machine" if self._kind == "local" else self._source
         try:
@@ -76,45 +75,46 @@ class ActionModule(ActionBase):
             return {**result, **self._failure(host_command.why_not_root(str(error)) or str(error))}
 
     def _failure(self, message: str) -> dict[str, Any]:
-        """Return the result of a failure: before_hosts where no host was asked anything, source where that failed."""
+        """Return the result of a failure: before_hosts where no host took part, source where the source failed."""
         failed = {"failed": True, "msg": message}
         if self._task.args["step"] not in ("describe", "fetch", "save"):
             return failed
-        if not self._asked:
+        if not self._connected:
             return {**failed, "before_hosts": True}
         return {**failed, "msg": f"{self._source}: {message}", "source": self._source, "reason": message}
 
     # ---- steps
 
     def _describe(self) -> dict[str, Any]:
-        """Return what the image consists of. Where only an archive tells that, all of it is in the spool then."""
+        """Return the image's description. Where only an archive has it, its layers are in the spool afterwards."""
         name = self._name()
         found: dict[str, Any] = {"zstd": False, "machine": "", "id": "", "images": None}
+        names = [name]
         if self._kind == "file":
             images, names = self._read_file(Path(self._source), name)
         else:
-            found = self._look(name)
-            names = [name]
+            found = self._inspect(name)
             if found["images"]:
-                images = tuple(image_archive.from_json(one) for one in found["images"])
+                images = tuple(image_archive.from_json(image) for image in found["images"])
             else:
-                form = packing.wire_form(self._compression, found["zstd"], packing.has_zstd())
                 with transfer_progress.Progress("fetching", self._label) as progress:
-                    blocks = host_pipe.output(self._export("save", f"{form},{name}"), _stopped)
-                    images, _ = self._read(packing.unpacked(form, progress.counted(blocks)), name)
+                    images, _ = self._read(self._saved(name, found, progress), name)
         if not (names or name):
-            raise Failure(
+            raise TransferError(
                 f"the image in {self._source} has no name: say one, as in image ship NAME:TAG --from {self._source}"
             )
-        # Loading fetches as it goes on, unless that takes a password, or all of it is in the spool.
-        again = host_pipe.repeatable(self._export("layer", _LAYER)) if found["images"] else {}
-        told = {"names": [name] if name else names, "again": again}
-        told |= {fact: found[fact] for fact in ("zstd", "machine", "id")}
-        return {"image": {**told, "images": [image_archive.as_json(image) for image in images]}}
+        # {}: the spool has all layers. None: only a task at the source can fetch them, as that needs a password.
+        export = host_pipe.as_json(self._export("layer", _LAYER)) if found["images"] else {}
+        return {
+            "image": {
+                **{fact: found[fact] for fact in ("zstd", "machine", "id")}, "names": [name] if name else names,
+                "export": export, "images": [image_archive.as_json(image) for image in images],
+            }
+        }  # fmt: skip
 
     def _read_file(self, path: Path, name: str | None) -> Any:
         if not path.is_file():
-            raise Failure(
+            raise TransferError(
                 f"there is no file {path}" if self._task.args.get("archive")
                 else f"{path} is neither local nor a host of the inventory nor a file"
             )  # fmt: skip
@@ -124,57 +124,63 @@ class ActionModule(ActionBase):
             try:
                 return self._read(packing.unpacked(form, progress.counted(layer_spool.blocks_of(file, _stopped))), name)
             except (image_archive.ArchiveError, packing.PackingError) as error:
-                raise Failure(f"{path}: {error}") from None
+                raise TransferError(f"{path}: {error}") from None
 
     def _read(self, blocks: Iterable[bytes], name: str | None) -> Any:
         form = packing.wire_form(self._compression, packing.has_zstd())
         return layer_spool.read_archive(blocks, layer_spool.spool(), form, name)
 
-    def _look(self, name: str | None) -> dict[str, Any]:
-        """Return what image_on_host.py says of the image."""
+    def _inspect(self, name: str | None) -> dict[str, Any]:
+        """Return image_on_host.py's description of the image. Raises TransferError."""
         if name is None:
-            raise Failure("say which image, as NAME:TAG")
-        answer = host_pipe.run(self._export("describe", name), stopped=_stopped)
-        if not answer.status:
-            return dict(json.loads(answer.stdout))
+            raise TransferError("say which image, as NAME:TAG")
+        completed = host_pipe.run(self._export("describe", name), stopped=_stopped)
+        if not completed.returncode:
+            return dict(json.loads(completed.stdout))
         where = "on this machine" if self._kind == "local" else f"on {self._source}"
-        said = host_pipe.last_line(answer.stderr)
-        if re.search("no such image", said, re.IGNORECASE):
-            raise Failure(f"there is no image {name} {where}")
-        raise Failure(f"docker {where} cannot be asked for {name}: {said}")
+        reason = host_pipe.last_line(completed.stderr)
+        if re.search("no such image", reason, re.IGNORECASE):
+            raise TransferError(f"there is no image {name} {where}")
+        raise TransferError(f"docker {where} cannot be asked for {name}: {reason}")
 
-    def _reading(self) -> dict[str, Any]:
+    def _saved(self, name: str | None, found: dict[str, Any], progress: transfer_progress.Progress) -> Iterable[bytes]:
+        """Return the output of docker save at the source."""
+        form = self._wire_form(found)
+        blocks = host_pipe.output(self._export("save", f"{form},{name}"), _stopped)
+        return progress.counted(packing.unpacked(form, blocks))
+
+    def _survey(self) -> dict[str, Any]:
         """Return what this host has."""
-        with host_pipe.opened(self._there("load"), _stopped) as pipe:
+        with host_pipe.opened(self._on_host("load"), _stopped) as pipe:
             return {"held": vars(image_load.held_by(pipe))}
 
     def _fetch(self) -> dict[str, Any]:
-        """Bring all layers that some host lacks into the spool: for a source that asks for a password."""
-        fetch = self._fetching(functools.partial(self._export, "layer"))
-        wanted: dict[str, image_archive.Layer] = {}
+        """Fetch all layers that a host lacks into the spool, where the source needs a password."""
+        fetch = self._fetcher(functools.partial(self._export, "layer"))
+        lacking: dict[str, image_archive.Layer] = {}
         for name in set(self._vars["ansible_play_hosts"]) - {self._source}:
             held = image_archive.Held(**self._vars["hostvars"][name][self._task.args["hosts"]]["held"])
-            # Loading says it where no image is for a host.
+            # Loading fails where the image is not for the host.
             with contextlib.suppress(image_archive.ArchiveError):
                 image = image_archive.for_machine(self._images, held.machine)
-                wanted |= {layer.digest: layer for layer in image_archive.lacking(image, held)}
-        for layer in () if self._task.check_mode else wanted.values():
+                lacking |= {layer.digest: layer for layer in image_archive.lacking(image, held)}
+        for layer in () if self._task.check_mode else lacking.values():
             fetch.fetch(layer)
         return {}
 
     def _load(self) -> dict[str, Any]:
-        """Load on this host what it lacks, layer by layer."""
+        """Load the layers that this host lacks, one after the other."""
         begun = time.monotonic()
-        names, again, host = self._image["names"], self._image["again"], self._vars["inventory_hostname"]
+        names, export, host = self._image["names"], self._image["export"], self._vars["inventory_hostname"]
         if (self._kind, self._source) == ("host", host):
-            # The source has the image, and is left as it is.
+            # The source has the image.
             image = image_archive.for_machine(self._images, self._image["machine"])
             loaded = image_load.Loaded(image, (), self._image["id"], self._image["id"], changed=False)
         else:
-            fetch = self._fetching(functools.partial(host_pipe.repeated, again, _LAYER) if again else None)
-            with host_pipe.opened(self._there("load", *names), _stopped) as pipe:
+            fetch = self._fetcher(functools.partial(host_pipe.from_json, export, _LAYER) if export else None)
+            with host_pipe.opened(self._on_host("load", *names), _stopped) as pipe:
                 loaded = image_load.load(pipe, self._images, names, fetch, host, self._task.check_mode)
-        told = {
+        done = {
             "id": loaded.image.id, "names": names, "layers": len(loaded.image.layers),
             "sent_layers": len(loaded.missing), "shown_as": loaded.after,
             "sent_bytes": None if loaded.changed and self._task.check_mode else loaded.sent,
@@ -185,17 +191,17 @@ class ActionModule(ActionBase):
             "from": loaded.before, "to": loaded.after,
         }  # fmt: skip
         changes = {"changes": [change]} if loaded.changed and not self._task.check_mode else {}
-        return {"changed": loaded.changed, "docker_image": told, **changes}
+        return {"changed": loaded.changed, "docker_image": done, **changes}
 
-    def _tidy(self) -> dict[str, Any]:
-        """Empty the spool of an image that every host has."""
-        # A check reads archives too, and fetches nothing.
-        if not self._task.check_mode or self._image["again"] == {}:
+    def _clean(self) -> dict[str, Any]:
+        """Remove the layers of an image that every host has from the spool."""
+        # Check mode reads archives into the spool, and fetches nothing.
+        if not self._task.check_mode or self._image["export"] == {}:
             layer_spool.spool().drop(layer.digest for image in self._images for layer in image.layers)
         return {}
 
     def _save(self) -> dict[str, Any]:
-        """Write docker save's archive into a file, packed as its name says, and its checksum beside it."""
+        """Write the archive of docker save into a file, compressed by the file's name, and its checksum."""
         name = self._name()
         path = Path(self._task.args["file"]).expanduser()
         form = packing.form_by_name(path)
@@ -207,40 +213,36 @@ class ActionModule(ActionBase):
                 form == "zstd" and not packing.has_zstd(),
                 "zstd is not on this machine: install zstd, or name the file .tar.gz",
             ),
-            (not os.access(path.parent, os.W_OK), f"nothing can be written into the directory {path.parent}"),
+            (not os.access(path.parent, os.W_OK), f"the directory {path.parent} is not writable"),
         ):
             if wrong:
-                raise Failure(message)
-        found = self._look(name)
+                raise TransferError(message)
+        found = self._inspect(name)
         if self._task.check_mode:
             return {"changed": True}
-        wire = packing.wire_form(self._compression, found["zstd"], packing.has_zstd())
         with transfer_progress.Progress("saving", path.name, found["size"]) as progress:
-            blocks = host_pipe.output(self._export("save", f"{wire},{name}"), _stopped)
-            digest, size = write_archive(path, str(form), progress.counted(packing.unpacked(wire, blocks)))
+            digest, size = write_archive(path, str(form), self._saved(name, found, progress))
         saved = {"id": found["id"], "names": [name], "file": str(path), "bytes": size, "sha256": digest}
         source = "localhost" if self._kind == "local" else self._source
         return {"changed": True, "docker_image": saved, "source": source}
 
-    # ---- what the steps need
+    # ---- helpers of the steps
 
-    @property
-    def _images(self) -> list[image_archive.Image]:
-        return [image_archive.from_json(one) for one in self._image["images"]]
+    def _wire_form(self, found: dict[str, Any]) -> str:
+        return packing.wire_form(self._compression, found["zstd"], packing.has_zstd())
 
-    def _fetching(self, export: Any) -> layer_spool.Fetch:
-        form = packing.wire_form(self._compression, self._image["zstd"], packing.has_zstd())
-        return layer_spool.Fetch(layer_spool.spool(), self._label, form, export, _stopped)
+    def _fetcher(self, export: Any) -> layer_spool.Fetcher:
+        return layer_spool.Fetcher(layer_spool.spool(), self._label, self._wire_form(self._image), export, _stopped)
 
-    def _export(self, *words: str) -> host_pipe.Start:
+    def _export(self, *words: str) -> host_pipe.Command:
         if self._kind == "local":
-            return host_pipe.here([sys.executable, "-c", self._program(), *words])
-        return self._there(*words)
+            return host_pipe.local([sys.executable, "-c", self._program(), *words])
+        return self._on_host(*words)
 
-    def _there(self, *words: str) -> host_pipe.Start:
-        self._asked = True
+    def _on_host(self, *words: str) -> host_pipe.Command:
+        self._connected = True
         interpreter = host_command.interpreter(self, self._vars)
-        return host_pipe.there(self, host_command.python(interpreter, self._program(), [*words]), interpreter)
+        return host_pipe.on_host(self, host_command.python(interpreter, self._program(), [*words]), interpreter)
 
     def _program(self) -> str:
         return Path(self._find_needle("files", "image_on_host.py")).read_text(encoding="utf-8")
@@ -251,7 +253,7 @@ class ActionModule(ActionBase):
             return None
         name = image_name.parse_tagged(given)
         if name.digest is not None:
-            raise Failure(f"{given} names a digest: say NAME:TAG")
+            raise TransferError(f"{given} names a digest: say NAME:TAG")
         return str(name)
 
 
@@ -260,38 +262,34 @@ def _stopped() -> bool:
 
 
 def _check_sum(path: Path) -> None:
-    """Compare a file with the checksum beside it, where there is one. Raises Failure."""
+    """Compare a file with the checksum file beside it, if there is one. Raises TransferError."""
     beside = path.with_name(f"{path.name}.sha256")
     if not beside.exists():
         return
     match = re.match(r"\\?([0-9a-fA-F]{64})\b", beside.read_text(encoding="utf-8", errors="replace"))
     if not match:
-        raise Failure(f"{beside} holds no checksum")
-    found = hashlib.sha256()
+        raise TransferError(f"{beside} holds no checksum")
     with path.open("rb") as file:
-        for block in layer_spool.blocks_of(file, _stopped):
-            found.update(block)
-    if found.hexdigest() != match[1].lower():
-        raise Failure(f"{path} is damaged: its checksum is not that of {beside.name}")
+        found = layer_spool.Digest(layer_spool.blocks_of(file, _stopped)).consumed()
+    if found.text() != f"sha256:{match[1].lower()}":
+        raise TransferError(f"{path} is damaged: its checksum is not that of {beside.name}")
 
 
 def write_archive(path: Path, form: str, data: Iterable[bytes]) -> tuple[str, int]:
-    """Write data to a file in a form, and its checksum beside it; return that and the file's size.
+    """Compress data into a file, and write its checksum beside it; return the checksum and the file's size.
 
-    A file of that name stays until the new one is complete.
+    An existing file is replaced when the new one is complete.
     """
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    found, size = hashlib.sha256(), 0
+    blocks = layer_spool.Digest(packing.packed(form, data, level={"zstd": 3}.get(form, 6)))
     try:
         with new.open("xb") as file:
-            for block in packing.packed(form, data, level={"zstd": 3}.get(form, 6)):
-                file.write(block)
-                found.update(block)
-                size += len(block)
+            file.writelines(blocks)
         sums = path.with_name(f"{path.name}.sha256")
         sums.unlink(missing_ok=True)
         new.rename(path)
-        sums.write_text(f"{found.hexdigest()}  {path.name}\n", encoding="utf-8")
+        digest = blocks.text().partition(":")[2]
+        sums.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
     finally:
         new.unlink(missing_ok=True)
-    return found.hexdigest(), size
+    return digest, blocks.size

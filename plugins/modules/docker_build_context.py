@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: docker_build_context
 short_description: Keep a copy of a build context on a host
 description:
-  - Tells which files of a context the host lacks or has otherwise, and, given an archive of those, makes
-    the copy equal to the context.
+  - Returns which files of a context are missing or different on the host, and, given an archive of those, updates the
+    copy.
   - Part of M(gpuprov.gpuprov.docker_image_build), which sends the files.
 author: gpuprov contributors
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
@@ -19,24 +19,24 @@ options:
     type: path
     required: true
   manifest:
-    description: A file on the host with all that belongs to the context, as compressed JSON.
+    description: A file on the host that lists the context, as compressed JSON.
     type: path
     required: true
   archive:
-    description: A file on the host with what it lacked; without it nothing is changed.
+    description: A file on the host with the missing files; without it nothing is changed.
     type: path
   lasting_days:
-    description: Copies beside this one that were not used for so many days are removed.
+    description: Other copies that were not used for so many days are removed.
     type: int
     default: 30
 attributes:
   check_mode:
-    description: Tells what would travel.
+    description: Reports what would be sent.
     support: full
 """
 
 EXAMPLES = r"""
-- name: Tell what the host lacks
+- name: Compare the context with the host's copy
   gpuprov.gpuprov.docker_build_context:
     directory: /var/cache/gpuprov/build/train-0123456789ab
     manifest: /tmp/manifest.json.gz
@@ -44,12 +44,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lacking:
-  description: The numbers, in the manifest, of the files whose content must travel.
+  description: The numbers, in the manifest, of the files to send.
   returned: success
   type: list
   elements: int
 differs:
-  description: Whether the copy is to change at all.
+  description: Whether the copy differs from the context.
   returned: success
   type: bool
 """
@@ -69,16 +69,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
-# Beside the copy: what its files hold, by size and time, so that they need not be read again.
+# Beside the copy: size, time and digest of its files, so that unchanged files are not read again.
 STATE = ".state.json"
 
 
 class ContextError(Exception):
-    """The copy cannot be made; the message says why, for people."""
+    """The copy cannot be updated; the message is one line."""
 
 
 def native(text):
-    """Return a path of the manifest as this Python names files, whatever the locale is."""
+    """Return a path of the manifest in this Python's type for file names, in any locale."""
     encoded = text.encode("utf-8")
     return encoded if isinstance("", bytes) else encoded.decode(sys.getfilesystemencoding(), "surrogateescape")
 
@@ -91,7 +91,7 @@ def kind_of(mode):
 
 
 def present(directory):
-    """Return {path: stat} of all that is in the copy."""
+    """Return {path: stat} of the copy."""
     found = {}
     for parent, directories, files in os.walk(directory):
         for name in directories + files:
@@ -101,7 +101,7 @@ def present(directory):
 
 
 def read_state(path):
-    """Return {path: [size, mtime, SHA-256]} as of the last time; nothing where that cannot be read."""
+    """Return {path: [size, mtime, SHA-256]} of the last update; empty where it is not readable."""
     try:
         with open(path) as handle:
             return json.load(handle)
@@ -110,30 +110,30 @@ def read_state(path):
 
 
 def compare(directory, entries, state):
-    """Return (numbers of files to send, paths to make or mend, paths to remove) for the copy to be as entries say."""
-    there = present(directory)
-    lacking, mend = [], []
+    """Return the numbers of files to send, the paths to create or change, and the paths to remove."""
+    found_paths = present(directory)
+    lacking, changed = [], []
     for number, (name, kind, mode, mtime, size, detail) in enumerate(entries):
         path = native(name)
-        found = there.pop(path, None)
+        found = found_paths.pop(path, None)
         if found is None or kind_of(found.st_mode) != kind:
-            mend.append(path)
+            changed.append(path)
             if kind == "f":
                 lacking.append(number)
             continue
         if kind == "f" and not has_content(found, state.get(name), size, detail):
             lacking.append(number)
-            mend.append(path)
+            changed.append(path)
         elif kind == "l":
             if os.readlink(os.path.join(directory, path)) != native(detail):
-                mend.append(path)
+                changed.append(path)
         elif stat.S_IMODE(found.st_mode) != mode or (kind == "f" and int(found.st_mtime) != mtime):
-            mend.append(path)
-    return lacking, mend, sorted(there)
+            changed.append(path)
+    return lacking, changed, sorted(found_paths)
 
 
 def has_content(found, known, size, detail):
-    """Whether a file still is what was written last time, and that is what is wanted."""
+    """Return whether a file is unchanged since the last update, and has the digest detail."""
     return known == [found.st_size, int(found.st_mtime), detail] and found.st_size == size
 
 
@@ -148,14 +148,14 @@ def remove(path):
             raise
 
 
-def apply(directory, entries, archive, mend, surplus):
-    """Make the copy as entries say. What was in it is taken away first, so that no link is followed."""
+def apply(directory, entries, archive, changed, surplus):
+    """Make the copy equal entries. Surplus paths and changed links are removed first, so that no link is followed."""
     for path in surplus:
         remove(os.path.join(directory, path))
     kinds = {native(entry[0]): entry[1] for entry in entries}
-    for path in mend:
+    for path in changed:
         full = os.path.join(directory, path)
-        # A file is replaced by renaming, a directory is kept; all else is made anew.
+        # A file is replaced by renaming, a directory is kept; links and other kinds are created again.
         if os.path.lexists(full) and (kinds[path] == "l" or kind_of(os.lstat(full).st_mode) != kinds[path]):
             remove(full)
     for name, kind, _mode, _mtime, _size, detail in entries:
@@ -165,7 +165,7 @@ def apply(directory, entries, archive, mend, surplus):
         elif kind == "l" and not os.path.islink(full):
             os.symlink(native(detail), full)
     with tarfile.open(archive) as tar:
-        # Its members are named by their number in the manifest.
+        # Members are named by their number in the manifest.
         for member in tar:
             entry = entries[int(member.name)]
             write(os.path.join(directory, native(entry[0])), tar.extractfile(member), entry)
@@ -178,7 +178,7 @@ def apply(directory, entries, archive, mend, surplus):
 
 
 def write(full, stream, entry):
-    """Write one file, and raise ContextError where it is not what the manifest says."""
+    """Write one file. Raises ContextError where its digest differs from the manifest."""
     digest = hashlib.sha256()
     temporary = full + ".gpuprov-new"
     with open(temporary, "wb") as handle:
@@ -195,12 +195,12 @@ def write(full, stream, entry):
 
 
 def remove_old(directory, days):
-    """Remove the copies of contexts beside this one that were not used for so many days."""
+    """Remove other copies of contexts that were not used for so many days."""
     parent = os.path.dirname(directory)
     for name in os.listdir(parent):
         path = os.path.join(parent, name)
         state = os.path.join(path, STATE)
-        # Nothing but what this module made has a state.
+        # Only directories of this module have a state.
         if path != directory and os.path.isfile(state) and time.time() - os.stat(state).st_mtime > days * 86400:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -222,16 +222,16 @@ def main():
     try:
         with gzip.open(params["manifest"]) as stream:
             entries = json.loads(stream.read().decode("utf-8"))
-        lacking, mend, surplus = compare(copy, entries, read_state(state_path))
-        differs = bool(mend or surplus) or not os.path.isdir(copy)
+        lacking, changed, surplus = compare(copy, entries, read_state(state_path))
+        differs = bool(changed or surplus) or not os.path.isdir(copy)
         if params["archive"] is not None and not module.check_mode:
             with host_lock.held(module, params["lock"]):
                 if not os.path.isdir(copy):
                     os.makedirs(copy, 0o700)
                     os.chmod(place, 0o700)
-                # A state that a killed run left behind must not vouch for what it did not write.
+                # After a killed update the state would not match the files.
                 remove(state_path)
-                apply(copy, entries, params["archive"], mend, surplus)
+                apply(copy, entries, params["archive"], changed, surplus)
                 state = {entry[0]: [entry[4], entry[3], entry[5]] for entry in entries if entry[1] == "f"}
                 with open(state_path, "w") as handle:
                     json.dump(state, handle)

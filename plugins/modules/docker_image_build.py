@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 module: docker_image_build
 short_description: Build an image on a host from a directory of the controller's
 description:
-  - Keeps a copy of the context on the host, to which only files travel that changed, and that
-    C(.dockerignore) does not leave out; then runs C(docker build), with BuildKit where the engine has it.
-    Over the connection local it builds from the directory itself.
-  - The output is shown while it comes. A build that nobody asks for any more is ended within a minute or two.
+  - Keeps a copy of the context on the host, and sends only files that changed and that C(.dockerignore) does not
+    exclude; then runs C(docker build), with BuildKit where the engine has it. Over the connection local it builds
+    from the directory itself. Other connections than local and ssh are refused.
+  - The output is shown while it comes. The build ends with the connection.
+  - Part of the role docker_image, which has the script that builds.
 author: gpuprov contributors
 options:
   name:
@@ -44,18 +45,6 @@ options:
     description: Where the host keeps copies of contexts.
     type: path
     default: /var/cache/gpuprov/build
-  start_script:
-    description: The script that starts a build.
-    type: path
-    required: true
-  output_script:
-    description: The script that reads its output.
-    type: path
-    required: true
-  end_script:
-    description: The script that forgets it.
-    type: path
-    required: true
 attributes:
   check_mode:
     description: Tells what would travel.
@@ -70,9 +59,6 @@ EXAMPLES = r"""
     args:
       CUDA: "12.4"
       TOKEN: null
-    start_script: build.sh
-    output_script: build_output.sh
-    end_script: build_end.sh
 """
 
 RETURN = r"""

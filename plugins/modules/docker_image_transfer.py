@@ -6,19 +6,19 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: docker_image_transfer
-short_description: One step of bringing an image to hosts
+short_description: Run one step of an image transfer
 description:
-  - C(describe) finds out what an image consists of, C(load) brings it to a host, C(tidy) forgets what was kept for
-    that on the controller. Where the source asks for a password, C(reading) says what a host has, and C(fetch) brings
-    the layers that some host lacks to the controller, before C(load). The role docker_image_transfer runs them.
-  - C(save) writes an archive of an image, and its checksum beside it.
-  - Works on the controller; the hosts need a Python, that may be 2.7 or 3.5. In check mode it says what would travel.
+  - Part of the role docker_image_transfer, which runs the steps. Hosts need Python 2.7 or newer.
+  - In check mode it reports what would be sent.
 author: gpuprov contributors
 options:
   step:
-    description: The step.
+    description:
+      - C(describe) reads what the image consists of, C(load) loads it on a host, C(clean) removes its layers from the
+        controller. Where the source needs a password, C(survey) reads what a host has, and C(fetch) fetches the layers
+        that a host lacks, before C(load). C(save) writes an archive and its checksum.
     type: str
-    choices: [describe, reading, fetch, load, tidy, save]
+    choices: [describe, survey, fetch, load, clean, save]
     required: true
   name:
     description: The image, NAME:TAG; for C(describe) and C(save).
@@ -29,22 +29,22 @@ options:
     type: str
     default: local
   archive:
-    description: An archive in place of C(from).
+    description: An archive instead of C(from).
     type: path
     default: ""
   compression:
-    description: How layers travel, see the role.
+    description: How layers are compressed, see the role.
     type: str
     choices: [auto, gzip, none]
     default: auto
   image:
-    description: What C(describe) returned, for the other steps.
+    description: The result of C(describe), for the other steps.
     type: dict
   hosts:
-    description: Name of the variable in which each host has what C(reading) returned; for C(fetch).
+    description: Name of the variable with each host's result of C(survey); for C(fetch).
     type: str
   file:
-    description: The archive that C(save) writes; its name says how it is packed.
+    description: The archive that C(save) writes, compressed by its name.
     type: path
 """
 
@@ -63,7 +63,7 @@ image:
   returned: describe
   type: dict
 docker_image:
-  description: The image's ID and names, and how many layers and bytes were sent, or the archive that was written.
+  description: The image's ID and names, and the number of layers and bytes sent, or the archive.
   returned: load and save
   type: dict
 """

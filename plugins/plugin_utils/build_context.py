@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a directory belongs to a build, as docker build sees it, and what of that a host lacks."""
+"""The files of a build context, without those that .dockerignore excludes, and archives of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ IGNORE_FILE = ".dockerignore"
 
 
 class ContextError(ValueError):
-    """A directory cannot be built from; the message says why, for people."""
+    """The directory is not a usable build context; the message is one line."""
 
 
 class Entry(NamedTuple):
-    """A file (f), directory (d) or symbolic link (l): detail is a file's SHA-256, or where a link leads."""
+    """A file (f), directory (d) or symbolic link (l): detail is a file's SHA-256, or a link's target."""
 
     path: str
     kind: str
@@ -37,9 +37,9 @@ class Entry(NamedTuple):
 
 
 class Ignore:
-    """The patterns of a .dockerignore, with the meaning of https://github.com/moby/patternmatcher.
+    """The patterns of a .dockerignore, as https://github.com/moby/patternmatcher defines them.
 
-    Whoever builds applies the file again: what is left in by mistake only travels.
+    docker build applies the file again, so that a pattern missed here only costs bytes.
     """
 
     def __init__(self, text: str, always: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Ignore:
         self.has_exceptions = any(not excluded for _regex, excluded in self.rules)
 
     def excludes(self, path: str) -> bool:
-        """Return whether a path, relative to the context, is left out; the last pattern that matches decides."""
+        """Return whether a path, relative to the context, is excluded; the last matching pattern decides."""
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         result = False
@@ -88,17 +88,17 @@ def _regex(pattern: str) -> str:
 
 
 def ignore_of(context: Path, dockerfile: str) -> Ignore:
-    """Return the patterns that hold in a context: those beside the Dockerfile where there are some, as for BuildKit."""
+    """Return the patterns of a context; a file beside the Dockerfile has precedence, as for BuildKit."""
     names = [name for name in (f"{dockerfile}.dockerignore", IGNORE_FILE) if (context / name).is_file()]
     text = (context / names[0]).read_text(encoding="utf-8", errors="replace") if names else ""
     return Ignore(text, [dockerfile, *names])
 
 
-# ---- what there is
+# ---- the files
 
 
 def entries(context: Path, dockerfile: str) -> list[Entry]:
-    """Return all that belongs to a build, parents before what is in them. Raises ContextError."""
+    """Return the entries of a context, directories before their contents. Raises ContextError."""
     if not context.is_dir():
         raise ContextError(f"the build context {context} is not a directory")
     path = context / dockerfile
@@ -106,7 +106,7 @@ def entries(context: Path, dockerfile: str) -> list[Entry]:
         raise ContextError(f"there is no {dockerfile} in the build context {context}")
     ignore = ignore_of(context, os.path.normpath(dockerfile))
     found = sorted(_walk(context, "", ignore))
-    # A directory that is left out comes back with what an exception keeps of it.
+    # An exception (!) needs its parent directories, even excluded ones.
     needed = {str(parent) for entry in found for parent in Path(entry.path).parents if str(parent) != "."}
     missing = needed - {entry.path for entry in found}
     return sorted(found + [_entry(context, path) for path in missing])
@@ -122,9 +122,7 @@ def _walk(context: Path, below: str, ignore: Ignore) -> Iterator[Entry]:
         try:
             path.encode("utf-8")
         except UnicodeEncodeError:
-            raise ContextError(
-                f"the name of {os.fsencode(path)!r} is not UTF-8: leave it out in {IGNORE_FILE}"
-            ) from None
+            raise ContextError(f"the name of {os.fsencode(path)!r} is not UTF-8: exclude it in {IGNORE_FILE}") from None
         mode = (context / path).lstat().st_mode
         excluded = ignore.excludes(path)
         if not excluded and (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
@@ -156,13 +154,13 @@ def _sha256(stream: io.BufferedReader) -> str:
     return digest.hexdigest()
 
 
-# ---- what travels
+# ---- the archive
 
 
 def pack(context: Path, found: list[Entry], lacking: Iterable[int], archive: Path) -> None:
-    """Write the files of a context that a host lacks into an archive, named by their number in found.
+    """Write the files that a host lacks into an archive, named by their number in found.
 
-    Compressed a little. Raises ContextError where a file is gone since.
+    Raises ContextError where a file is gone meanwhile.
     """
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         for number in lacking:
@@ -173,7 +171,7 @@ def pack(context: Path, found: list[Entry], lacking: Iterable[int], archive: Pat
 
 
 def directory_name(context: Path) -> str:
-    """Return what a host keeps a context under: this account's, of this machine, at this place."""
+    """Return the name of a context's copy on a host, unique for this account, machine and path."""
     place = f"{getpass.getuser()}@{socket.gethostname()}:{context.resolve()}"
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", context.resolve().name).strip("-")[:40] or "context"
     return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"

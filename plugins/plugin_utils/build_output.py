@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The output of docker build as lines that can be shown."""
+"""The output of docker build as lines for display."""
 
 from __future__ import annotations
 
 import re
 
-# What moves the cursor or colours; and what else a terminal would act on.
+# Escape sequences for cursor and colours, and control characters.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# A shorter value is no secret, and would turn up everywhere.
+# Shorter values are not replaced: they would match everywhere.
 _SHORTEST = 4
-# Why a build failed, as BuildKit, buildx and the classic builder end with it.
+# The last line of a failed build, from BuildKit, buildx and the classic builder.
 _REASON = re.compile(r"(?i)\b(error|failed to|non-zero code)\b")
 
 
 class Lines:
-    """Takes output in pieces and gives whole lines, without escapes and without secrets.
+    """Collects output in pieces, and returns complete lines without escapes and secrets.
 
-    A line that may be the reason of a failure waits in held until more follows: where nothing does, whoever reports
-    the failure says it.
+    A line that may be the reason of a failure stays in held until another one follows: the last one is reported with
+    the failure, and not twice.
     """
 
     def __init__(self, secrets: list[str]) -> None:
@@ -28,7 +28,7 @@ class Lines:
         self.held: list[str] = []
 
     def take(self, text: str, ended: bool) -> list[str]:
-        """Return the lines that are whole with text; the rest too where the output has ended."""
+        """Return the complete lines after adding text; at the end the rest too."""
         *whole, self.rest = (self.rest + text).split("\n")
         if ended:
             whole.append(self.rest)
@@ -36,11 +36,11 @@ class Lines:
         lines = [self._shown(line) for line in whole]
         if ended and not lines[-1]:
             lines.pop()
-        said = [number for number, line in enumerate(lines) if line.strip()]
-        if not said:
+        filled = [number for number, line in enumerate(lines) if line.strip()]
+        if not filled:
             self.held += lines if self.held else []
             return [] if self.held else lines
-        self.last = lines[said[-1]].strip()
+        self.last = lines[filled[-1]].strip()
         lines, self.held = self.held + lines, []
         if _REASON.search(self.last):
             at = max(number for number, line in enumerate(lines) if line.strip())
@@ -48,7 +48,7 @@ class Lines:
         return lines
 
     def _shown(self, line: str) -> str:
-        # What a carriage return replaced on a terminal nobody saw for long.
+        # A carriage return overwrites a line on a terminal; the last version counts.
         line = next((part for part in reversed(line.split("\r")) if part), "")
         line = _CONTROL.sub("", _ESCAPES.sub("", line))
         for secret in self.secrets:

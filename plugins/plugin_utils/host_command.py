@@ -127,7 +127,7 @@ def execute(
     """Run a command on the action's host as what the task becomes, and return Ansible's {rc, stdout, stderr}.
 
     stdout has what the command prints, and nothing of a login shell's start-up files or of a password prompt.
-    stdin must not be empty: Ansible would leave it open. interpreter as for host_pipe.there. Raises
+    stdin must not be empty: Ansible would leave it open. interpreter as for host_pipe.on_host. Raises
     AnsibleConnectionFailure, and AnsibleActionFail where the account did not become another one, with the cure.
     """
     check_become(action)
@@ -136,8 +136,8 @@ def execute(
         if stdin is not None and needs_terminal(action):
             from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
-            ended = host_pipe.run(host_pipe.there(action, words, interpreter), stdin)
-            return {"rc": ended.status, "stdout": ended.stdout, "stderr": ended.stderr}
+            completed = host_pipe.run(host_pipe.on_host(action, words, interpreter), stdin)
+            return {"rc": completed.returncode, "stdout": completed.stdout, "stderr": completed.stderr}
         command = portable(["sh", "-c", 'echo "$0"; exec "$@"', begin, *words])
         if stdin is None and ansible_compat.uses_pipelining(action):
             # Without something to send Ansible asks for a terminal, and sudo-rs loses bytes on their way through it.

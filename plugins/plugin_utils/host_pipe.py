@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Run a command on a host, or here, with a stream into it and one out of it.
+"""Run a command on a host or on this machine, with a stream into it and one out of it.
 
-Ansible's connections take and give whole strings. What flows here is as large as an image, so the command is
-started as Ansible's connection would start it, with all that the inventory says of it, and read as it runs.
+Ansible's connections pass whole strings, and an image is too large for that. So the command is started as Ansible's
+ssh connection starts it, with all settings of the inventory, and read while it runs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from copy import copy
 from dataclasses import dataclass, replace
 from io import BufferedRandom
 from typing import Any, cast
@@ -28,12 +26,10 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
 
 BLOCK = 1 << 20
-# Seconds between two looks at whether the run must end.
-_TICK = 0.2
-# How long a host may say nothing before the command begins: ssh, the login shell and sudo are done by then.
-_PATIENCE = 120.0
-# Connection and become plugins keep in themselves what belongs to one command: its prompt, its password's pipe.
-_ONE_AT_A_TIME = threading.Lock()
+# Seconds between two checks whether the run must end.
+_POLL = 0.2
+# Seconds without output after which ssh, the login shell and sudo have failed.
+_TIMEOUT = 120.0
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=+,-]+")
 
 
@@ -42,314 +38,259 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Start:
-    """How a command is started.
+class Command:
+    """A command to start.
 
-    process: starts it, and ends what must not outlive it. words: it, where another process may start it too. become:
-    the plugin that knows the prompts and errors of becoming another account, where the command does that, and password
-    its answer. Before the line with success, what is printed is not the command's.
+    become: the become plugin, where the command becomes another account, and password its password. success: the line
+    before the command's own output. secret: whether another process cannot start it, because it needs a password.
     """
 
-    process: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]
-    words: list[bytes] | None = None
+    words: list[bytes]
     become: Any = None
     password: bytes = b""
     success: bytes = b""
     remote: bool = False
+    secret: bool = False
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit status, what it printed where nobody took that, and its complaints."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-def here(words: list[str]) -> Start:
+def local(words: list[str]) -> Command:
     """Return a command of this machine."""
-    return _of_words([word.encode() for word in words])
+    return Command([word.encode() for word in words])
 
 
-def _of_words(words: list[bytes], **more: Any) -> Start:
-    return Start(lambda: _popen(words), words, **more)
+def on_host(action: ActionBase, words: list[str], interpreter: str | None = None) -> Command:
+    """Return a command on the action's host, as the account that the task becomes. Raises AnsibleError.
 
-
-def there(action: ActionBase, words: list[str], interpreter: str | None = None) -> Start:
-    """Return a command on the action's host, as what the task becomes. Raises AnsibleError.
-
-    interpreter is the Python there, where the inventory names one.
+    interpreter is the host's Python, where the inventory names one.
     """
     connection = action._connection
     become = connection.become if host_command.becomes(action) else None
     command = host_command.portable(words)
     if become:
-        with _ONE_AT_A_TIME:
-            command = become.build_become_command(command, connection._shell)
-            become = copy(become)
+        command = become.build_become_command(command, connection._shell)
         success = str(become.success)
         if host_command.needs_terminal(action):
             command = host_command.portable(host_command.with_terminal(["/bin/sh", "-c", command], interpreter))
     else:
-        # A login shell's start-up files may print something first.
+        # The start-up files of a login shell may print something first.
         success = f"gpuprov-{secrets.token_hex(8)}"
         command = f"echo {success}; {command}"
     password = str(become.get_option("become_pass") or "").encode() if become else b""
+    found = Command([b"/bin/sh", b"-c", command.encode()], become, password, success.encode(), secret=bool(password))
     if connection.transport == "local":
-        start = here(["/bin/sh", "-c", command])
-    elif connection.transport.rpartition(".")[2] == "ssh":
-        connection.host = connection.get_option("host") or action._play_context.remote_addr
-        login = connection.get_option("password") or action._play_context.password
-        if login:
-            start = Start(lambda: _logged_in(connection, command, str(login)), remote=True)
-        else:
-            start = _of_words(_ssh_words(connection, command), remote=True)
-    else:
-        raise AnsibleError(f"images travel over ssh: this host's connection is {connection.transport}")
-    return replace(start, become=become, password=password, success=success.encode())
-
-
-def _ssh_words(connection: Any, command: str) -> list[bytes]:
-    # As exec_command builds them, less the terminal.
+        return found
+    if connection.transport.rpartition(".")[2] != "ssh":
+        raise AnsibleError(f"images need a connection by ssh: this host's connection is {connection.transport}")
+    connection.host = connection.get_option("host") or action._play_context.remote_addr
+    login = bool(connection.get_option("password") or action._play_context.password)
+    ssh = connection.get_option("ssh_executable")
+    # As exec_command does, without a terminal.
     shell = f"/bin/sh -c {shlex.quote(command)}"
-    return list(connection._build_command(connection.get_option("ssh_executable"), "ssh", connection.host, shell))
+    words_of_ssh = list(connection._build_command(ssh, "ssh", connection.host, shell))
+    if login:
+        if not any(b"ControlPersist" in word for word in words_of_ssh):
+            raise AnsibleError("images need ControlPersist in ssh_args where ssh logs in with a password")
+        # Ansible gives the password; the command shares that connection.
+        connection.exec_command("exit 0", sudoable=False)
+        words_of_ssh = words_of_ssh[words_of_ssh.index(ssh.encode()) :]
+    return replace(found, words=words_of_ssh, remote=True, secret=login or bool(password))
 
 
-@contextlib.contextmanager
-def _logged_in(connection: Any, command: str, password: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command where ssh takes a password, which is there as long as the process."""
-    with _ONE_AT_A_TIME:
-        connection.shm = connection.sshpass_pipe = None
-        words = _ssh_words(connection, command)
-        options = connection._init_shm() if hasattr(connection, "_init_shm") else {}
-        if hasattr(connection, "_sshpass_cmd"):
-            words = [*connection._sshpass_cmd(), *words]
-        memory, pipe = connection.shm, connection.sshpass_pipe
-        connection.shm = connection.sshpass_pipe = None
-    try:
-        try:
-            if pipe:
-                os.write(pipe[1], password.encode() + b"\n")
-                options["pass_fds"] = pipe
-            process = _popen(words, **options)
-        finally:
-            for end in pipe or ():
-                os.close(end)
-        with process:
-            yield process
-    finally:
-        if memory:
-            with contextlib.suppress(FileNotFoundError):
-                memory.unlink()
+def as_json(command: Command) -> dict[str, Any] | None:
+    """Return a command for other processes of the run; None where it needs a password."""
+    words, success = [word.decode() for word in command.words], command.success.decode()
+    return None if command.secret else {"words": words, "success": success, "remote": command.remote}
 
 
-def repeatable(start: Start) -> dict[str, Any] | None:
-    """Return a start as JSON, for other processes of the run to use; None where a password goes with it."""
-    if start.words is None or start.password:
-        return None
-    return {"words": [word.decode() for word in start.words], "success": start.success.decode(), "remote": start.remote}
-
-
-def repeated(given: dict[str, Any], name: str, value: str) -> Start:
-    """Return repeatable's start with a value in place of name. Raises AnsibleError unless it is one word to a shell."""
+def from_json(given: dict[str, Any], name: str, value: str) -> Command:
+    """Return as_json's command with a value in place of name. Raises AnsibleError unless it is one word to a shell."""
     if not _PLAIN.fullmatch(value):
         raise AnsibleError(f"{value!r} cannot be sent to the host as a word")
     words = [word.replace(name, value).encode() for word in given["words"]]
-    return _of_words(words, success=given["success"].encode(), remote=given["remote"])
+    return Command(words, success=given["success"].encode(), remote=given["remote"])
 
 
 # ---- running it
 
 
 class Pipe:
-    """A command that runs. write() and stdout block; where the run must end, they end with the command."""
+    """A running command. write() and stdout block; when the run must end, the command is killed."""
 
-    def __init__(self, start: Start, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> None:
-        self.start, self._process, self._stopped = start, process, stopped
+    def __init__(self, command: Command, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> None:
+        self.command, self._process, self._stopped = command, process, stopped
         pipes = (process.stdin, process.stdout, process.stderr)
         self.stdin, self.stdout, self._stderr = (cast(BufferedRandom, pipe) for pipe in pipes)
-        self.complaints = bytearray()
+        self.errors = bytearray()
         self.over = threading.Event()
         self._was_stopped = False
-        self._reader = threading.Thread(target=self._complain, daemon=True)
+        self._feeder: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def write(self, data: bytes) -> None:
-        """Send data. Raises BrokenPipeError where the command takes no more: ended() says why."""
+        """Send data. Raises BrokenPipeError where the command has ended: completed() tells why."""
         self.stdin.write(data)
         self.stdin.flush()
 
-    def ended(self) -> Ended:
-        """Close its input, wait for its end and return it, with what is left of its output.
+    def feed(self, blocks: Iterable[bytes]) -> None:
+        """Send blocks in the background, then close the input. completed() raises the errors of blocks."""
 
-        Raises Stopped, and AnsibleConnectionFailure where the connection broke.
+        def write() -> None:
+            try:
+                # Where the command has ended, its exit status tells why.
+                with contextlib.suppress(BrokenPipeError), self.stdin:
+                    for block in blocks:
+                        self.write(block)
+            except BaseException as error:
+                self._failure = error
+
+        self._feeder = threading.Thread(target=write, daemon=True)
+        self._feeder.start()
+
+    def completed(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the end of the command, and return it with the rest of its output.
+
+        Raises Stopped, and AnsibleConnectionFailure for a lost connection.
         """
-        with contextlib.suppress(OSError):
-            self.stdin.close()
+        if self._feeder is None:
+            with contextlib.suppress(OSError):
+                self.stdin.close()
         printed = self.stdout.read().decode(errors="replace")
+        if self._feeder is not None:
+            self._feeder.join()
         status = self._process.wait()
         self._reader.join()
         if self._was_stopped:
             raise Stopped
-        said = self.complaints.decode(errors="replace")
-        if self.start.remote and (status == 255 or status < 0):
-            raise _disconnected(said)
-        return Ended(status, printed, said)
+        if self._failure is not None:
+            raise self._failure
+        errors = self.errors.decode(errors="replace")
+        if self.command.remote and (status == 255 or status < 0):
+            reason = last_line(errors) or "the connection was closed"
+            raise AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {reason}")
+        return subprocess.CompletedProcess(self.command.words, status, printed, errors)
 
     def begin(self) -> None:
-        """Wait for the command itself to begin, and give the password that is asked for before that."""
-        start = self.start
-        printed = self._prelude() if start.success else bytearray()
+        """Wait until the command itself begins, and answer a password prompt before that."""
+        printed = self._prelude() if self.command.success else bytearray()
         self._reader.start()
-        if start.success in printed:
-            return
-        ended = self.ended()
-        if start.words is None and start.become is None:
-            raise _disconnected(ended.stderr)
-        text = f"{printed.decode(errors='replace')}\n{ended.stderr}"
-        why = host_command.why_not_root(text) if start.become else None
-        raise AnsibleError(why or last_line(text) or f"it ended with {ended.status}, without a word")
+        if self.command.success not in printed:
+            completed = self.completed()
+            text = f"{printed.decode(errors='replace')}\n{completed.stderr}"
+            advice = host_command.why_not_root(text) if self.command.become else None
+            raise AnsibleError(advice or last_line(text) or f"it ended with {completed.returncode}, without a message")
 
     def _watch(self) -> None:
-        while not self.over.wait(_TICK):
+        while not self.over.wait(_POLL):
             if self._stopped():
                 self._was_stopped = True
                 self._process.kill()
                 return
 
-    def _complain(self) -> None:
+    def _read_errors(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             while block := os.read(self._stderr.fileno(), BLOCK):
-                self.complaints += block
+                self.errors += block
 
     def _prelude(self) -> bytearray:
-        """Return what is printed before the command itself prints something."""
-        start, printed, told, seen = self.start, bytearray(), False, [0, 0]
+        """Return the output before the command's own."""
+        command, printed, answered = self.command, bytearray(), False
+        # Output since the last prompt.
+        recent = {self.stdout: bytearray(), self._stderr: bytearray()}
         with selectors.DefaultSelector() as selector:
             selector.register(self.stdout, selectors.EVENT_READ)
             selector.register(self._stderr, selectors.EVENT_READ)
-            while not (printed.endswith(b"\n") and start.success in printed):
-                ready = selector.select(_PATIENCE)
+            while not (printed.endswith(b"\n") and command.success in printed):
+                ready = selector.select(_TIMEOUT)
                 if not ready:
-                    who = f"{host_command.program(start.become)} there" if start.become else "the host"
-                    said = last_line(printed.decode(errors="replace"))
-                    after = f", after: {said}" if said else ""
-                    raise AnsibleConnectionFailure(f"{who} was silent for {_PATIENCE:.0f} s{after}")
+                    program = f"{host_command.program(command.become)} there" if command.become else "the host"
+                    after = last_line(printed.decode(errors="replace"))
+                    raise AnsibleConnectionFailure(
+                        f"{program} was silent for {_TIMEOUT:.0f} s" + (f", after: {after}" if after else "")
+                    )
                 for key, _events in ready:
-                    # What follows the line with success is for others to read.
-                    text, most = (printed, 1) if key.fileobj is self.stdout else (self.complaints, BLOCK)
+                    # Byte by byte: the output after the line with success is for others to read.
+                    text, most = (printed, 1) if key.fileobj is self.stdout else (self.errors, BLOCK)
                     block = os.read(key.fd, most)
-                    text.extend(block)
+                    text += block
+                    recent[key.fileobj] += block  # type: ignore[index]
                     if not block and text is printed:
                         return printed
                     if not block:
                         selector.unregister(key.fileobj)
-                if start.become:
-                    asked = _is_asked(start, printed[seen[0] :], self.complaints[seen[1] :], told)
-                    for number, text in enumerate((printed, self.complaints)):
-                        seen[number] = len(text) if asked else max(seen[number], text.rfind(b"\n") + 1)
-                    if asked:
-                        told = True
-                        self.write(start.password + b"\n")
+                if command.become and _is_asked(command, [*recent.values()], answered):
+                    answered, recent = True, {pipe: bytearray() for pipe in recent}
+                    self.write(command.password + b"\n")
         return printed
 
 
 @contextlib.contextmanager
-def opened(start: Start, stopped: Callable[[], bool] = lambda: False) -> Iterator[Pipe]:
-    """Start a command, and end it when it is left.
+def opened(command: Command, stopped: Callable[[], bool] = lambda: False) -> Iterator[Pipe]:
+    """Start a command, and kill it when the context is left.
 
-    Raises Stopped, AnsibleConnectionFailure where the connection breaks, and AnsibleError for a wrong password.
+    Raises Stopped, AnsibleConnectionFailure for a lost connection, and AnsibleError for a wrong password.
     """
-    with start.process() as process:
-        pipe = Pipe(start, process, stopped)
-        try:
-            pipe.begin()
-            yield pipe
-        finally:
-            pipe.over.set()
-            process.kill()
-            # Popen's own end would write what is left, to nobody.
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command.words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=BLOCK) as process:
+        for end in (process.stdin, process.stdout):
+            # Fewer switches between processes; an account may have used up its share of large pipes.
             with contextlib.suppress(OSError):
-                pipe.stdin.close()
-
-
-@contextlib.contextmanager
-def _fed(pipe: Pipe, blocks: Iterable[bytes]) -> Iterator[None]:
-    """Write blocks into a command meanwhile. Raises what kept them from coming."""
-    failed: list[BaseException] = []
-
-    def give() -> None:
+                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, BLOCK)  # type: ignore[arg-type]
+        running = Pipe(command, process, stopped)
         try:
-            # Where the command takes no more, its exit status says why.
-            with contextlib.suppress(BrokenPipeError), pipe.stdin:
-                for block in blocks:
-                    pipe.stdin.write(block)
-        except BaseException as error:
-            failed.append(error)
-
-    feeder = threading.Thread(target=give, daemon=True)
-    feeder.start()
-    yield
-    feeder.join()
-    if failed:
-        raise failed[0]
+            running.begin()
+            yield running
+        finally:
+            running.over.set()
+            process.kill()
+            # Popen's own exit would write the rest of the buffer.
+            with contextlib.suppress(OSError):
+                running.stdin.close()
 
 
-def run(start: Start, feed: bytes = b"", stopped: Callable[[], bool] = lambda: False) -> Ended:
+def run(
+    command: Command, feed: bytes = b"", stopped: Callable[[], bool] = lambda: False
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with feed as its input. Raises as opened does."""
-    with opened(start, stopped) as pipe:
-        with _fed(pipe, [feed]):
-            printed = pipe.stdout.read().decode(errors="replace")
-        return replace(pipe.ended(), stdout=printed)
+    with opened(command, stopped) as pipe:
+        pipe.feed([feed])
+        return pipe.completed()
 
 
 def output(
-    start: Start, stopped: Callable[[], bool] = lambda: False, feed: Iterable[bytes] = (),
+    command: Command, stopped: Callable[[], bool] = lambda: False, feed: Iterable[bytes] = (),
     failure: Callable[[str], Exception] = AnsibleError,
 ) -> Iterator[bytes]:  # fmt: skip
-    """Yield what a command prints, with feed as its input. Raises failure with its complaint, and as opened."""
-    with opened(start, stopped) as pipe:
-        with _fed(pipe, feed):
-            while block := pipe.stdout.read1(BLOCK):
-                yield block
-        ended = pipe.ended()
-        if ended.status:
-            raise failure(last_line(ended.stderr) or f"it ended with {ended.status}, without a word")
+    """Yield the output of a command, with feed as its input. Raises failure with its last line of stderr."""
+    with opened(command, stopped) as pipe:
+        pipe.feed(feed)
+        while block := pipe.stdout.read1(BLOCK):
+            yield block
+        completed = pipe.completed()
+        if completed.returncode:
+            raise failure(last_line(completed.stderr) or f"it ended with {completed.returncode}, without a message")
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a text that says something, without what ssh says when it hangs up."""
+    """Return the last line of a text that is not empty, without ssh's message of a closed connection."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if not line.startswith("Shared connection to")), "")
 
 
-def _popen(words: list[bytes], **options: Any) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=BLOCK, **options)
-    for end in (process.stdin, process.stdout):
-        # Fewer turns for as many bytes; an account has only so much of it.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, BLOCK)  # type: ignore[arg-type]
-    return process
-
-
-def _disconnected(said: str) -> AnsibleConnectionFailure:
-    return AnsibleConnectionFailure(f"Failed to connect to the host via ssh: {last_line(said) or 'it hung up'}")
-
-
-def _is_asked(start: Start, printed: bytearray, complaints: bytearray, told: bool) -> bool:
-    """Return whether the password must be given now. Raises AnsibleError where it is missing, or was wrong."""
-    become = start.become
-    for line in printed.splitlines() + complaints.splitlines():
+def _is_asked(command: Command, texts: list[bytearray], answered: bool) -> bool:
+    """Return whether the password is asked for now. Raises AnsibleError where it is missing or was wrong."""
+    become = command.become
+    program = host_command.program(become)
+    for line in (line for text in texts for line in text.splitlines()):
         # sudo-rs prints more around the prompt that it is given.
         key = become.prompt.encode() if isinstance(become.prompt, str) and become.name == "sudo" else b""
         if become.check_password_prompt(line) or (key and key in line):
-            if told or not start.password:
-                raise AnsibleError(f"{'Incorrect' if told else 'Missing'} {host_command.program(become)} password")
+            if answered or not command.password:
+                raise AnsibleError(f"{'Incorrect' if answered else 'Missing'} {program} password")
             return True
         if become.check_incorrect_password(line):
-            raise AnsibleError(f"Incorrect {host_command.program(become)} password")
+            raise AnsibleError(f"Incorrect {program} password")
         if become.check_missing_password(line):
-            raise AnsibleError(f"Missing {host_command.program(become)} password")
+            raise AnsibleError(f"Missing {program} password")
     return False

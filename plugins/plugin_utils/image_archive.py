@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Images as archives: what is in one, which layers a host lacks, and archives with only some of the layers.
+"""Image archives: the images in one, the layers that a host lacks, and archives with only some of the layers.
 
 ``docker load`` takes an archive without the layers that the host has already: dockerd looks for the chain of
-layers before it looks into the archive, containerd for the blob. So a layer is loaded by an image of its own,
-which holds it until the whole image is there. See docs of roles/docker_image_transfer.
+layers before it looks into the archive, containerd for the blob. So a partial image of its own holds each layer until
+the whole image is loaded. See roles/docker_image_transfer/README.md.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ArchiveError(Exception):
-    """What was read is not an image, or a damaged one; the message says so in one line."""
+    """The data is not an image, or a damaged one; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: diff_id is the digest of its archive; digest, size and type are those of its blob, packed or not.
+    """A layer: diff_id is the digest of its archive; digest, size and media type are those of its blob.
 
-    type: the media type. place: what image_on_host.py needs to find it.
+    The blob may be compressed. place: where image_on_host.py finds it.
     """
 
     diff_id: str
@@ -47,7 +47,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """An image without its layers' content. manifest is None where it is made here."""
+    """An image without the content of its layers. manifest is None where manifest_of generates it."""
 
     config: bytes
     layers: tuple[Layer, ...]
@@ -55,55 +55,46 @@ class Image:
 
     @property
     def id(self) -> str:
-        """Its ID where dockerd keeps layers itself: the digest of its configuration."""
+        """The ID where dockerd stores layers itself: the digest of the configuration."""
         return digest_of(self.config)
 
     @property
     def platform(self) -> tuple[str, str, str]:
-        """Operating system, architecture and variant, as Go names them; empty where the configuration says nothing."""
+        """Operating system, architecture and variant, as Go names them; empty where not configured."""
         return _platform(json.loads(self.config))
 
     def beginning(self, count: int) -> Image:
-        """Return the image of the first count layers, the same whoever makes it; the whole image where that is all."""
+        """Return a reproducible image of the first count layers; the image itself where that is all of them."""
         if count == len(self.layers):
             return self
-        whole = json.loads(self.config)
-        config = {
-            "architecture": whole.get("architecture", ""),
-            "os": whole.get("os", ""),
-            "created": "1970-01-01T00:00:00Z",
-            "config": {"Labels": {"gpuprov.partial": "true"}},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in self.layers[:count]]},
-            "history": [],
-        }
-        if whole.get("variant"):
-            config["variant"] = whole["variant"]
-        return Image(_json(config), self.layers[:count])
+        keys = ("os", "architecture", "variant")
+        config = {key: value for key, value in zip(keys, self.platform, strict=True) if value or key != "variant"}
+        layers = {"type": "layers", "diff_ids": [layer.diff_id for layer in self.layers[:count]]}
+        fixed = {"created": "1970-01-01T00:00:00Z", "config": {"Labels": {"gpuprov.partial": "true"}}, "history": []}
+        return Image(_json({**config, **fixed, "rootfs": layers}), self.layers[:count])
 
     def shown_as(self, containerd: bool) -> str:
-        """Return the ID by which a host shows it: where containerd stores it, that is the manifest's digest."""
+        """Return the ID that a host shows: where containerd stores the image, the manifest's digest."""
         return digest_of(manifest_of(self)) if containerd else self.id
 
 
 def as_json(image: Image) -> dict[str, Any]:
-    """Return an image as image_on_host.py describes one."""
+    """Return an image in the form of image_on_host.py."""
     config, manifest = (base64.b64encode(one).decode() if one else None for one in (image.config, image.manifest))
     return {"config": config, "manifest": manifest, "layers": [asdict(layer) for layer in image.layers]}
 
 
-def from_json(said: dict[str, Any]) -> Image:
+def from_json(given: dict[str, Any]) -> Image:
     """Return the image that image_on_host.py describes."""
-    config, manifest = (base64.b64decode(said[key]) if said[key] else None for key in ("config", "manifest"))
-    return with_manifest(config or b"", [Layer(**layer) for layer in said["layers"]], manifest)
+    config, manifest = (base64.b64decode(given[key]) if given[key] else None for key in ("config", "manifest"))
+    return with_manifest(config or b"", [Layer(**layer) for layer in given["layers"]], manifest)
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a host has of images, as image_on_host.py says it.
+    """The images of a host: see held() in image_on_host.py.
 
-    images: {ID: (tags, diff IDs)}; blobs is None where nobody can tell; configs: {ID: digests of configurations},
-    where IDs are those of manifests or indexes: an index has the image for one or more platforms. machine: as uname -m
-    has it; place: where layers lie; free: bytes there; zstd: whether that program is there.
+    images: {ID: (tags, diff IDs)}; configs: {ID of a manifest or index: digests of configurations}.
     """
 
     containerd: bool
@@ -117,7 +108,7 @@ class Held:
     zstd: bool = False
 
     def named(self, name: str) -> str | None:
-        """Return the ID of the image of this name."""
+        """Return the ID of the image with this name."""
         return next((one for one, (tags, _) in self.images.items() if name in tags), None)
 
     def has(self, image: Image, name: str) -> bool:
@@ -126,7 +117,7 @@ class Held:
         return found is not None and (found == image.id or image.id in self.configs.get(found, []))
 
     def partial_tags(self, name: str) -> list[str]:
-        """Return the tags of what an interrupted transfer left of any image of this name, whatever its tag."""
+        """Return the tags that interrupted transfers of this repository left."""
         prefix = f"{PARTIAL}:{repository_digest(name)}-"
         return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(prefix))
 
@@ -143,12 +134,12 @@ def digest_of(data: bytes) -> str:
 
 
 def partial_tag(name: str, image_id: str, count: int) -> str:
-    """Return the name under which the first count layers of an image wait for the others."""
+    """Return the name of the partial image of the first count layers."""
     return f"{PARTIAL}:{repository_digest(name)}-{image_id.removeprefix('sha256:')[:12]}-{count}"
 
 
 def repository_digest(name: str) -> str:
-    """Return a short word for all names that differ in their tags only."""
+    """Return a short digest of a name without its tag."""
     return hashlib.sha256(image_name.parse(name).repository.encode()).hexdigest()[:8]
 
 
@@ -158,7 +149,7 @@ def repository_digest(name: str) -> str:
 def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
     """Return the layers that a host lacks, in order, each once.
 
-    Where dockerd keeps them, a layer counts only on those below it, so these are the last ones of the image.
+    Where dockerd stores them, a layer counts only on those below it, so these are the last ones of the image.
     """
     if held.containerd:
         blobs = {*(held.blobs or ())}
@@ -170,15 +161,14 @@ def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many items two lists have in common at their beginning."""
-    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in pairs)
+    """Return the length of the common beginning of two lists."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def parts(image: Image, missing: Sequence[Layer]) -> list[tuple[int, list[Layer]]]:
-    """Return what is loaded one after the other: (number of layers that are there then, the new ones).
+    """Return the archives to load in order: (number of layers loaded by then, the layers in the archive).
 
-    Small layers go along with big ones. dockerd looks for a layer that an image has twice in the archive each time.
+    Small layers go along with big ones. dockerd needs a layer that an image has twice in each archive.
     """
     lacked = {layer.digest for layer in missing}
     found: list[tuple[int, list[Layer]]] = []
@@ -197,30 +187,25 @@ def parts(image: Image, missing: Sequence[Layer]) -> list[tuple[int, list[Layer]
 
 
 def layer_path(layer: Layer, containerd: bool) -> str:
-    """Return where an archive for docker load has a layer."""
+    """Return the path of a layer in an archive for docker load."""
     return blob_path(layer.digest) if containerd else f"{layer.digest.partition(':')[2]}/layer.tar"
 
 
 def last_files(image: Image, names: Sequence[str], containerd: bool) -> list[tuple[str, bytes]]:
-    """Return the files of an archive that are not layers; docker load begins with the last of them."""
+    """Return the files of an archive that are not layers, the list that docker load reads first at the end."""
     if not containerd:
         config = f"{image.id.partition(':')[2]}.json"
         layers = [layer_path(layer, containerd) for layer in image.layers]
         entry = {"Config": config, "RepoTags": list(names), "Layers": layers}
         return [(config, image.config), ("manifest.json", _json([entry]))]
     manifest = manifest_of(image)
-    descriptors = [
-        {
-            "mediaType": json.loads(manifest).get("mediaType") or f"{OCI}.manifest.v1+json",
-            "digest": digest_of(manifest),
-            "size": len(manifest),
-            "annotations": {
-                "io.containerd.image.name": full_name(name),
-                "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-            },
-        }
+    kind = json.loads(manifest).get("mediaType") or f"{OCI}.manifest.v1+json"
+    descriptor = {"mediaType": kind, "digest": digest_of(manifest), "size": len(manifest)}
+    notes = [
+        {"io.containerd.image.name": full_name(name), "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
         for name in names
     ]
+    descriptors = [{**descriptor, "annotations": one} for one in notes]
     index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": descriptors}
     return [
         (blob_path(image.id), image.config),
@@ -231,18 +216,18 @@ def last_files(image: Image, names: Sequence[str], containerd: bool) -> list[tup
 
 
 def blob_path(digest: str) -> str:
-    """Return where an OCI layout has a blob."""
+    """Return the path of a blob in an OCI layout."""
     return f"blobs/sha256/{digest.partition(':')[2]}"
 
 
 def full_name(name: str) -> str:
-    """Return a name with its registry, as containerd needs it."""
+    """Return a name with its registry, for containerd."""
     image = image_name.parse(name)
     return f"{image.registry}/{image.path}:{image.tag}"
 
 
 def manifest_of(image: Image) -> bytes:
-    """Return the manifest of an image: its own, or one that is the same whoever makes it."""
+    """Return the manifest of an image: its own, or a reproducible one."""
     if image.manifest is not None:
         return image.manifest
     layers = [
@@ -259,21 +244,21 @@ def _json(value: Any) -> bytes:
 
 # ---- platforms
 
-# Architectures whose images a machine (uname -m) runs, the best first; of arm the newest version that it knows.
+# Architectures that a machine (uname -m) runs, the best first; of arm the newest version that it supports.
 _MACHINES = {
     "x86_64": ["amd64", "386"],
     "aarch64": ["arm64", "arm"],
+    "i686": ["386"],
     "armv7l": ["arm"],
     "armv6l": ["arm"],
-    "i686": ["386"],
 }
 _ARM = {"aarch64": 8, "armv7l": 7, "armv6l": 6}
 
 
 def for_machine(images: Sequence[Image], machine: str) -> Image:
-    """Return the image of several platforms' that a machine (uname -m) running Linux takes. Raises ArchiveError.
+    """Return the image for a machine (uname -m) running Linux. Raises ArchiveError.
 
-    An image that names no architecture is taken anywhere, as dockerd takes it.
+    An image without an architecture fits any machine, as for dockerd.
     """
     runs = _MACHINES.get(machine, [machine])
     ranked = []
@@ -286,11 +271,11 @@ def for_machine(images: Sequence[Image], machine: str) -> Image:
             if version > _ARM[machine]:
                 continue
             version = -version
-        # Of amd64 the lowest level, which each processor has.
+        # The lowest level of amd64, which every processor supports.
         ranked.append(((runs.index(architecture) if architecture else len(runs), version), image))
     if not ranked:
-        there = ", ".join(sorted(platform_text(image) for image in images))
-        raise ArchiveError(f"the image is for {there}, and this host is linux/{runs[0]}")
+        platforms = ", ".join(sorted(platform_text(image) for image in images))
+        raise ArchiveError(f"the image is for {platforms}, and this host is linux/{runs[0]}")
     return min(ranked, key=lambda one: one[0])[1]
 
 
@@ -299,11 +284,11 @@ def platform_text(image: Image) -> str:
     return "/".join(part for part in image.platform if part) or "an unknown platform"
 
 
-# ---- what an archive holds
+# ---- the images in an archive
 
 
 class Blob(NamedTuple):
-    """A file of an archive: its digest, that of what it holds unpacked, its size in bytes and how it is packed."""
+    """A file of an archive: its digest, the digest of its decompressed content, its size in bytes and compression."""
 
     digest: str
     diff_id: str
@@ -316,7 +301,7 @@ Blobs = dict[str, Blob]  # by path
 
 @dataclass
 class _Entry:
-    """What an archive lists: one image for one platform, with its names, or the tags that it has without a name."""
+    """An image for one platform in an archive, with its names, or with tags alone."""
 
     config: str
     paths: list[str]
@@ -326,16 +311,16 @@ class _Entry:
 
 
 class _Incomplete(ArchiveError):
-    """Some file of an image is not in the archive: docker save leaves out what it lacks of other platforms."""
+    """A file of an image is missing: docker save omits platforms that it does not have."""
 
 
 def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
-    """Return an archive's image, once for each platform that is there completely, and its names as docker shows them.
+    """Return an archive's image, once for each complete platform, and its names as docker shows them.
 
-    files: {path: content} of the small ones. name chooses among several images. Raises ArchiveError.
+    files: {path: content} of the small files. name chooses among several images. Raises ArchiveError.
     """
     entries = []
-    # An archive of docker save, from 25 on, has both; its manifest.json has only one platform of each image.
+    # Archives of docker save 25 and newer have both lists; manifest.json has one platform of each image.
     if "index.json" in files and "oci-layout" in files:
         index = _parsed(files, "index.json")
         entries = [entry for one in _list(index, "manifests") for entry in _of_layout(files, one)]
@@ -360,7 +345,7 @@ def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) ->
 
 
 def _parsed(files: dict[str, bytes], path: str) -> Any:
-    """Return a document, None where it is not there or not JSON."""
+    """Return a document, None where it is missing or not JSON."""
     try:
         return json.loads(files.get(path, b""))
     except ValueError:
@@ -368,7 +353,7 @@ def _parsed(files: dict[str, bytes], path: str) -> Any:
 
 
 def _list(document: Any, key: str) -> list[dict[str, Any]]:
-    """Return a document's list of objects, without anything else that is in it."""
+    """Return the objects of a document's list."""
     found = document.get(key) if isinstance(document, dict) else None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
@@ -382,7 +367,7 @@ def _of_list(entry: dict[str, Any]) -> _Entry:
 
 
 def _of_layout(files: dict[str, bytes], entry: dict[str, Any]) -> Iterator[_Entry]:
-    """Yield the images to which an entry of index.json leads."""
+    """Yield the images of an entry of index.json."""
     notes = entry.get("annotations") or {}
     name = str(notes.get("io.containerd.image.name") or "")
     reference = str(notes.get("org.opencontainers.image.ref.name") or "")
@@ -395,9 +380,9 @@ def _of_layout(files: dict[str, bytes], entry: dict[str, Any]) -> Iterator[_Entr
 
 
 def _manifests(files: dict[str, bytes], descriptor: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the manifests of images to which a descriptor leads.
+    """Yield the image manifests that a descriptor leads to.
 
-    What a build attested (BuildKit: docs/attestations/attestation-storage.md) and signatures are not images.
+    Attestations (BuildKit: docs/attestations/attestation-storage.md) and signatures are not images.
     """
     notes, platform = descriptor.get("annotations") or {}, descriptor.get("platform") or {}
     path = blob_path(str(descriptor.get("digest")))
@@ -421,7 +406,7 @@ def _known_names(names: Sequence[Any]) -> list[str]:
 
 
 def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None) -> list[_Entry]:
-    """Return the entries of one image: that of this name, as docker compares names. Raises ArchiveError."""
+    """Return the entries of the image with this name, as docker compares names. Raises ArchiveError."""
     unnamed = [entry for entry in entries if not entry.names and not entry.tags]
     # Without names, images for different platforms are one image.
     platforms = {_platform(_parsed(files, entry.config)) for entry in unnamed}
@@ -441,7 +426,7 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
             raise ArchiveError(f"the archive holds {len(groups)} images ({known}): say which one")
         return groups[0]
     wanted = image_name.parse_tagged(name)
-    # podman's names for what was built without a registry.
+    # podman's names for images that were built without a registry.
     local = wanted._replace(registry="localhost", path=wanted.path.removeprefix("library/"))
     for fits in (
         lambda one: str(wanted) in one.names,
@@ -479,13 +464,11 @@ def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
 
 
 def with_manifest(config: bytes, layers: Sequence[Layer], manifest: bytes | None) -> Image:
-    """Return the image. A manifest is kept where its layers are packed: only then does it say more than we do."""
-    said = json.loads(manifest)["layers"] if manifest else []
+    """Return the image, with its manifest where its layers are compressed: else the generated one says the same."""
+    listed = json.loads(manifest)["layers"] if manifest else []
     digests = [layer.digest for layer in layers]
-    if digests == [layer.diff_id for layer in layers] or [one["digest"] for one in said] != digests:
+    if digests == [layer.diff_id for layer in layers] or [one["digest"] for one in listed] != digests:
         return Image(config, tuple(layers))
-    typed = [
-        replace(layer, size=int(one["size"]), type=str(one.get("mediaType") or ""))
-        for layer, one in zip(layers, said, strict=True)
-    ]
+    pairs = zip(layers, listed, strict=True)
+    typed = (replace(layer, size=int(one["size"]), type=str(one.get("mediaType") or "")) for layer, one in pairs)
     return Image(config, tuple(typed), manifest)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Layers on their way: kept on the controller until every host has them, packed as they came.
+"""Layers on the controller, each a file until every host has it, compressed as it arrived.
 
-A run that was interrupted finds here what it had fetched; what nobody comes back for goes after a week.
+An interrupted run continues with the layers that are here; layers that no run uses are removed after a week.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import secrets
 import tarfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,14 +36,14 @@ KEEP = 7 * 24 * 3600
 FORMS = ("none", "gzip", "zstd")
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
-# What is smaller is not worth a process that packs it.
+# Smaller files are not worth a process that compresses them.
 _TINY = 1 << 16
-_PAUSE = 0.05  # seconds
+_POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
 class Spool:
-    """A directory of layers, each in a file whose name ends with the form in which it is packed."""
+    """A directory of layers, each in a file whose name ends with its compression."""
 
     directory: Path
 
@@ -52,12 +53,11 @@ class Spool:
         return next((one for one in paths if one[0].exists()), None)
 
     def put(self, blocks: Iterable[bytes], form: str, digest: Callable[[], str]) -> Path:
-        """Keep blocks that are packed in a form. digest: of what they hold; asked when all have come."""
+        """Keep blocks that are compressed in a form. digest: of their content; called after the last block."""
         part = self.directory / f".{secrets.token_hex(8)}"
         try:
             with part.open("xb") as file:
-                for block in blocks:
-                    file.write(block)
+                file.writelines(blocks)
             return part.rename(self.directory / f"{digest().partition(':')[2]}.{form}")
         finally:
             part.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ class Spool:
 
     @contextlib.contextmanager
     def locked(self, digest: str, stopped: Callable[[], bool]) -> Iterator[None]:
-        """Wait until no other process is at a layer, and keep others away. Raises Stopped."""
+        """Hold the lock of a layer. Raises Stopped."""
         with self._lock(digest).open("w") as file:
             while True:
                 with contextlib.suppress(BlockingIOError):
@@ -79,7 +79,7 @@ class Spool:
                     break
                 if stopped():
                     raise host_pipe.Stopped
-                time.sleep(_PAUSE)
+                time.sleep(_POLL)
             yield
 
     def _lock(self, digest: str) -> Path:
@@ -87,14 +87,13 @@ class Spool:
 
 
 def spool() -> Spool:
-    """Return this account's spool, without what nobody came back for. Raises OSError."""
+    """Return this account's spool, after removing old layers. Raises OSError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "gpuprov" / "layers"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    old = time.time() - KEEP
     for path in directory.iterdir():
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < old:
+            if path.stat().st_mtime < time.time() - KEEP:
                 path.unlink()
     return Spool(directory)
 
@@ -107,21 +106,43 @@ def blocks_of(file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> I
         yield block
 
 
+class Digest:
+    """Blocks, and the size and digest of those that were read."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self.size, self._blocks, self._sum = 0, blocks, hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._blocks:
+            self.size += len(block)
+            self._sum.update(block)
+            yield block
+
+    def consumed(self) -> Digest:
+        """Read all blocks."""
+        deque(self, maxlen=0)
+        return self
+
+    def text(self) -> str:
+        """Return the digest, as OCI writes it."""
+        return f"sha256:{self._sum.hexdigest()}"
+
+
 # ---- from a source
 
 
 @dataclass
-class Fetch:
-    """The source of an image's layers: each is fetched once, by the first process of a run that needs it.
+class Fetcher:
+    """Fetches the layers of an image, each once, in the first process of a run that needs it.
 
-    label: the source, in messages. form: how layers travel from there. export: starts image_on_host.py for the layer
-    of a word, None where the spool already has all layers.
+    label: the source, in messages. form: the compression on the way. export: returns the command that prints a layer,
+    None where the spool has all layers already.
     """
 
     spool: Spool
     label: str
     form: str
-    export: Callable[[str], host_pipe.Start] | None
+    export: Callable[[str], host_pipe.Command] | None
     stopped: Callable[[], bool]
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -132,24 +153,24 @@ class Fetch:
                 return layer
             if self.export is None or not layer.place:
                 raise AnsibleError("the layers that were read are gone: run it again")
-            # What is packed already would not shrink.
+            # Compressed layers would not shrink.
             form = self.form if layer.digest == layer.diff_id else "none"
             with transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
                 try:
                     blocks = host_pipe.output(self.export(f"{form},{layer.digest},{layer.place}"), self._ends)
                     self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
                 except AnsibleError as error:
-                    # The source failed, not the host that waits for the layer.
+                    # The source failed, not the host that needs the layer.
                     raise AnsibleError(f"{self.label} does not give layer {layer.digest[7:19]}: {error}") from None
         return layer
 
     @contextlib.contextmanager
     def ahead(self, layers: Sequence[Layer]) -> Iterator[Iterator[Layer]]:
-        """Fetch layers in the background, one after the other; the iterator waits for each, and raises as fetch."""
+        """Fetch layers in the background, in order; the iterator waits for each, and raises as fetch does."""
         with ThreadPoolExecutor(1) as pool:
             try:
-                coming = [pool.submit(self.fetch, layer) for layer in layers]
-                yield (one.result() for one in coming)
+                futures = [pool.submit(self.fetch, layer) for layer in layers]
+                yield (future.result() for future in futures)
             finally:
                 self._over.set()
                 pool.shutdown(cancel_futures=True)
@@ -161,54 +182,35 @@ class Fetch:
 # ---- from an archive
 
 
-class _Seen:
-    """Size and digest of blocks that went by."""
-
-    def __init__(self) -> None:
-        self.size, self._sum = 0, hashlib.sha256()
-
-    def of(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            self.size += len(block)
-            self._sum.update(block)
-            yield block
-
-    def digest(self) -> str:
-        return f"sha256:{self._sum.hexdigest()}"
-
-
 def keep(where: Spool, data: Iterable[bytes], form: str) -> image_archive.Blob:
-    """Put a blob into the spool, packed in a form unless it is packed already. Raises PackingError."""
+    """Put a blob into the spool, compressed in a form unless it is compressed already. Raises PackingError."""
     blocks = iter(data)
     first = next(blocks, b"")
-    kind = packing.form_of(first)
-    whole, inner = _Seen(), _Seen()
-    seen = whole.of(itertools.chain([first], blocks))
-    if kind == "none":
-        where.put(packing.packed(form, seen), form, whole.digest)
-        return image_archive.Blob(whole.digest(), whole.digest(), whole.size, kind)
-    path = where.put(seen, "none", whole.digest)
-    with path.open("rb") as file:
-        for _ in inner.of(packing.unpacked(kind, blocks_of(file))):
-            pass
-    return image_archive.Blob(whole.digest(), inner.digest(), whole.size, kind)
+    found = packing.form_of(first)
+    blob = Digest(itertools.chain([first], blocks))
+    if found == "none":
+        where.put(packing.packed(form, blob), form, blob.text)
+        return image_archive.Blob(blob.text(), blob.text(), blob.size, found)
+    with where.put(blob, "none", blob.text).open("rb") as file:
+        content = Digest(packing.unpacked(found, blocks_of(file))).consumed()
+    return image_archive.Blob(blob.text(), content.text(), blob.size, found)
 
 
 def read_archive(
     blocks: Iterable[bytes], where: Spool, form: str, name: str | None
 ) -> tuple[tuple[Image, ...], list[str]]:
-    """Read an archive of docker save, or a layout of OCI, into the spool; return its image as images_in does.
+    """Read an archive of docker save, or an OCI layout, into the spool; return its image as images_in does.
 
-    blocks: the archive, unpacked. Raises ArchiveError and PackingError.
+    blocks: the archive, uncompressed. Raises ArchiveError and PackingError.
     """
     blobs: image_archive.Blobs = {}
-    wanted: set[str] = set()
+    used: set[str] = set()
     try:
         files = _read_files(blocks, where, form, blobs)
         images, names = image_archive.images_in(files, blobs, name)
-        wanted = {layer.digest for image in images for layer in image.layers}
+        used = {layer.digest for image in images for layer in image.layers}
     finally:
-        where.drop({blob.digest for blob in blobs.values()} - wanted)
+        where.drop({blob.digest for blob in blobs.values()} - used)
     return images, names
 
 

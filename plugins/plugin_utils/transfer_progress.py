@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Progress of transfers: a small file for each, in the directory that GPUPROV_PROGRESS names. gpuprov shows them."""
+"""Progress of transfers, a file for each in the directory that GPUPROV_PROGRESS names. gpuprov displays them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ _EVERY = 0.2
 
 @dataclass
 class Transfer:
-    """Progress of a transfer in bytes. total is 0 where it is not known; begun is in epoch seconds."""
+    """Progress of a transfer in bytes. total is 0 where it is unknown; begun is in epoch seconds."""
 
     what: str
     label: str
@@ -33,9 +32,8 @@ class Progress(Transfer):
 
     def __init__(self, what: str, label: str, total: int = 0) -> None:
         super().__init__(what, label, 0, total, time.time())
-        place = os.environ.get("GPUPROV_PROGRESS")
-        self._path = Path(place, f"{what}-{label}.json".replace("/", "-")) if place else None
-        self._lock = threading.Lock()
+        directory = os.environ.get("GPUPROV_PROGRESS")
+        self._path = Path(directory, f"{what}-{label}.json".replace("/", "-")) if directory else None
         self._written = 0.0
 
     def __enter__(self) -> Progress:
@@ -46,21 +44,16 @@ class Progress(Transfer):
         self.ended = True
         self._write()
 
-    def add(self, count: int) -> None:
-        """Count bytes."""
-        with self._lock:
-            self.done += count
-            if time.monotonic() - self._written >= _EVERY:
-                self._written = time.monotonic()
-                self._write()
-
     def counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the same blocks, each counted when it is taken."""
+        """Yield the same blocks, and count each."""
         for block in blocks:
-            self.add(len(block))
+            self.done += len(block)
+            if time.monotonic() - self._written >= _EVERY:
+                self._write()
             yield block
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         if self._path is not None:
             new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             with contextlib.suppress(OSError):
@@ -69,7 +62,7 @@ class Progress(Transfer):
 
 
 def read(directory: Path) -> list[Transfer]:
-    """Return the transfers of a directory, the oldest first."""
+    """Return the transfers in a directory, the oldest first."""
     found = []
     for path in directory.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):

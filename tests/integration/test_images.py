@@ -6,13 +6,16 @@ import json
 import os
 import pty
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import waiting
 from tests.integration.conftest import Answer, document, run
+from tests.integration.faults.scene import kill
 from tests.lab.lab import Host, Lab, podman
 
 Images = Callable[..., Answer]
@@ -135,6 +138,22 @@ def test_a_build_that_fails_says_why_and_a_name_that_is_none_reaches_no_host(
     assert (answer.status, answer.stdout, answer.stderr.count("\n")) == (1, "", 1)
     answer = image("build", str(tmp_path), "-t", f"{NAME}:1.0.0", "--on", "nobody", limit=None)
     assert (answer.status, answer.stderr) == (1, "gpuprov: no host of the inventory matches --on nobody\n")
+
+
+def test_a_build_ends_with_the_run_that_waits_for_it(hosts: list[Host], lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo begun; exec sleep 36001\n")
+    sleeps = "pgrep -fx 'sleep 36001'"
+    words = ["gpuprov", "image", "build", str(tmp_path), "-t", f"{NAME}:1.0.0", "--on", "debian12", str(lab.inventory)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        waiting.until(lambda: hosts[0].run(sleeps, check=False).stdout, "the build runs")
+    finally:
+        kill(process)
+    waiting.until(lambda: not hosts[0].run(sleeps, check=False).stdout, "the build has ended")
 
 
 # ---- tag and ls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, image_archive, image_load
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import ArchiveError, Image, Layer
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_load import LoadError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetch, Spool, keep
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetcher, Spool, keep
 
 DATA = b"words " * 1000
 DIGEST = image_archive.digest_of(DATA)
@@ -36,8 +37,8 @@ class Pipe:
     def write(self, data: bytes) -> None:
         self.got += data
 
-    def ended(self) -> host_pipe.Ended:
-        return host_pipe.Ended(self.status, "", self.why)
+    def completed(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], self.status, "", self.why)
 
 
 def reading(images: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -48,14 +49,14 @@ def reading(images: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fetch(tmp_path: Path) -> Fetch:
+def fetch(tmp_path: Path) -> Fetcher:
     """A spool that has the layer, packed with zstd."""
     spool = Spool(tmp_path)
     keep(spool, [DATA], "zstd")
-    return Fetch(spool, "source", "zstd", None, lambda: False)
+    return Fetcher(spool, "source", "zstd", None, lambda: False)
 
 
-def load(pipe: Pipe, fetch: Fetch, names: tuple[str, ...] = ("x:1",), check_mode: bool = False) -> image_load.Loaded:
+def load(pipe: Pipe, fetch: Fetcher, names: tuple[str, ...] = ("x:1",), check_mode: bool = False) -> image_load.Loaded:
     return image_load.load(cast(host_pipe.Pipe, pipe), [ARM, AMD], names, fetch, "gpu1", check_mode)
 
 
@@ -68,14 +69,14 @@ def load(pipe: Pipe, fetch: Fetch, names: tuple[str, ...] = ("x:1",), check_mode
     ],
     ids=["index", "manifest", "overlay2"],
 )
-def test_a_host_that_has_the_image_is_sent_nothing_whatever_holds_it(said: dict[str, Any], fetch: Fetch) -> None:
+def test_a_host_that_has_the_image_is_sent_nothing_whatever_holds_it(said: dict[str, Any], fetch: Fetcher) -> None:
     pipe = Pipe(said)
     found = next(iter(said["images"]))
     assert load(pipe, fetch) == image_load.Loaded(AMD, (), found, found, changed=False)
     assert pipe.got == b""
 
 
-def test_what_an_interrupted_transfer_left_goes_without_a_change_of_the_image(fetch: Fetch) -> None:
+def test_what_an_interrupted_transfer_left_goes_without_a_change_of_the_image(fetch: Fetcher) -> None:
     images = {"sha256:index": [["x:1"], []], "sha256:part": [[PARTIAL], []]}
     said = reading(images, configs={"sha256:index": [AMD.id]})
     checked, pipe = Pipe(said), Pipe(said, {"id": "sha256:index"})
@@ -94,19 +95,19 @@ def test_what_an_interrupted_transfer_left_goes_without_a_change_of_the_image(fe
     ],
     ids=["of another platform", "under another name", "nobody can tell"],
 )
-def test_what_is_not_the_image_under_its_name_is_a_change(said: dict[str, Any], fetch: Fetch) -> None:
+def test_what_is_not_the_image_under_its_name_is_a_change(said: dict[str, Any], fetch: Fetcher) -> None:
     pipe = Pipe(said)
     found = load(pipe, fetch, check_mode=True)
     assert (found.changed, found.missing, pipe.got) == (True, AMD.layers, b"")
 
 
-def test_a_name_that_is_missing_is_a_change(fetch: Fetch) -> None:
+def test_a_name_that_is_missing_is_a_change(fetch: Fetcher) -> None:
     said = reading({"sha256:index": [["x:1"], []]}, configs={"sha256:index": [AMD.id]})
     assert load(Pipe(said), fetch, ("x:1", "x:latest"), check_mode=True).changed
 
 
 @pytest.mark.parametrize("zstd", [True, False])
-def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_it(zstd: bool, fetch: Fetch) -> None:
+def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_it(zstd: bool, fetch: Fetcher) -> None:
     pipe = Pipe(reading({}, zstd=zstd), {"id": AMD.shown_as(True)})
     found = load(pipe, fetch)
     there = fetch.spool.find(DIGEST)
@@ -129,23 +130,23 @@ def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_i
     [
         ({}, "docker load failed: x", "^docker load failed: x$"),
         ({}, "write /x: no space left on device", "^the disk is full: /var/lib/containerd has no room"),
-        ({}, {"id": "sha256:other"}, "^x:1 has sha256:other there, and should have sha256:"),
+        ({}, {"id": "sha256:other"}, "^x:1 has sha256:other on the host, expected sha256:"),
         ({"free": 100}, {}, "^the disk is too full: /var/lib/containerd has 0 MB free"),
         ({"engine": ""}, {}, "^docker does not answer$"),
     ],
 )
-def test_why_a_host_does_not_have_the_image_is_said(said: dict[str, Any], last: Any, why: str, fetch: Fetch) -> None:
+def test_why_a_host_does_not_have_the_image_is_said(said: dict[str, Any], last: Any, why: str, fetch: Fetcher) -> None:
     pipe = Pipe(reading({}, **said), *([last] if isinstance(last, dict) else []))
     pipe.status, pipe.why = 3, str(last)
     with pytest.raises(LoadError, match=why):
         load(pipe, fetch)
 
 
-def test_a_host_that_cannot_be_read_says_why(fetch: Fetch) -> None:
+def test_a_host_that_cannot_be_read_says_why(fetch: Fetcher) -> None:
     with pytest.raises(LoadError, match=r"^the host cannot be read: it broke$"):
         load(Pipe(), fetch)
 
 
-def test_an_image_for_other_platforms_is_not_sent(fetch: Fetch) -> None:
+def test_an_image_for_other_platforms_is_not_sent(fetch: Fetcher) -> None:
     with pytest.raises(ArchiveError, match="the image is for linux/amd64, linux/arm64, and this host is linux/riscv64"):
         load(Pipe(reading({}, machine="riscv64")), fetch)

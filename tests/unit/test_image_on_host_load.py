@@ -1,4 +1,4 @@
-"""The loader on a host, with a stand-in for dockerd on a socket of the test."""
+"""The loader on a host, with stand-ins for dockerd, on a socket of the test, and for its client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import http.server
 import io
 import json
+import os
 import selectors
 import shutil
 import socketserver
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
 
+from tests import waiting
 from tests.text import replaced
 
 SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
@@ -27,6 +29,22 @@ SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/file
 SOCKET = '"/var/run/docker.sock"'
 # Seconds, for what happens at once on an idle machine.
 PATIENCE = 120
+# docker load and docker image rm, of the dockerd on the socket.
+CLIENT = """#!{python}
+import http.client, json, socket, sys
+def ask(method, path, body=None):
+    connection = http.client.HTTPConnection("docker")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect({socket!r})
+    headers = {{"Transfer-Encoding": "chunked"}} if body else {{}}
+    connection.request(method, path, body, encode_chunked=True, headers=headers)
+    return json.loads(connection.getresponse().read())
+if sys.argv[1] == "load":
+    said = ask("POST", "/images/load", iter(lambda: sys.stdin.buffer.read1(1 << 16), b""))
+    sys.exit("x\\n" + said["error"] if "error" in said else 0)
+for name in sys.argv[3:]:
+    ask("DELETE", "/images/" + name)
+"""
 INFO = {
     "ServerVersion": "20.10.24",
     "DockerRootDir": "/",
@@ -46,6 +64,7 @@ class Dockerd(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.images: dict[str, list[str]] = {"sha256:1": ["old:1"]}
         self.loaded: list[bytes] = []
         self.cut_off: list[bytes] = []
+        self.begun: list[bytes] = []
         self.removed: list[str] = []
         self.refuse: str | None = None
         self.unpacking = threading.Event()
@@ -97,6 +116,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             size = int(line, 16)
             data += self.rfile.read(size)
             self.rfile.readline()
+            if data and data[:512] not in self.server.begun:
+                self.server.begun.append(data[:512])
             if not size:
                 break
         else:
@@ -124,11 +145,21 @@ def dockerd(tmp_path: Path) -> Iterator[Dockerd]:
         server.shutdown()
 
 
+def with_client(dockerd: Dockerd) -> dict[str, str]:
+    """An environment with a docker that is the client of this dockerd."""
+    client = Path(str(dockerd.server_address)).with_name("bin") / "docker"
+    client.parent.mkdir()
+    client.write_text(CLIENT.format(python=sys.executable, socket=str(dockerd.server_address)))
+    client.chmod(0o755)
+    return {**os.environ, "PATH": f"{client.parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 @pytest.fixture(params=PYTHONS, ids=[Path(one).parents[1].name for one in PYTHONS])
 def loader(request: pytest.FixtureRequest, dockerd: Dockerd) -> Iterator[subprocess.Popen[bytes]]:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
     words = [request.param, "-c", text, "load"]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=with_client(dockerd))
     yield process
     process.kill()
     process.communicate()
@@ -225,7 +256,7 @@ def test_what_was_packed_is_unpacked_for_dockerd(loader: subprocess.Popen[bytes]
 def test_what_zstd_cannot_unpack_fails(loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
     out, err = loader.communicate(head() + file(b"data", form="zstd", sent=b"no zstd") + complete("x:2") + END)
     assert heard(out)[1:] == []
-    assert err.endswith(b"zstd cannot unpack what came: it ended with 1\n")
+    assert err.startswith(b"zstd: ")
     assert (dockerd.loaded, dockerd.removed) == ([], ["part:1"])
 
 
@@ -233,8 +264,12 @@ def test_what_was_cut_off_leaves_what_was_loaded_and_removes_nothing(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
     dockerd.unpacking.clear()
-    threading.Timer(0.2, dockerd.unpacking.set).start()
-    out, _ = loader.communicate(head() + archive("part:1") + file(b"x" * 1000)[:-1])
+    assert loader.stdin is not None
+    loader.stdin.write(head() + archive("part:1") + file(b"x" * 1000)[:-1])
+    loader.stdin.flush()
+    waiting.until(lambda: len(dockerd.begun) == 2, "the second archive comes")
+    dockerd.unpacking.set()
+    out, _ = loader.communicate()
     assert (loader.returncode, len(heard(out))) == (3, 1)
     # It ends when dockerd is done with what was complete.
     assert [content(one)["name"] for one in dockerd.loaded] == [b"part:1"]
@@ -246,7 +281,7 @@ def test_what_was_cut_off_leaves_what_was_loaded_and_removes_nothing(
 def test_what_dockerd_refuses_is_said_and_nothing_of_it_is_left(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
-    dockerd.refuse = "write /x: no space left\n on device"
+    dockerd.refuse = "write /x: no space left on device"
     out, err = loader.communicate(head() + archive("part:1") + archive("x:2") + END)
     assert loader.returncode == 3
     assert (heard(out)[1:], err) == ([], b"docker load failed: write /x: no space left on device\n")
@@ -257,9 +292,11 @@ def test_what_dockerd_refuses_is_said_and_nothing_of_it_is_left(
 def test_a_layer_may_be_larger_than_the_8_gib_that_a_plain_header_can_name(
     loader: subprocess.Popen[bytes], dockerd: Dockerd
 ) -> None:
-    loader.communicate(head() + line(path="layer.tar", size=20 << 30, form="none", bytes=20 << 30) + b"x" * 1000)
-    assert dockerd.hung_up.wait(PATIENCE)
-    with tarfile.open(fileobj=io.BytesIO(dockerd.cut_off[0]), mode="r|") as tar:
+    assert loader.stdin is not None
+    loader.stdin.write(head() + line(path="layer.tar", size=20 << 30, form="none", bytes=20 << 30) + b"x" * 1000)
+    loader.stdin.flush()
+    waiting.until(lambda: dockerd.begun, "the archive comes")
+    with tarfile.open(fileobj=io.BytesIO(dockerd.begun[0]), mode="r|") as tar:
         entry = tar.next()
     assert entry is not None
     assert entry.size == 20 << 30
@@ -268,7 +305,7 @@ def test_a_layer_may_be_larger_than_the_8_gib_that_a_plain_header_can_name(
 @pytest.mark.parametrize("name", ["../info", "x y", "x\r\n", ""])
 def test_a_name_that_is_none_asks_dockerd_nothing(name: str, loader: subprocess.Popen[bytes], dockerd: Dockerd) -> None:
     out, err = loader.communicate(head("x:2", (name,)) + archive("x:2") + END)
-    assert (heard(out)[1:], err) == ([], b"what came is not an image\n")
+    assert (heard(out)[1:], err) == ([], b"the input does not describe an image\n")
     assert dockerd.loaded == []
     assert dockerd.removed == []
 
@@ -290,17 +327,18 @@ def test_a_dockerd_that_does_not_answer_is_told_from_none(tmp_path: Path) -> Non
 def test_two_loads_come_one_after_the_other(dockerd: Dockerd) -> None:
     text = replaced(SCRIPT.read_text(), SOCKET, repr(str(dockerd.server_address)))
     words = [sys.executable, "-c", text, "load"]
-    first, second = (subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2))
-    waiting = selectors.DefaultSelector()
+    pipe, env = subprocess.PIPE, with_client(dockerd)
+    first, second = (subprocess.Popen(words, stdin=pipe, stdout=pipe, env=env) for _ in range(2))
+    selector = selectors.DefaultSelector()
     for one in (first, second):
         assert one.stdout is not None
-        waiting.register(one.stdout, selectors.EVENT_READ, one)
-    ((key, _),) = waiting.select(PATIENCE)
+        selector.register(one.stdout, selectors.EVENT_READ, one)
+    ((key, _),) = selector.select(PATIENCE)
     other = second if key.data is first else first
     assert other.stdout is not None
     assert heard(key.data.stdout.readline())[0]["images"] == {"sha256:1": [["old:1"], ["sha256:a"]]}
-    waiting.unregister(key.fileobj)
-    assert waiting.select(0.5) == []
+    selector.unregister(key.fileobj)
+    assert selector.select(0.5) == []
     key.data.communicate(head() + archive("x:2") + END)
     # What the first one loaded is there for the second one.
     assert len(heard(other.stdout.readline())[0]["images"]) == 2

@@ -63,7 +63,7 @@ FILES = {"bin/tool": b"x" * 3_000_000, "empty": b"", "tëxt": b"words"}
 def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary: Any) -> None:
     archive = stored(tmp_path, FILES)
     digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
-    assert b"".join(script.layer(str(tmp_path), CHAIN)) == archive
+    assert b"".join(script.overlay2_layer(str(tmp_path), CHAIN)) == archive
     for form, most in (("none", 1), ("gzip", 0.1), ("zstd", 0.1)):
         assert script.main("layer", f"{form},{digest},overlay2,{tmp_path},{CHAIN}") == 0
         out = capfdbinary.readouterr().out
@@ -93,14 +93,14 @@ def test_files_outside_of_the_layer_and_shorter_ones_are_refused(script: Any, tm
     path = tmp_path / "overlay2/0abc/diff/bin/tool"
     path.write_bytes(b"short")
     with pytest.raises(script.Failed, match="shorter"):
-        list(script.layer(str(tmp_path), CHAIN))
+        list(script.overlay2_layer(str(tmp_path), CHAIN))
     path.unlink()
     path.symlink_to("/etc/passwd")
     with pytest.raises(script.Failed, match="outside"):
-        list(script.layer(str(tmp_path), CHAIN))
+        list(script.overlay2_layer(str(tmp_path), CHAIN))
     (tmp_path / "image/overlay2/layerdb/sha256" / CHAIN / "cache-id").write_text("../../etc")
     with pytest.raises(script.Failed):
-        list(script.layer(str(tmp_path), CHAIN))
+        list(script.overlay2_layer(str(tmp_path), CHAIN))
 
 
 def test_the_id_of_a_chain_is_that_of_the_specification(script: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, image_archive, layer_spool, packing
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetch, Spool
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetcher, Spool
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ sys.stdout.buffer.write(open("layer", "rb").read())
 
 
 @pytest.fixture
-def fetch(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
+def fetch(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetcher:
     """A process that takes part in a run."""
     monkeypatch.chdir(tmp_path)
     Path("go").write_text("go\n")
@@ -159,14 +159,14 @@ def fetch(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetc
     return fetching(spool)
 
 
-def fetching(spool: Spool) -> Fetch:
-    def export(word: str) -> host_pipe.Start:
-        return host_pipe.here([sys.executable, "-c", SOURCE, word])
+def fetching(spool: Spool) -> Fetcher:
+    def export(word: str) -> host_pipe.Command:
+        return host_pipe.local([sys.executable, "-c", SOURCE, word])
 
-    return Fetch(spool, "source", "none", export, lambda: False)
+    return Fetcher(spool, "source", "none", export, lambda: False)
 
 
-def test_a_layer_is_fetched_once_by_whoever_needs_it_first(fetch: Fetch, spool: Spool) -> None:
+def test_a_layer_is_fetched_once_by_whoever_needs_it_first(fetch: Fetcher, spool: Spool) -> None:
     with fetch.ahead([LAYER, OTHER]) as one, fetching(spool).ahead([LAYER, OTHER]) as other:
         assert [*one] == [*other] == [LAYER, OTHER]
     assert content(spool, LAYER.digest) == b"x" + DATA
@@ -174,7 +174,7 @@ def test_a_layer_is_fetched_once_by_whoever_needs_it_first(fetch: Fetch, spool: 
     assert Path("calls").read_text().splitlines() == words
 
 
-def test_a_layer_is_handed_on_while_the_next_one_comes(fetch: Fetch, spool: Spool) -> None:
+def test_a_layer_is_handed_on_while_the_next_one_comes(fetch: Fetcher, spool: Spool) -> None:
     spool.put([DATA], "none", lambda: LAYER.digest)
     Path("go").unlink()
     os.mkfifo("go")
@@ -186,7 +186,7 @@ def test_a_layer_is_handed_on_while_the_next_one_comes(fetch: Fetch, spool: Spoo
 
 
 def test_a_packed_layer_is_not_packed_again_and_one_that_is_there_in_any_form_is_not_fetched(
-    fetch: Fetch, spool: Spool
+    fetch: Fetcher, spool: Spool
 ) -> None:
     fetch.form = "gzip"
     layer_spool.keep(spool, [DATA], "zstd")
@@ -196,7 +196,7 @@ def test_a_packed_layer_is_not_packed_again_and_one_that_is_there_in_any_form_is
     assert Path("calls").read_text().startswith("none,")
 
 
-def test_what_keeps_a_layer_from_coming_is_said_of_the_source(fetch: Fetch, spool: Spool) -> None:
+def test_what_keeps_a_layer_from_coming_is_said_of_the_source(fetch: Fetcher, spool: Spool) -> None:
     Path("go").write_text("stop\n")
     with (
         fetch.ahead([LAYER]) as layers,
@@ -206,7 +206,7 @@ def test_what_keeps_a_layer_from_coming_is_said_of_the_source(fetch: Fetch, spoo
     assert spool.find(LAYER.digest) is None
 
 
-def test_whoever_waits_for_another_process_ends_when_the_run_must_end(fetch: Fetch, spool: Spool) -> None:
+def test_whoever_waits_for_another_process_ends_when_the_run_must_end(fetch: Fetcher, spool: Spool) -> None:
     fetch.stopped = lambda: True
     with spool.locked(LAYER.digest, lambda: False), fetch.ahead([LAYER]) as layers, pytest.raises(host_pipe.Stopped):
         next(layers)

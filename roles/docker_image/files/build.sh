@@ -1,20 +1,22 @@
 #!/bin/sh
-# Starts docker build by itself, so that its output can be read while it runs, and prints the directory of this build.
-# Arguments: who builds, as plugins/module_utils/host_lock.py writes it, empty to hold no lock; seconds to wait for that;
-# context, Dockerfile, name, target, yes or no for --no-cache, names of build arguments.
-# Standard input: lines of sh that set those.
+# Runs docker build and prints its output. Afterwards the last line of stderr is the ID and the bytes of the image.
+# Arguments: the run that builds, as plugins/module_utils/host_lock.py writes it, empty for no lock; seconds to wait for
+# the lock; context, Dockerfile, name, target, yes or no for --no-cache, names of build arguments.
+# Standard input: a line of base64, shell code that sets the build arguments. The build ends when the input ends: then
+# the connection is lost, or the run was killed.
 set -u
 owner=$1 wait=$2 context=$3 file=$4 name=$5 target=$6 no_cache=$7
 shift 7
-command -v docker >/dev/null || { echo 'docker is not installed here' >&2; exit 1; }
-eval "$(cat)"
+command -v docker >/dev/null || { echo 'docker is not installed here' >&2; exit 3; }
+IFS= read -r values
+eval "$(printf '%s\n' "$values" | base64 -d)"
 
 lock=/run/gpuprov.lock
 if [ -n "$owner" ] && [ "$(id -u)" -eq 0 ]; then
-  # What is started below holds it on.
+  # docker holds the lock too, until it has ended.
   exec 9<>"$lock"
   if ! flock -n 9 && ! { [ "$wait" -gt 0 ] && flock -w "$wait" 9; }; then
-    cat "$lock"
+    cat "$lock" >&2
     exit 75
   fi
   printf '%s' "$owner" >"$lock"
@@ -36,38 +38,15 @@ for arg in "$@"; do
 done
 [ -z "$target" ] || set -- "$@" --target "$target"
 [ "$no_cache" = no ] || set -- "$@" --no-cache
-# Plain lines: BuildKit draws only where there is a terminal.
-set -- build "$@" --tag "$name" --file "$context/$file" "$context"
 
-run=$(mktemp -d "${TMPDIR:-/tmp}/gpuprov-build.XXXXXXXX") || exit 1
-: >"$run/log"
-: >"$run/alive"
-# The terminal of this connection may go before the build has its own session.
-trap '' HUP
-# A session of its own: it outlives this connection, but not by long that of whoever asks for its output.
-setsid sh -c '
-  run=$1
-  shift
-  echo $$ >"$run/pid"
-  docker "$@" >"$run/log" 2>&1 &
-  build=$!
-  (
-    while sleep 5; do
-      [ -n "$(find "$run/alive" -mmin +1)" ] || continue
-      kill "$build"
-      touch "$run/orphaned"
-      exit
-    done
-  ) 9>&- &
-  guard=$!
-  wait "$build"
-  status=$?
-  kill "$guard" 2>/dev/null
-  if [ -e "$run/orphaned" ]; then
-    rm -rf "$run"
-  else
-    echo "$status" >"$run/status.new"
-    mv "$run/status.new" "$run/status"
-  fi
-' gpuprov-build "$run" "$@" </dev/null >/dev/null 2>&1 &
-printf '%s\n' "$run"
+exec 3<&0
+# Plain lines: BuildKit draws only where there is a terminal.
+docker build "$@" --tag "$name" --file "$context/$file" "$context" </dev/null 2>&1 3<&- &
+build=$!
+{ cat <&3; kill "$build"; } >/dev/null 2>&1 9>&- &
+guard=$!
+wait "$build"
+status=$?
+kill "$guard"
+[ "$status" -ne 0 ] || docker image inspect --format '{{.Id}} {{.Size}}' "$name" >&2
+exit "$status"
