@@ -21,6 +21,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleE
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock, image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    ansible_compat,
     build_context,
     build_output,
     host_command,
@@ -97,37 +98,27 @@ class ActionModule(ActionBase):
         self, context: Path, found: list[build_context.Entry], directory: str, task_vars: dict[str, Any]
     ) -> tuple[dict[str, int], dict[str, Any] | None]:
         """Update the host's copy of the context; return ({files, bytes} that were sent, the result of a failure)."""
-        with tempfile.TemporaryDirectory(prefix="gpuprov-context-") as local:
-            remote = self._make_tmp_path()
-            try:
-                manifest = Path(local) / "manifest.json.gz"
-                manifest.write_bytes(gzip.compress(json.dumps(found).encode(), compresslevel=1))
-                options: dict[str, Any] = {"directory": directory, "manifest": self._put(manifest, remote)}
-                compared = self._execute_module(
-                    "gpuprov.gpuprov.docker_build_context", options, task_vars=task_vars, tmp=remote
-                )
-                lacking = compared.get("lacking") or []
-                sent = {"files": len(lacking), "bytes": sum(found[number].size for number in lacking)}
-                if compared.get("failed") or not compared["differs"] or self._task.check_mode:
-                    return sent, compared if compared.get("failed") else None
-                archive = Path(local) / "context.tar.gz"
+        with tempfile.TemporaryDirectory() as local, ansible_compat.temporary_directory(self) as remote:
+            options: dict[str, Any] = {"directory": directory}
+
+            def synchronize(option: str, path: Path) -> dict[str, Any]:
+                options[option] = ansible_compat.send_file(self, path, remote)
+                name = "gpuprov.gpuprov.docker_build_context"
+                return dict(self._execute_module(name, options, task_vars=task_vars, tmp=remote))
+
+            manifest, archive = Path(local, "manifest.json.gz"), Path(local, "context.tar.gz")
+            manifest.write_bytes(gzip.compress(json.dumps(found).encode(), compresslevel=1))
+            result = synchronize("manifest", manifest)
+            lacking = result.get("lacking") or []
+            if result.get("differs") and not self._task.check_mode:
                 try:
                     build_context.pack(context, found, lacking, archive)
                 except build_context.ContextError as error:
                     raise AnsibleActionFail(str(error)) from None
-                options |= {"archive": self._put(archive, remote), "lock": run_owner.lock(self, task_vars)}
-                applied = self._execute_module(
-                    "gpuprov.gpuprov.docker_build_context", options, task_vars=task_vars, tmp=remote
-                )
-                return sent, applied if applied.get("failed") else None
-            finally:
-                self._remove_tmp_path(remote, force=True)
-
-    def _put(self, path: Path, directory: str) -> str:
-        remote = self._connection._shell.join_path(directory, path.name)
-        self._transfer_file(str(path), remote)
-        self._fixup_perms2((directory, remote), execute=False)
-        return str(remote)
+                options["lock"] = run_owner.lock(self, task_vars)
+                result = synchronize("archive", archive)
+            sent = {"files": len(lacking), "bytes": sum(found[number].size for number in lacking)}
+            return sent, result if result.get("failed") else None
 
     def _build(self, host: str, words: list[str], values: dict[str, str], secrets: list[str]) -> tuple[str, int]:
         """Build, show the output, and return (ID, bytes) of the image."""

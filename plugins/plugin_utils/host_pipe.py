@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command
 
 BLOCK = 1 << 20
 # Seconds between two checks whether the run must end.
@@ -67,7 +67,7 @@ def on_host(action: ActionBase, words: list[str], interpreter: str | None = None
     become = connection.become if host_command.becomes(action) else None
     command = host_command.portable(words)
     if become:
-        command = become.build_become_command(command, connection._shell)
+        command = ansible_compat.become_command(action, command)
         success = str(become.success)
         if host_command.needs_terminal(action):
             command = host_command.portable(host_command.with_terminal(["/bin/sh", "-c", command], interpreter))
@@ -81,19 +81,15 @@ def on_host(action: ActionBase, words: list[str], interpreter: str | None = None
         return found
     if connection.transport.rpartition(".")[2] != "ssh":
         raise AnsibleError(f"images need a connection by ssh: this host's connection is {connection.transport}")
-    connection.host = connection.get_option("host") or action._play_context.remote_addr
-    login = bool(connection.get_option("password") or action._play_context.password)
-    ssh = connection.get_option("ssh_executable")
-    # As exec_command does, without a terminal.
-    shell = f"/bin/sh -c {shlex.quote(command)}"
-    words_of_ssh = list(connection._build_command(ssh, "ssh", connection.host, shell))
+    ssh = ansible_compat.ssh_words(action, f"/bin/sh -c {shlex.quote(command)}")
+    login = ansible_compat.has_login_password(action)
     if login:
-        if not any(b"ControlPersist" in word for word in words_of_ssh):
-            raise AnsibleError("images need ControlPersist in ssh_args where ssh logs in with a password")
-        # Ansible gives the password; the command shares that connection.
+        if not any(b"ControlPersist" in word for word in ssh):
+            raise AnsibleError("this needs ControlPersist in ssh_args where ssh logs in with a password")
+        # Ansible gives the password; the command shares that connection. Before 2.19 sshpass comes first in the words.
         connection.exec_command("exit 0", sudoable=False)
-        words_of_ssh = words_of_ssh[words_of_ssh.index(ssh.encode()) :]
-    return replace(found, words=words_of_ssh, remote=True, secret=login or bool(password))
+        ssh = ssh[ssh.index(connection.get_option("ssh_executable").encode()) :]
+    return replace(found, words=ssh, remote=True, secret=login or bool(password))
 
 
 def as_json(command: Command) -> dict[str, Any] | None:

@@ -137,7 +137,7 @@ def test_ansible_logs_in_with_a_password_and_the_command_shares_that_connection(
     action = cast(Any, SimpleNamespace(_connection=connection, _play_context=PlayContext()))
     monkeypatch.setattr(host_command, "becomes", lambda _action: False)
     if not persist:
-        with pytest.raises(AnsibleError, match="need ControlPersist in ssh_args"):
+        with pytest.raises(AnsibleError, match="needs ControlPersist in ssh_args"):
             host_pipe.on_host(action, ["echo", "done"])
         return
     command = host_pipe.on_host(action, ["echo", "done"])
