@@ -147,7 +147,7 @@ def test_a_build_ends_with_the_run_that_waits_for_it(hosts: list[Host], lab: Lab
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
         words, cwd=tmp_path, env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         waiting.until(lambda: hosts[0].run(sleeps, check=False).stdout, "the build runs")
