@@ -245,13 +245,7 @@ def _json(value: Any) -> bytes:
 # ---- platforms
 
 # Architectures that a machine (uname -m) runs, the best first; of arm the newest version that it supports.
-_MACHINES = {
-    "x86_64": ["amd64", "386"],
-    "aarch64": ["arm64", "arm"],
-    "i686": ["386"],
-    "armv7l": ["arm"],
-    "armv6l": ["arm"],
-}
+_MACHINES = {"x86_64": ["amd64", "386"], "aarch64": ["arm64", "arm"], "i686": ["386"]}
 _ARM = {"aarch64": 8, "armv7l": 7, "armv6l": 6}
 
 
@@ -260,7 +254,7 @@ def for_machine(images: Sequence[Image], machine: str) -> Image:
 
     An image without an architecture fits any machine, as for dockerd.
     """
-    runs = _MACHINES.get(machine, [machine])
+    runs = _MACHINES.get(machine, ["arm"] if machine in _ARM else [machine])
     ranked = []
     for image in images:
         system, architecture, variant = image.platform

@@ -15,6 +15,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     host_command,
     host_pipe,
     image_archive,
+    image_text,
     layer_spool,
     packing,
     transfer_progress,
@@ -82,8 +83,8 @@ def load(
         return Loaded(image, missing, before, None, changed=True)
     need = sum(layer.size for layer in missing)
     if held.free is not None and need > held.free:
-        free = f"{held.place} has {_megabytes(held.free)} free"
-        raise LoadError(f"the disk is too full: {free}, the layers that are missing need {_megabytes(need)}")
+        free = f"{held.place} has {image_text.size_text(held.free)} free"
+        raise LoadError(f"the disk is too full: {free}, the layers that are missing need {image_text.size_text(need)}")
     parts = image_archive.parts(image, missing)
     partial = [image_archive.partial_tag(names[0], image.id, count) for count, _ in parts[:-1]]
     tags = [*([tag] for tag in partial), names]
@@ -103,7 +104,7 @@ def load(
         except LoadError as error:
             if "no space left on device" not in str(error):
                 raise
-            reason = f"the disk is full: {held.place} has no room for the {_megabytes(need)} that are missing"
+            reason = f"the disk is full: {held.place} has no room for the {image_text.size_text(need)} that are missing"
             raise LoadError(reason) from None
     after = image.shown_as(held.containerd)
     if found != after:
@@ -131,7 +132,3 @@ def _send_layer(
         inside = image_archive.layer_path(layer, held.containerd)
         head = {"path": inside, "size": layer.size, "form": form, "bytes": size}
         _send(pipe, head, progress.counted(blocks))
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"

@@ -131,7 +131,7 @@ def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_i
         ({}, "docker load failed: x", "^docker load failed: x$"),
         ({}, "write /x: no space left on device", "^the disk is full: /var/lib/containerd has no room"),
         ({}, {"id": "sha256:other"}, "^x:1 has sha256:other on the host, expected sha256:"),
-        ({"free": 100}, {}, "^the disk is too full: /var/lib/containerd has 0 MB free"),
+        ({"free": 100}, {}, "^the disk is too full: /var/lib/containerd has 100 B free"),
         ({"engine": ""}, {}, "^docker does not answer$"),
     ],
 )

@@ -112,17 +112,14 @@ def output(words, feed=None):
     """
     pipe, errors = subprocess.PIPE, []
     try:
-        process = subprocess.Popen(words, bufsize=0, stdin=feed and pipe, stdout=pipe, stderr=pipe)
+        process = subprocess.Popen(words, bufsize=BLOCK, stdin=feed and pipe, stdout=pipe, stderr=pipe)
     except (IOError, OSError):
         raise Failed("there is no %s" % words[0])
 
     def write_input():
         try:
             for block in feed:
-                try:
-                    process.stdin.write(block)
-                except (IOError, OSError):
-                    break  # the exit status tells why
+                process.stdin.write(block)
             process.stdin.close()
         except Exception as error:
             errors.append(error)
@@ -139,7 +136,8 @@ def output(words, feed=None):
         status = process.wait()
         if feed:
             feeder.join()
-        if errors:
+        # Where the program closed its input, its exit status tells why.
+        if errors and getattr(errors[0], "errno", None) != errno.EPIPE:
             raise errors[0]
         if status:
             raise Failed(lines[-1] if lines else "%s ended with %d, without a message" % (words[0], status))
@@ -297,17 +295,12 @@ def overlay2_layer(root, chain):
                 yield block
 
 
-def checked(digest, parts):
-    """Yield the same data in larger blocks. Raises Failed at the end where its digest differs."""
-    found, kept, size = hashlib.sha256(), [], 0
-    for part in itertools.chain(parts, [None]):
-        if part is None or size >= BLOCK:
-            block = b"".join(kept)
-            found.update(block)
-            yield block
-            kept, size = [], 0
-        kept.append(part or b"")
-        size += len(part or b"")
+def checked(digest, blocks):
+    """Yield the same blocks. Raises Failed at the end where their digest differs."""
+    found = hashlib.sha256()
+    for block in blocks:
+        found.update(block)
+        yield block
     if digest != "sha256:" + found.hexdigest():
         raise Failed("expected %s, got sha256:%s" % (digest[:19], found.hexdigest()[:12]))
 
