@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from tests import waiting
 from tests.integration.conftest import Answer, document, run
-from tests.integration.faults.scene import kill
+from tests.integration.processes import started
 from tests.lab.lab import Host, Lab, podman
 
 Images = Callable[..., Answer]
@@ -144,15 +143,8 @@ def test_a_build_ends_with_the_run_that_waits_for_it(hosts: list[Host], lab: Lab
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo begun; exec sleep 36001\n")
     sleeps = "pgrep -fx 'sleep 36001'"
     words = ["gpuprov", "image", "build", str(tmp_path), "-t", f"{NAME}:1.0.0", "--on", "debian12", str(lab.inventory)]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env={**os.environ, "PATH": path, "XDG_STATE_HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
+    with started(words, tmp_path):
         waiting.until(lambda: hosts[0].run(sleeps, check=False).stdout, "the build runs")
-    finally:
-        kill(process)
     waiting.until(lambda: not hosts[0].run(sleeps, check=False).stdout, "the build has ended")
 
 
