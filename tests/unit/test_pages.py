@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -145,3 +146,37 @@ def test_the_files_and_functions_that_contributing_names_exist() -> None:
 )
 def test_commands_are_found_in_a_page(text: str, found: list[list[str]]) -> None:
     assert list(_commands(text)) == found
+
+
+# ---- Messages ------------------------------------------------------------------------------------
+
+# Messages of docker, apt and NVIDIA.
+FOREIGN = ("Conflicting values", "could not select device", "Failed to initialize NVML", "permission denied")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a message, with 0 for placeholders, names in capitals and numbers."""
+    return re.findall(r"[a-z'.]+|0", re.sub(r"%[sdr]|…|\b[A-Z]{3,}\b|\d\S*", " 0 ", text).lower())
+
+
+def _triples(words: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[at : at + 3]) for at in range(len(words) - 2)}
+
+
+def test_the_messages_that_troubleshooting_explains_are_those_of_the_code() -> None:
+    said: set[tuple[str, ...]] = _triples(_words((ROOT / "roles/dockerrun/files/dockerrun").read_text()))
+    for path in [*ROOT.glob("plugins/**/*.py"), *ROOT.glob("gpuprov/**/*.py"), *ROOT.glob("roles/*/files/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said |= _triples(_words(node.value))
+    rows = re.findall(r"^\| (`.+?) \| ", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+ [^`]+)`(?=[ ,]|$)", row)]
+    unknown = []
+    for message in messages:
+        words = _words(message)
+        known = {at + step for at in range(len(words)) for step in range(3) if tuple(words[at : at + 3]) in said}
+        # Names and numbers in a message are examples.
+        if len(known) < len(words) / 2 and not message.startswith(FOREIGN):
+            unknown.append(message)
+    assert len(messages) > 20
+    assert unknown == []
