@@ -5,31 +5,15 @@ from __future__ import annotations
 import gc
 import re
 import sys
-import time
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
-from gpuprov import image, report, runner
-from gpuprov.command import (
-    STATUS_HELP,
-    WAIT_SECONDS,
-    Check,
-    Diff,
-    Json,
-    Ran,
-    RunTags,
-    Say,
-    SkipTags,
-    Wait,
-    checked_tags,
-    errors_text,
-    in_order,
-    interrupted_text,
-    run,
-    takes_options,
-)
-from gpuprov.runner import Options, UsageError
+from gpuprov import image, report
+from gpuprov.command import run
+from gpuprov.options import Options, UsageError, command
+from gpuprov.result import Run
 
 app = typer.Typer(
     help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
@@ -44,162 +28,105 @@ PLAN_HELP = (
     "Exit status: 0 nothing to do; 2 changes pending, or a host failed; 4 a host was unreachable; "
     "1 gpuprov could not run; 130 interrupted."
 )
-
 DOCTOR_HELP = (
     "Exit status: 0 all hosts healthy (a finding of severity info does not count); 2 a finding to fix, or a host "
     "failed; 4 a host was unreachable, and nothing to fix on the others; 1 gpuprov could not run; 130 interrupted."
 )
 
 
-@app.command(epilog=PLAN_HELP)
-@takes_options
-def plan(options: Options, tags: RunTags = None, skip_tags: SkipTags = None, as_json: Json = False) -> None:
+@command(app, "tags", "skip_tags", epilog=PLAN_HELP)
+def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
-    options.tags, options.skip_tags = checked_tags(tags), checked_tags(skip_tags)
     options.variables["gpuprov_quiet"] = True
-    run("plan", "plan.yml", options, _plan_ending, as_json)
+    run("plan.yml", Run("plan", options), lambda done: _plan_view(done) + _errors_view(done))
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
+@command(app, "check", "diff", "tags", "skip_tags", "wait")
 def provision(
     options: Options,
-    check: Check = False,
-    diff: Diff = False,
-    full: Annotated[bool, typer.Option("--full", help="Run every role on every host, pending or not.")] = False,
+    full: Annotated[bool, Option("--full", help="Run every role on every host, pending or not.")] = False,
     serial: Annotated[
-        str | None,
-        typer.Option("--serial", metavar="N,N%,…", help="Work on N pending hosts at a time; a failure ends the run."),
+        str | None, Option(metavar="N,N%,…", help="Work on N pending hosts at a time; a failure ends the run.")
     ] = None,
     max_fail_percentage: Annotated[
         int | None,
-        typer.Option(
-            "--max-fail-percentage",
-            metavar="N",
-            min=0,
-            max=100,
-            help="Percentage of a wave that may fail before the run ends; default 0.",
-        ),
+        Option(metavar="N", min=0, max=100, help="Percentage of a wave that may fail before the run ends; default 0."),
     ] = None,
-    tags: RunTags = None,
-    skip_tags: SkipTags = None,
-    wait: Wait = False,
-    as_json: Json = False,
 ) -> None:
     """Show the plan, apply it, and verify the result on the hosts."""
-    options.check, options.diff = check, diff
-    options.tags, options.skip_tags = checked_tags(tags), checked_tags(skip_tags)
     if full:
         options.variables["gpuprov_full"] = True
     if serial is not None:
         options.variables["gpuprov_serial"] = waves(serial)
     if max_fail_percentage is not None:
         options.variables["gpuprov_max_fail_percentage"] = max_fail_percentage
-    if wait:
-        options.variables["gpuprov_wait"] = WAIT_SECONDS
-    planned: list[float] = []
-    begun = time.monotonic()
 
-    def show_plan(event: runner.Event, collected: report.Collector, say: Say) -> None:
-        # The play after the one that plans.
-        if event.get("event") == "playbook_on_play_start" and collected.hosts and not planned:
-            planned.append(time.monotonic() - begun)
-            say(report.plan_text(in_order(collected), planned[0]))
+    def view(done: Run) -> str:
+        text = "" if done.previewed else _plan_view(done)
+        text += report.result_text(done) + report.steps_text(done.hosts) + _notes_view(done)
+        unfinished = "" if options.check else report.unfinished_text(done.hosts)
+        return text + report.errors_text(done.hosts) + unfinished + report.interrupted_text(done)
 
-    def ending(ran: Ran) -> str:
-        return ("" if planned else _plan_text(ran)) + _provision_ending(ran)
-
-    run("provision", "provision.yml", options, ending, as_json, show_plan)
+    run("provision.yml", Run("provision", options), view, _plan_view)
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
-def verify(options: Options, as_json: Json = False) -> None:
+@command(app)
+def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
-    run("verify", "verify.yml", options, _result_ending, as_json)
+    run("verify.yml", Run("verify", options), _result_view)
 
 
-@app.command(epilog=DOCTOR_HELP)
-@takes_options
-def doctor(options: Options, as_json: Json = False) -> None:
+@command(app, epilog=DOCTOR_HELP)
+def doctor(options: Options) -> None:
     """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
-    run("doctor", "doctor.yml", options, _doctor_ending, as_json)
+
+    def view(done: Run) -> str:
+        return report.findings_text(done.hosts, done.seconds) + _errors_view(done)
+
+    run("doctor.yml", Run("doctor", options), view)
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
+@command(app, "check", "diff", "yes", "wait")
 def uninstall(
     options: Options,
-    check: Check = False,
-    diff: Diff = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-    purge_data: Annotated[
-        bool, typer.Option("--purge-data", help="Delete images, containers and volumes too.")
-    ] = False,
-    wait: Wait = False,
-    as_json: Json = False,
+    purge_data: Annotated[bool, Option("--purge-data", help="Delete images, containers and volumes too.")] = False,
 ) -> None:
     """Remove packages and settings. Images, containers and volumes stay unless --purge-data is given."""
-    options.check, options.diff = check, diff
     if purge_data:
         options.variables["docker_ce_uninstall_data"] = True
-    if wait:
-        options.variables["gpuprov_wait"] = WAIT_SECONDS
-    if not yes and not check:
+    if not options.yes and not options.check:
         if not sys.stdin.isatty():
             raise UsageError("uninstall asks before it begins: without a terminal give --yes")
-        question = "Take docker away from the hosts" + (
-            ", with all images, containers and volumes" if purge_data else ""
-        )
-        if not typer.confirm(f"{question}?", err=True):
+        data = ", with all images, containers and volumes" if purge_data else ""
+        if not typer.confirm(f"Take docker away from the hosts{data}?", err=True):
             raise UsageError("nothing was done")
-    run("uninstall", "uninstall.yml", options, _result_ending, as_json)
+    run("uninstall.yml", Run("uninstall", options), _result_view)
 
 
 def waves(text: str) -> list[int | str]:
     """Parse --serial into sizes for Ansible's serial: ``1,10%`` is [1, "10%"]. Raises UsageError."""
-    sizes: list[int | str] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([1-9]\d{0,5})(%?)\s*", part)
-        if not match or (match[2] and int(match[1]) > 100):
-            raise UsageError(
-                f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {part.strip()!r}"
-            )
-        sizes.append(match[1] + "%" if match[2] else int(match[1]))
-    return sizes
+    sizes = [part.strip() for part in text.split(",")]
+    for size in sizes:
+        if not re.fullmatch(r"[1-9]\d{0,5}|([1-9]\d?|100)%", size):
+            raise UsageError(f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {size!r}")
+    return [int(size) if size.isdecimal() else size for size in sizes]
 
 
-def _plan_ending(ran: Ran) -> str:
-    return _plan_text(ran) + errors_text(ran) + interrupted_text(ran)
+def _plan_view(done: Run) -> str:
+    return report.plan_text(done.hosts, done.seconds)
 
 
-def _doctor_ending(ran: Ran) -> str:
-    return report.findings_text(ran.hosts, ran.seconds) + errors_text(ran) + interrupted_text(ran)
+def _notes_view(done: Run) -> str:
+    return "" if done.options.check else report.notes_text(done.hosts)
 
 
-def _provision_ending(ran: Ran) -> str:
-    text = _result_text(ran) + report.steps_text(ran.hosts)
-    if not ran.options.check:
-        text += report.notes_text(ran.hosts)
-    text += errors_text(ran)
-    if not ran.options.check:
-        text += report.unfinished_text(ran.hosts)
-    return text + interrupted_text(ran)
+def _errors_view(done: Run) -> str:
+    return report.errors_text(done.hosts) + report.interrupted_text(done)
 
 
-def _result_ending(ran: Ran) -> str:
-    notes = "" if ran.options.check else report.notes_text(ran.hosts)
-    return _result_text(ran) + notes + errors_text(ran) + interrupted_text(ran)
-
-
-def _plan_text(ran: Ran) -> str:
-    return report.plan_text(ran.hosts, ran.seconds)
-
-
-def _result_text(ran: Ran) -> str:
-    rows = report.result_rows(ran.hosts, ran.options.check, interrupted=ran.status == 130)
-    return report.table_text(rows)
+def _result_view(done: Run) -> str:
+    return report.result_text(done) + _notes_view(done) + _errors_view(done)
 
 
 def _version(wanted: bool) -> None:
@@ -212,9 +139,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")
-    ] = False,
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Show versions.")] = False,
 ) -> None:
     return None
 
@@ -230,10 +155,7 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except _ClickError as error:
         is_help = type(error).__name__ == "NoArgsIsHelpError"
-        print(
-            error.format_message() if is_help else f"gpuprov: {error.format_message()}",
-            file=sys.stderr,
-        )
+        print(error.format_message() if is_help else f"gpuprov: {error.format_message()}", file=sys.stderr)
         sys.exit(1)
     except UsageError as error:
         print(f"gpuprov: {error}", file=sys.stderr)

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-import sys
+import functools
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
-from gpuprov.report import Host, progress_text, steps_done
+from gpuprov.report import progress_text, steps_done
+from gpuprov.result import Host
+from gpuprov.shared import plugin
+
+_text = plugin("plugin_utils/image_text")
+_progress = plugin("plugin_utils/transfer_progress")
+
+# Seconds between two lines about one transfer, without a terminal.
+EVERY = 5.0
 
 
 class Plain:
-    """Print plain lines, for pipes and logs."""
+    """Print plain lines, for pipes and logs.
 
-    def __init__(self, stream: Any, predicts: bool = False) -> None:
+    predicts: the run changes nothing. directory: the run's, whose longer transfers have a line now and then.
+    """
+
+    def __init__(self, stream: Any, predicts: bool = False, directory: Path | None = None) -> None:
         self.stream = stream
         self.predicts = predicts
+        self.transfers = directory / "progress" if directory else None
         self.hosts: dict[str, Host] = {}
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._tell_transfers, daemon=True)
 
     def __enter__(self) -> Plain:
+        if self.transfers:
+            self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self.over.set()
+        if self.transfers:
+            self.thread.join()
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -31,16 +51,46 @@ class Plain:
         """Print a line if the host was changed, failed or is unreachable."""
         self.hosts[host.name] = host
         if what == "changed":
-            for done in steps_done(host.steps) or [host.doing]:
+            for done in steps_done(host) or [host.doing]:
                 self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {done}")
-        elif what in ("failed", "unreachable") and host.error:
-            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+        self.tell_failure(what, host)
         if what != "start" and host.applying:
             self.say(progress_text(self.hosts.values()))
 
+    def tell_failure(self, what: str, host: Host) -> None:
+        """Print a line if the host has just failed or is unreachable."""
+        if what == host.failure and host.error:
+            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+
+    def _tell_transfers(self) -> None:
+        told: dict[tuple[str, str], float] = {}
+        while not self.over.wait(0.5):
+            now = time.time()
+            for one in _progress.read(self.transfers):
+                if not one.ended and now - told.setdefault((one.what, one.label), one.begun) >= EVERY:
+                    told[(one.what, one.label)] = now
+                    self.say(transfer_text(one, now))
+
+
+def transfer_text(transfer: Any, now: float) -> str:
+    """Describe a transfer in one line: bytes done, total, rate and remaining time."""
+    done, total, size = transfer.done, transfer.total, _text.size_text
+    head = f"{transfer.label}: {transfer.what}"
+    if total and done >= total:
+        return f"{head} {size(done)}: all of it is there, and is unpacked"
+    rate = done / max(now - transfer.begun, 0.1)
+    parts = [f"{size(done)} of {size(total)}" if total else size(done), f"{size(int(rate))}/s"]
+    if rate and total > done:
+        parts.append(f"{(total - done) / rate:.0f} s left")
+    return f"{head} {', '.join(parts)}"
+
 
 class Live(Plain):
-    """Show one line for each active host, as many as fit on the terminal."""
+    """Show a line for each active host, as many as fit on the terminal, or a bar for each running transfer."""
+
+    def __init__(self, stream: Any, predicts: bool = False, directory: Path | None = None) -> None:
+        super().__init__(stream, predicts, directory)
+        self.tasks: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Live:
         from rich.console import Console
@@ -48,12 +98,9 @@ class Live(Plain):
 
         self.console = Console(file=self.stream, highlight=False)
         self.live = RichLive(
-            console=self.console,
-            get_renderable=self._render,
-            refresh_per_second=4,
-            transient=True,
+            console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True,
             redirect_stdout=False,
-        )
+        )  # fmt: skip
         self.live.__enter__()
         return self
 
@@ -65,10 +112,12 @@ class Live(Plain):
 
     def update(self, what: str, host: Host) -> None:
         self.hosts[host.name] = host
-        if what in ("failed", "unreachable") and host.error:
-            self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
+        self.tell_failure(what, host)
 
     def _render(self) -> Any:
+        return (self._bars() if self.transfers else None) or self._hosts()
+
+    def _hosts(self) -> Any:
         from rich.text import Text
 
         progress = progress_text(self.hosts.values())
@@ -86,8 +135,31 @@ class Live(Plain):
             lines.append(f"… and {len(busy) - room} more")
         return Text("\n".join(lines))
 
+    @functools.cached_property
+    def bars(self) -> Any:
+        """Return the bars of transfers."""
+        from rich import progress
 
-def display(stream: Any = None, predicts: bool = False) -> Plain:
-    """Return the display that fits a stream. predicts: the run is a check that changes nothing."""
-    stream = stream or sys.stderr
-    return Live(stream, predicts) if stream.isatty() else Plain(stream, predicts)
+        return progress.Progress(
+            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.DownloadColumn(),
+            progress.TransferSpeedColumn(), progress.TimeRemainingColumn(), console=self.console, auto_refresh=False,
+        )  # fmt: skip
+
+    def _bars(self) -> Any:
+        """Return a bar for each running transfer and one for all sending, or None where nothing is transferred."""
+        found = _progress.read(self.transfers)
+        busy = [one for one in found if not one.ended][: max(self.console.height - 4, 3)]
+        bars = [(one.label, one.what, one.done, one.total, one in busy) for one in found]
+        sent = [one for one in found if one.what == "sending"]
+        if sent:
+            bars.append(("all", "hosts", sum(one.done for one in sent), sum(one.total for one in sent), bool(busy)))
+        for label, what, done, total, visible in bars:
+            if (label, what) not in self.tasks:
+                self.tasks[(label, what)] = self.bars.add_task(f"{label} {what}", total=total or None)
+            self.bars.update(self.tasks[(label, what)], completed=done, total=total or None, visible=visible)
+        return self.bars.get_renderable() if busy else None
+
+
+def display(stream: Any, predicts: bool = False, directory: Path | None = None) -> Plain:
+    """Return the display that fits a stream. directory: the temporary directory of the run."""
+    return (Live if stream.isatty() else Plain)(stream, predicts, directory)

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from gpuprov import image_report, image_transfer, report, runner
-from gpuprov.command import (
-    STATUS_HELP,
-    WAIT_SECONDS,
-    Check,
-    Json,
-    Ran,
-    Say,
-    Wait,
-    in_order,
-    interrupted_text,
-    passwords_of,
-    play,
-    run,
-    takes_options,
-)
-from gpuprov.runner import Options, UsageError
-from gpuprov.shared import module_utils, plugin_utils
+from gpuprov import image_report, report
+from gpuprov.command import View, finish, passwords_of, play, run
+from gpuprov.options import NO_INVENTORY, Options, UsageError, command
+from gpuprov.result import Host, Run
+from gpuprov.shared import plugin
 
 app = typer.Typer(
     help="Images on the hosts: build, ship, tag, list, clean up.", no_args_is_help=True, rich_markup_mode=None
 )
-
-ImageName = Annotated[
-    str, typer.Argument(metavar="NAME:TAG", help="An image, e.g. registry.example.com:5000/train:1.9.1")
-]
-
-
-image_transfer.register(app)
+ImageName = Annotated[str, Argument(metavar="NAME:TAG", help="An image, e.g. registry.example.com:5000/train:1.9.1")]
 
 
 @app.callback()
@@ -49,56 +31,56 @@ def _main() -> None:
     return None
 
 
-def checked_image(text: str) -> Any:
-    """Parse text into an ImageName (plugins/module_utils/image_name.py). Raises UsageError."""
-    names = module_utils("image_name")
+def parsed(path: str, function: str, text: str) -> Any:
+    """Return what a function of plugins/PATH.py makes of a text. Raises UsageError where that raises ValueError."""
     try:
-        return names.parse(text)
-    except names.ImageNameError as error:
+        return getattr(plugin(path), function)(text)
+    except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-# The name of one host: no patterns or group operators.
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
-_BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+def _versioned(text: str, example: str) -> Any:
+    image = parsed("module_utils/image_name", "parse", text)
+    if image.tag is None or image.digest is not None:
+        raise UsageError(f"{example}: not {text}")
+    return image
 
 
-@app.command(epilog=STATUS_HELP)
-@functools.partial(takes_options, inventory="localhost,")
+def _view(lines: Callable[[list[Host]], str]) -> View:
+    """Return a view of lines about the hosts, then their errors."""
+    return lambda done: lines(done.hosts) + report.short_errors_text(done.hosts) + report.interrupted_text(done)
+
+
+# ---- build
+
+
+@command(app, "check", "wait", inventory=NO_INVENTORY)
 def build(
     options: Options,
-    context: Annotated[Path, typer.Argument(metavar="CONTEXT", help="The directory to build from.")],
-    name: Annotated[str, typer.Option("--tag", "-t", metavar="NAME:VERSION", help="Name of the image.")],
+    context: Annotated[Path, Argument(metavar="CONTEXT", help="The directory to build from.")],
+    name: Annotated[str, Option("--tag", "-t", metavar="NAME:VERSION", help="Name of the image.")],
     on: Annotated[
-        str | None,
-        typer.Option("--on", metavar="HOST", help="Build on this host of the inventory; default: this machine."),
+        str | None, Option(metavar="HOST", help="Build on this host of the inventory; default: this machine.")
     ] = None,
     build_arg: Annotated[
         list[str] | None,
-        typer.Option(
-            "--build-arg", metavar="NAME[=VALUE]", help="Without =VALUE it is taken from the environment; repeatable."
-        ),
+        Option(metavar="NAME[=VALUE]", help="Without =VALUE it is taken from the environment; repeatable."),
     ] = None,
-    file: Annotated[str, typer.Option("--file", metavar="FILE", help="The Dockerfile, in CONTEXT.")] = "Dockerfile",
-    target: Annotated[str, typer.Option("--target", metavar="STAGE", help="Build up to this stage.")] = "",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build every step again.")] = False,
-    check: Check = False,
-    wait: Wait = False,
-    as_json: Json = False,
+    file: Annotated[str, Option(metavar="FILE", help="The Dockerfile, in CONTEXT.")] = "Dockerfile",
+    target: Annotated[str, Option(metavar="STAGE", help="Build up to this stage.")] = "",
+    no_cache: Annotated[bool, Option("--no-cache", help="Build every step again.")] = False,
 ) -> None:
     """Build an image here or on a host. Only changed files of CONTEXT are sent."""
-    image = checked_image(name)
-    if image.tag is None or image.digest is not None:
-        raise UsageError(f"build takes a name with a version, such as -t train:1.9.1: not {name}")
+    image = _versioned(name, "build takes a name with a version, such as -t train:1.9.1")
     if not context.is_dir():
         raise UsageError(f"the build context {context} is not a directory")
     if not (context / file).is_file() or os.path.isabs(file) or ".." in Path(file).parts:
         raise UsageError(f"there is no {file} in the build context {context}")
-    if on is not None and not _HOST.match(on):
+    # The name of one host: no patterns or group operators.
+    if on is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", on):
         raise UsageError(f"--on takes the name of one host: not {on!r}")
     if options.limit is not None:
         raise UsageError("build takes no --limit: --on HOST says where")
-    options.check = check
     options.variables |= {
         "docker_image_name": str(image),
         "docker_image_build_context": literal(str(context.absolute()), "the build context"),
@@ -107,26 +89,17 @@ def build(
         "docker_image_build_target": literal(target, "--target"),
         "docker_image_build_no_cache": no_cache,
     }
-    if wait:
-        options.variables["gpuprov_wait"] = WAIT_SECONDS
     if on is not None:
         options.variables["gpuprov_build_on"] = options.limit = on
 
-    def ending(ran: Ran) -> str:
+    def view(done: Run) -> str:
         # A host that failed had its line when it did.
-        return image_report.built_text(ran.hosts, check) + interrupted_text(ran)
+        return image_report.built_text(done.hosts, options.check) + report.interrupted_text(done)
 
     try:
-        # With -v, all of Ansible's output is shown anyway.
-        run("image build", "image_build.yml", options, ending, as_json, None if options.verbosity else _show_output)
+        run("image_build.yml", Run("image build", options), view)
     except UsageError as error:
         raise UsageError(str(error).replace("--limit", "--on")) from None
-
-
-def _show_output(event: runner.Event, _collected: report.Collector, say: Say) -> None:
-    """Print the output of docker build, which arrives as verbose messages of the form "HOST | LINE"."""
-    if event.get("event") == "verbose" and re.match(r"[^\s|]+ \| ", event.get("stdout") or ""):
-        say(report.redact(event["stdout"]))
 
 
 def build_args(texts: list[str]) -> dict[str, str | None]:
@@ -134,7 +107,7 @@ def build_args(texts: list[str]) -> dict[str, str | None]:
     result: dict[str, str | None] = {}
     for text in texts:
         name, given, value = text.partition("=")
-        if not _BUILD_ARG.match(name):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UsageError(f"--build-arg takes NAME=VALUE, or NAME of a variable in the environment: not {name!r}")
         if not given and name not in os.environ:
             raise UsageError(f"--build-arg {name}: there is no {name} in the environment")
@@ -150,88 +123,63 @@ def literal(text: str, what: str) -> str:
     return text
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
+# ---- tag and ls
+
+
+@command(app)
 def tag(
     options: Options,
     name: ImageName,
     check: Annotated[
-        bool, typer.Option("--dry-run", "--check", "-C", help="Show which tags would move; change nothing.")
+        bool, Option("--dry-run", "--check", "-C", help="Show which tags would move; change nothing.")
     ] = False,
-    as_json: Json = False,
 ) -> None:
     """Move the tags 1.9, 1 and latest to the newest versions on the hosts, after NAME:1.9.1 was added."""
-    image = checked_image(name)
-    if image.tag is None or image.digest is not None:
-        raise UsageError(f"tag takes a name with a version, such as train:1.9.1: not {name}")
-    versions: Any = plugin_utils("image_versions")
-    try:
-        versions.read(image.tag)
-    except versions.VersionError as error:
-        raise UsageError(str(error)) from None
+    image = _versioned(name, "tag takes a name with a version, such as train:1.9.1")
+    parsed("plugin_utils/image_versions", "read", image.tag)
     options.check = check
     options.variables["docker_image_name"] = str(image)
-
-    def ending(ran: Ran) -> str:
-        return image_report.tag_text(ran.hosts, check) + image_report.errors_text(ran.hosts) + interrupted_text(ran)
-
-    run("image tag", "image_tag.yml", options, ending, as_json)
+    run("image_tag.yml", Run("image tag", options), _view(lambda hosts: image_report.tag_text(hosts, check)))
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
-def ls(options: Options, as_json: Json = False) -> None:
+@command(app)
+def ls(options: Options) -> None:
     """List the images of the hosts, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-
-    def ending(ran: Ran) -> str:
-        return image_report.ls_text(ran.hosts, width) + image_report.errors_text(ran.hosts) + interrupted_text(ran)
-
-    run("image ls", "image_ls.yml", options, ending, as_json)
+    run("image_ls.yml", Run("image ls", options), _view(lambda hosts: image_report.ls_text(hosts, width)))
 
 
-@app.command(epilog=STATUS_HELP)
-@takes_options
+# ---- prune
+
+
+@command(app, "check", "yes", "wait")
 def prune(
     options: Options,
     containers: Annotated[
-        bool, typer.Option("--containers", help="Containers that do not run. Neither this nor --images means both.")
+        bool, Option("--containers", help="Containers that do not run. Neither this nor --images means both.")
     ] = False,
     images: Annotated[
-        bool, typer.Option("--images", help="Images without a tag, and versions that newer ones replaced.")
+        bool, Option("--images", help="Images without a tag, and versions that newer ones replaced.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Images of any tag that no container uses, but for latest, 1 and 1.9.")
+        bool, Option("--all", help="Images of any tag that no container uses, but for latest, 1 and 1.9.")
     ] = False,
     older_than: Annotated[
-        str,
-        typer.Option(
-            "--older-than", metavar="AGE", help="Only containers that ended, and images that came, longer ago: 7d, 12h."
-        ),
+        str, Option(metavar="AGE", help="Only containers that ended, and images that came, longer ago: 7d, 12h.")
     ] = "",
     keep: Annotated[
         int,
-        typer.Option(
-            "--keep", metavar="N", min=1, help="How many of the newest versions of an image, and of each variant, stay."
-        ),
+        Option(metavar="N", min=1, help="How many of the newest versions of an image, and of each variant, stay."),
     ] = 3,
-    check: Check = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    wait: Wait = False,
-    as_json: Json = False,
 ) -> None:
     """Remove unused containers and images, after showing them and asking.
 
     What runs, its image, the newest versions of each variant, what latest, 1 and 1.9 point at, and what has the label
     org.gpuprov.keep=true stay, whatever is asked.
     """
-    decisions: Any = module_utils("image_prune")
-    try:
-        decisions.age(older_than)
-    except decisions.PruneError as error:
-        raise UsageError(str(error)) from None
-    if not (yes or check or sys.stdin.isatty()):
+    parsed("module_utils/image_prune", "age", older_than)
+    if not (options.yes or options.check or sys.stdin.isatty()):
         raise UsageError("prune asks before it removes anything: without a terminal give --yes, or --check to look")
     options.variables |= {
         "docker_image_prune_containers": containers,
@@ -241,42 +189,85 @@ def prune(
         "docker_image_prune_keep": keep,
         "gpuprov_quiet": True,
     }
-    if wait:
-        options.variables["gpuprov_wait"] = WAIT_SECONDS
-    if check:
-        run("image prune", "image_prune.yml", dataclasses.replace(options, check=True), _going_ending, as_json)
-    if yes:
-        run("image prune", "image_prune.yml", options, _freed_ending, as_json, _Shown())
+    going, freed = _view(image_report.going_text), _view(image_report.freed_text)
+    if options.check:
+        run("image_prune.yml", Run("image prune", options), going)
+    if options.yes:
+
+        def preview(done: Run) -> str:
+            return image_report.going_text(done.hosts).rstrip("\n")
+
+        run("image_prune.yml", Run("image prune", options), freed, preview)
     passwords = passwords_of(options)
-    people = sys.stderr if as_json else sys.stdout
-    looking = dataclasses.replace(options, check=True)
-    looked = play("image prune", "image_prune.yml", looking, _going_ending, people, passwords=passwords)
-    if looked.status != 130 and image_report.anything_goes(looked.hosts):
+    done = play("image_prune.yml", Run("image prune", dataclasses.replace(options, check=True)), going, passwords)
+    only = image_report.agreed(done.hosts)
+    if not done.interrupted and any(only.values()):
         if not typer.confirm("Remove this?", err=True):
             raise UsageError("nothing was done")
-        options.variables["docker_image_prune_only"] = image_report.agreed(looked.hosts)
-        looked = play("image prune", "image_prune.yml", options, _freed_ending, people, passwords=passwords)
-    if as_json:
-        sys.stdout.write(looked.document)
-    raise typer.Exit(looked.status)
+        options.variables["docker_image_prune_only"] = only
+        done = play("image_prune.yml", Run("image prune", options), freed, passwords)
+    finish(done)
 
 
-class _Shown:
-    """Show what will be removed on all hosts before the first host removes anything."""
-
-    def __init__(self) -> None:
-        self.said = False
-
-    def __call__(self, event: runner.Event, collected: report.Collector, say: Say) -> None:
-        task = event.get("event") == "runner_on_start" and report.words_of(event["event_data"].get("task", ""))
-        if task == "Remove it" and not self.said:
-            self.said = True
-            say(image_report.going_text(in_order(collected)).rstrip("\n"))
+# ---- ship, load and save
 
 
-def _going_ending(ran: Ran) -> str:
-    return image_report.going_text(ran.hosts) + image_report.errors_text(ran.hosts) + interrupted_text(ran)
+@command(app, "check")
+def ship(
+    options: Options,
+    name: ImageName,
+    source: Annotated[
+        str,
+        Option(
+            "--from", metavar="local|HOST|FILE", help="Docker on this machine, a host of the inventory, or an archive."
+        ),
+    ] = "local",
+) -> None:
+    """Copy an image to all hosts. Only layers that a host lacks are sent."""
+    path = Path(source).expanduser()
+    if "/" in source or (source != "local" and path.is_file()):
+        source = str(path.absolute())
+    options.variables |= {"docker_image_transfer_name": _tagged(name), "docker_image_transfer_from": source}
+    run("image_ship.yml", Run("image ship", options), image_report.shipped_text)
 
 
-def _freed_ending(ran: Ran) -> str:
-    return image_report.freed_text(ran.hosts) + image_report.errors_text(ran.hosts) + interrupted_text(ran)
+@command(app, "check")
+def load(
+    options: Options,
+    file: Annotated[Path, Argument(metavar="FILE", help="An archive of docker save, or of image save.")],
+) -> None:
+    """Load an archive on all hosts. Only layers that a host lacks are sent."""
+    options.variables["docker_image_transfer_file"] = str(file.expanduser().absolute())
+    run("image_load.yml", Run("image load", options), image_report.shipped_text)
+
+
+@command(app, inventory=NO_INVENTORY)
+def save(
+    options: Options,
+    name: ImageName,
+    output: Annotated[
+        Path | None, Option("--output", "-o", metavar="FILE", help="Ends in .tar, .tar.gz, .tar.zst or .tar.bz2.")
+    ] = None,
+    source: Annotated[
+        str, Option("--from", metavar="local|HOST", help="Docker on this machine, or a host of the inventory.")
+    ] = "local",
+) -> None:
+    """Write an image to an archive, and its checksum to FILE.sha256. INVENTORY is only needed for --from HOST."""
+    if output is None:
+        raise UsageError("save writes a file: say which with -o FILE")
+    if source != "local" and options.inventory == NO_INVENTORY:
+        raise UsageError(f"--from {source} needs the INVENTORY that {source} is in")
+    options.variables |= {
+        "docker_image_transfer_name": _tagged(name),
+        "docker_image_transfer_from": source,
+        "docker_image_transfer_file": str(output.expanduser().absolute()),
+    }
+    run("image_save.yml", Run("image save", options), image_report.saved_text)
+
+
+def _tagged(name: str) -> str:
+    """Return the full name, with its tag. Raises UsageError."""
+    image = parsed("module_utils/image_name", "parse", name)
+    if image.digest is not None:
+        raise UsageError(f"{name} names a digest: say NAME:TAG")
+    return str(image if image.tag is not None else image.with_tag("latest"))

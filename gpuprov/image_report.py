@@ -1,28 +1,19 @@
-"""Text about the runs of ``gpuprov image``: pure functions over the data collected from events."""
+"""Text about the runs of ``gpuprov image``: pure functions over their results."""
 
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
-from gpuprov.report import Host, as_counted, change_text, cure, host_ranges, together
-from gpuprov.shared import plugin_utils
+from gpuprov.report import change_lines, grouped, host_ranges, interrupted_text, table_text, together
+from gpuprov.result import Host, Run, counted, natural
+from gpuprov.shared import plugin
 
-_text: Any = plugin_utils("image_text")
-
+_text = plugin("plugin_utils/image_text")
+size_text, short_id = _text.size_text, _text.short_id
 # Longer names get a line of their own.
 _NAME = 40
-
-
-def errors_text(hosts: list[Host]) -> str:
-    """Return the errors of the hosts; hosts with the same error are grouped."""
-    said: dict[str, list[str]] = {}
-    for host in hosts:
-        if host.error:
-            word = "unreachable" if host.unreachable else "failed"
-            hint = cure(host)
-            said.setdefault(f"{word}: {host.error['message']}{hint and f' ({hint})'}", []).append(host.name)
-    return "".join(f"{host_ranges(names)}: {text}\n" for text, names in said.items())
 
 
 # ---- build
@@ -35,11 +26,11 @@ def built_text(hosts: list[Host], check: bool) -> str:
         image = host.image or {}
         if "sent" not in image or host.error:
             continue
-        sent = f"{_text.counted(image['sent']['files'], 'file')} ({_text.size_text(image['sent']['bytes'])})"
+        sent = f"{counted(image['sent']['files'], 'file')} ({size_text(image['sent']['bytes'])})"
         if check:
             text += f"{host.name}: {image['name']} to build; {sent} of the context to send\n"
         else:
-            made = f"{image['name']} is {_text.short_id(image['id'])}, {_text.size_text(image['size'])}"
+            made = f"{image['name']} is {short_id(image['id'])}, {size_text(image['size'])}"
             text += f"{host.name}: {made}; {sent} of the context sent\n"
     return text
 
@@ -55,7 +46,7 @@ def ls_text(hosts: list[Host], width: int = 80) -> str:
     listed = [host for host in hosts if host.image and not host.error]
     if not listed:
         return ""
-    rows = sorted(_image_rows(listed), key=lambda row: (row[0] == 1, as_counted(row[1])))
+    rows = sorted(_image_rows(listed), key=lambda row: (row[0] == 1, natural(row[1])))
     names = [name for _cases, name, _lines in rows if len(name) <= _NAME]
     column = max(map(len, ["image", *names]))
     room = max(width - column - 28, 16)
@@ -70,7 +61,7 @@ def ls_text(hosts: list[Host], width: int = 80) -> str:
                 text += f"{mark}  {name:<{column}}  {image_id:<12}  {size:>7}  {part}".rstrip() + "\n"
                 mark, name, image_id, size = " ", "", "", ""
     differ = sum(cases > 1 for cases, _name, _lines in rows)
-    text += f"{_text.counted(len(listed), 'host')}, {_text.counted(len(rows), 'image')}"
+    text += f"{counted(len(listed), 'host')}, {counted(len(rows), 'image')}"
     if len(listed) > 1:
         text += f": {len(rows) - differ} the same on all, {differ} not"
     return text + ".\n"
@@ -97,7 +88,7 @@ def _image_rows(hosts: list[Host]) -> list[tuple[int, str, list[tuple[str, str, 
             if name == "<none>":
                 lines.append(("", "", label))
             else:
-                lines.append((_text.short_id(image["id"]), _text.size_text(image["size"]), label))
+                lines.append((short_id(image["id"]), size_text(image["size"]), label))
         having = {host.name for cases in by_content.values() for host, _image in cases}
         without = [host.name for host in hosts if host.name not in having]
         if without and name != "<none>":
@@ -120,13 +111,11 @@ def _hosts_text(names: list[str], hosts: list[Host]) -> str:
 
 def tag_text(hosts: list[Host], check: bool) -> str:
     """List the tags that were moved, or would be, on each host."""
-    said = []
+    said: list[tuple[tuple[str, ...], Host]] = []
     for host in hosts:
         if not host.error:
-            width = max((len(change["subject"]) for change in host.changes), default=0)
-            lines = [f"{change['subject']:<{width}}  {change_text(change)}" for change in host.changes]
-            heading = f"{_text.counted(len(lines), 'tag')} {'to move' if check else 'moved'}"
-            said.append((host, (heading, *lines) if lines else ("as wanted",)))
+            heading = f"{counted(len(host.changes), 'tag')} {'to move' if check else 'moved'}"
+            said.append(((heading, *change_lines(host.changes)) if host.changes else ("as wanted",), host))
     return together(said)
 
 
@@ -135,25 +124,14 @@ def tag_text(hosts: list[Host], check: bool) -> str:
 
 def going_text(hosts: list[Host]) -> str:
     """List what will be removed on each host, and how many bytes that frees."""
-    said = []
-    for host in hosts:
-        image = host.image or {}
-        if "bytes" in image and not host.error:
-            lines = (_text.going_text(image), *_aligned(_text.going_rows(image)))
-            said.append((host, lines))
-    going = [host.image["bytes"] for host in hosts if host.image and _goes(host)]
-    total = f" on {_text.counted(len(going), 'host')}" if going else ""
-    return f"{together(said)}To free: {_text.size_text(sum(going))}{total}.\n" if said else ""
-
-
-def _goes(host: Host) -> bool:
-    image = host.image or {}
-    return bool(image.get("containers") or image.get("images"))
-
-
-def anything_goes(hosts: list[Host]) -> bool:
-    """Return whether there is anything to remove on any host."""
-    return any(_goes(host) for host in hosts)
+    said = together(
+        ((lines[-1], *lines[:-1]), host)
+        for host in hosts
+        if "bytes" in (host.image or {}) and not host.error and (lines := _text.prune_lines(host.image))
+    )
+    going = [host.image["bytes"] for host in hosts if host.image and agreed([host])[host.name]]
+    total = f" on {counted(len(going), 'host')}" if going else ""
+    return f"{said}To free: {size_text(sum(going))}{total}.\n" if said else ""
 
 
 def agreed(hosts: list[Host]) -> dict[str, list[str]]:
@@ -166,21 +144,55 @@ def agreed(hosts: list[Host]) -> dict[str, list[str]]:
 
 def freed_text(hosts: list[Host]) -> str:
     """List what was removed on each host, what stayed nevertheless, and how many bytes that freed."""
-    said: list[tuple[Host, tuple[str, ...]]] = []
+    said: list[tuple[tuple[str, ...], Host]] = []
     for host in hosts:
         image = host.image or {}
         if "freed" in image:
             gone = {**image["removed"], "bytes": image["freed"]}
             removed = gone["containers"] or gone["images"]
             heading = f"removed: {_text.going_text(gone)}" if removed else "nothing was removed"
-            stayed = [f"stays: {one['name']}: {one['why']}" for one in image["stayed"]]
-            said.append((host, (heading, *stayed)))
+            said.append(((heading, *(f"stays: {one['name']}: {one['why']}" for one in image["stayed"])), host))
         elif not host.error:
-            said.append((host, ("nothing to remove",)))
+            said.append((("nothing to remove",), host))
     freed = sum((host.image or {}).get("freed", 0) for host in hosts)
-    return f"{together(said)}Freed: {_text.size_text(freed)}.\n" if said else ""
+    return f"{together(said)}Freed: {size_text(freed)}.\n" if said else ""
 
 
-def _aligned(rows: list[tuple[str, str, str]]) -> list[str]:
-    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    return [f"{what:<{first}}  {why:<{second}}  {size:>8}".rstrip() for what, why, size in rows]
+# ---- ship, load and save. Failed hosts had their line when they failed.
+
+
+def shipped_text(run: Run) -> str:
+    """Return a table of what was sent, and which image is now on which hosts: one line, or one for each platform."""
+    done = [(host, host.image) for host in run.hosts if host.image and not host.error]
+    if not done:
+        return interrupted_text(run)
+    rows: list[tuple[str, ...]] = [("host", "image ID", "layers", "sent", "seconds")]
+    for host, image in done:
+        layers = f"{image['sent_layers']} of {image['layers']}"
+        sent = "not yet" if image["sent_bytes"] is None else size_text(image["sent_bytes"])
+        rows.append((host.name, short_id(image.get("shown_as") or image["id"]), layers, sent, f"{host.seconds:.1f}"))
+    text = table_text(rows)
+    if not run.options.check:
+        where = f"all {len(done)} hosts" if len(done) > 1 else "the host"
+        if len(done) < len(run.hosts):
+            where = f"{len(done)} of {len(run.hosts)} hosts"
+        by_id = grouped((image["id"], host) for host, image in done)
+        for image_id, there in by_id.items():
+            text += f"{', '.join(done[0][1]['names'])} is {image_id} on {where if len(by_id) == 1 else there}.\n"
+        others = [(host.name, image["shown_as"]) for host, image in done if image["shown_as"] != image["id"]]
+        if others:
+            shown = ", ".join(sorted({short_id(one) for _host, one in others}))
+            names = host_ranges([host for host, _one in others])
+            text += f"containerd shows it as {shown}, the digest of a manifest or an index: {names}\n"
+    return text + interrupted_text(run)
+
+
+def saved_text(run: Run) -> str:
+    """Describe the archive that was written, and its checksum."""
+    text = ""
+    for host in run.hosts:
+        if host.image:
+            image, file = host.image, Path(host.image["file"])
+            told = (image["names"][0], short_id(image["id"]), size_text(image["bytes"]), image["file"])
+            text += "  ".join(told) + f"\nsha256 {image['sha256']}, in {file.name}.sha256\n"
+    return text + interrupted_text(run)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpuprov.runner import Options, Outcome
+from gpuprov.options import Options
+from gpuprov.result import Run
 
 Call = Callable[..., tuple[int, str, str]]  # the words of a command: (exit status, stdout, stderr)
 
@@ -16,10 +17,10 @@ class Runs:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Options, dict[str, str]]] = []
         self.events: list[dict[str, Any]] = []
-        self.outcome = Outcome("successful", {}, [])
+        self.interrupted = False
 
-    def __call__(self, playbook: str, options: Options, on_event: Any, say: Any, passwords: Any) -> Outcome:
-        self.calls.append((playbook, options, passwords))
+    def __call__(self, playbook: str, run: Run, on_event: Any, say: Any, passwords: Any, directory: Any) -> None:
+        self.calls.append((playbook, run.options, passwords))
         for event in self.events:
             on_event(event)
-        return self.outcome
+        run.complete, run.interrupted = True, self.interrupted

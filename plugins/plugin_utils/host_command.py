@@ -16,55 +16,21 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import becomes as becomes
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import failures
 
 SUDO_RS = (
     "sudo on this host is sudo-rs, whose password prompt this ansible-core does not recognise: set "
     "ansible_become_method=gpuprov.gpuprov.sudo, or ansible_become_exe=sudo.ws (the former sudo, on Ubuntu), or allow "
     "the account passwordless sudo"
 )
-_PASSWORDLESS = {
-    "sudo": "allow the account passwordless sudo (NOPASSWD)",
-    "doas": "allow it in /etc/doas.conf without one (nopass)",
-}
-# What sudo, sudo-rs, su and doas say, and what Ansible says of them. {0} is the program.
-_MISSING = (
-    r"(sudo|su|become)[^\n]*password is required|Missing (\S+) password|a terminal is required"
-    r"|sudo: interactive authentication is required|doas: Authentication required|doas: a tty is required"
-)
-_WRONG = (
-    r"Incorrect (\S+) password|Sorry, try again|incorrect (password|authentication) attempt"
-    r"|sudo: Authentication failed|doas: Authentication failed|su: Authentication failure"
-)
-_FORBIDDEN = (
-    r"not in the sudoers file|not allowed to execute|I'm afraid I can't do that"
-    r"|doas: Operation not permitted|su: Permission denied"
-)
-_BECOME = (
-    (_MISSING, "{0} needs a password: give it with -K (--ask-become-pass), or {1}"),
-    (_WRONG, "{0} did not accept the password given with -K"),
-    (_FORBIDDEN, "the account may not use {0}: log in with one that may, or as root"),
-    (
-        r"must have a tty",
-        "sudo asks for a terminal (requiretty): take that away for this account, or set ansible_pipelining=false",
-    ),
-    (
-        r"(sudo|doas): (command )?not found|(sudo|doas): No such file",
-        "there is no {0}: log in as root, or set ansible_become_method",
-    ),
-)
-_NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|(?:^|: )(sudo|su|doas): ", re.MULTILINE)
 # A word of these is one word to every shell, and to none of them more than that.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-][A-Za-z0-9_./:@+=-]*")
 
 
 def why_not_root(text: str) -> str | None:
     """Return what to do about a failure to become root, given what was said, or None for another failure."""
-    for pattern, advice in _BECOME:
-        if re.search(pattern, text, re.IGNORECASE):
-            named = _NAMED.search(text)
-            program = (named.group(1) or named.group(2)).rpartition(".")[2] if named else "sudo"
-            return advice.format(program, _PASSWORDLESS.get(program, "log in as root"))
-    return None
+    found = failures.not_root(text)
+    return ": ".join(found) if found else None
 
 
 def portable(words: list[str]) -> str:

@@ -53,5 +53,8 @@ def going_text(decision: dict[str, Any]) -> str:
 
 
 def prune_lines(decision: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that goes, and a sum."""
-    return [*("  ".join(part for part in row if part) for row in going_rows(decision)), going_text(decision)]
+    """Return an aligned line for each thing that is removed, and a sum."""
+    rows = going_rows(decision)
+    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    lines = [f"{what:<{first}}  {why:<{second}}  {size:>8}".rstrip() for what, why, size in rows]
+    return [*lines, going_text(decision)]

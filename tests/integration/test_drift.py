@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import change_text
 
-from gpuprov.report import change_text
 from tests.integration.conftest import run
 from tests.lab.lab import Host, Lab
 from tests.lab.repositories import RELEASES, TOOLKIT_VERSIONS

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from gpuprov import cli, command
 from gpuprov.display import Live, Plain, display
-from gpuprov.report import Host
-from gpuprov.runner import Outcome
+from gpuprov.result import Host
 from tests.runs import Call, Runs
 
 PRUNE = {
@@ -115,7 +114,7 @@ def test_a_malformed_inventory_ends_with_1_and_ansible_s_reason_in_one_line(
     ],
 )
 def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: str) -> None:
-    assert command.why_not_run(Outcome("failed", None, lines), limit) == said
+    assert command.why_not_run(lines, limit) == said
 
 
 # ---- Good usage -------------------------------------------------------------------------------
@@ -184,19 +183,18 @@ def test_a_command_runs_its_playbook_with_what_was_given(
 @pytest.mark.parametrize(
     ("words", "answers", "expected"),
     [
-        ("-K", ["b"], {"BECOME password: ": "b"}),
-        ("-kK", ["s", ""], {"SSH password: ": "s", "BECOME password[defaults to SSH password]: ": "s"}),
-        ("-J", ["v"], {"Vault password: ": "v", "Vault password (default): ": "v"}),
+        ("-K", ["b"], {"--become-password-file": "b"}),
+        ("-K", [""], {}),
+        ("-kK", ["s", ""], {"--connection-password-file": "s", "--become-password-file": "s"}),
+        ("-J", ["v"], {"--vault-password-file": "v"}),
     ],
 )
-def test_a_password_answers_the_prompt_it_is_for(
+def test_a_password_is_asked_for_and_given_to_ansible_in_its_own_file(
     words: str, answers: list[str], expected: dict[str, str], runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(getpass, "getpass", lambda prompt: answers.pop(0))
     assert gpuprov("plan", words, "a,")[0] == 0
-    patterns = runs.calls[0][2]
-    found = {prompt: [word for at, word in patterns.items() if re.search(at, prompt)] for prompt in expected}
-    assert found == {prompt: [word] for prompt, word in expected.items()}
+    assert runs.calls[0][2] == expected
 
 
 @pytest.mark.parametrize(
@@ -265,7 +263,7 @@ def test_prune_does_not_ask_where_nothing_goes(runs: Runs, gpuprov: Call, monkey
 
 
 def test_prune_without_questions_shows_what_goes_before_anything_is_removed(runs: Runs, gpuprov: Call) -> None:
-    start = {"event": "runner_on_start", "event_data": {"host": "a", "task": "docker_image : Prune | Remove it"}}
+    start = {"event": "playbook_on_task_start"}
     after = {
         "removed": {"containers": [{"id": "1"}], "images": []}, "bytes": 3000, "freed": 1500,
         "stayed": [{"name": "job-2", "why": "it runs"}],

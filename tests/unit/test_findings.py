@@ -449,7 +449,7 @@ def test_what_is_pending_is_worth_knowing() -> None:
 def test_the_worst_finding_comes_first() -> None:
     unsorted = [finding.finding(severity, severity, "m", "w", "c") for severity in ("info", "error", "warning")]
     assert [one["name"] for one in finding.ordered(unsorted)] == ["error", "warning", "info"]
-    assert finding_lines(unsorted[:1]) == ["info: info: m", "  why:  w", "  cure: c"]
+    assert finding_lines(unsorted[:1]) == ["info info: m", "  why:  w", "  cure: c"]
     assert finding_lines([]) == ["healthy"]
 
 

@@ -159,20 +159,20 @@ def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:
 @pytest.mark.parametrize(
     ("found", "role", "line"),
     [
-        (package("docker-ce", version="5:28"), "docker_ce", "docker-ce: 5:28 -> 5:29.7.2  (restart)"),
-        (package("docker-ce", hold=False), "docker_ce", "docker-ce hold: not held -> held"),
+        (package("docker-ce", version="5:28"), "docker_ce", "docker-ce: 5:28 → 5:29.7.2  (restart)"),
+        (package("docker-ce", hold=False), "docker_ce", "docker-ce hold: not held → held"),
         (package("containerd.io", status="rc"), "docker_ce", "containerd.io: + 2.3.3  (restart)"),
-        (package(TOOLKIT, version="1.18.0-1"), "nvidia_docker", f"{TOOLKIT}: 1.18.0-1 -> 1.19.1-1"),
+        (package(TOOLKIT, version="1.18.0-1"), "nvidia_docker", f"{TOOLKIT}: 1.18.0-1 → 1.19.1-1"),
         (drifted(docker__v1_volumes=["v1"]), "nvidia_docker", "volume of nvidia-docker v1: - v1"),
         (
             drifted(docker__config=config({"registry-mirrors": [MIRROR]})),
             "docker_daemon",
             f"daemon.json: + {RUNTIME}  (reload)",
         ),
-        (drifted(docker__config={"mode": "0600"}), "docker_daemon", "daemon.json mode: 0600 -> 0644"),
+        (drifted(docker__config={"mode": "0600"}), "docker_daemon", "daemon.json mode: 0600 → 0644"),
         (drifted(groups__docker={"members": ["bob"]}), "docker_group", "docker group: + alice"),
         (drifted(dockerrun={LAUNCHER: None}), "dockerrun", f"dockerrun: + {LAUNCHER}"),
-        (drifted(docker__service={"enabled": "disabled"}), "docker_ce", "docker.service: disabled -> enabled"),
+        (drifted(docker__service={"enabled": "disabled"}), "docker_ce", "docker.service: disabled → enabled"),
     ],
 )
 def test_one_thing_that_drifted_is_the_only_change(found: dict[str, Any], role: str, line: str) -> None:
@@ -399,7 +399,7 @@ def test_the_mask_that_a_removed_package_leaves_is_not_planned() -> None:
     gone = plan(drifted(docker__service=masked, apt__packages={"docker-ce": None}))
     assert [line.split(":")[0] for line in plan_lines(gone)] == ["docker-ce"]
     there = plan(drifted(docker__service=masked))
-    assert plan_lines(there)[0] == "docker.service: masked -> unmasked"
+    assert plan_lines(there)[0] == "docker.service: masked → unmasked"
 
 
 def test_what_keeps_gpus_in_containers_is_planned_for_the_cgroup_driver_that_dockerd_is_to_have() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gpuprov import image_report, report
-from gpuprov.report import Host
+from gpuprov import image_report, report, result
+from gpuprov.result import Host
 
 
 def host(name: str, *images: tuple[str, str], **more: Any) -> Host:
@@ -64,9 +64,9 @@ def test_a_host_that_failed_is_not_one_that_lacks_images() -> None:
 
 
 def test_hosts_that_failed_alike_are_named_together_in_one_line() -> None:
-    error = {"task": "t", "message": "train:1.9.1 is not on this host", "hint": report.failure_text({"msg": "no"})[1]}
+    error = {"task": "t", "message": "train:1.9.1 is not on this host", "hint": result.failure({"msg": "no"})[1]}
     hosts = [Host(f"gpu{n}", error=error) for n in (1, 2, 3)]
-    assert image_report.errors_text(hosts) == "gpu[1:3]: failed: train:1.9.1 is not on this host\n"
+    assert report.short_errors_text(hosts) == "gpu[1:3]: failed: train:1.9.1 is not on this host\n"
 
 
 def test_tags_that_moved_are_shown_once_for_hosts_that_agree() -> None:

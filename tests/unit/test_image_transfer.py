@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpuprov import transfer_display
-from gpuprov.report import Host
-from gpuprov.runner import Outcome
+from gpuprov import display
+from gpuprov.result import Host
 from tests import waiting
 from tests.runs import Call, Runs
 
@@ -99,7 +98,7 @@ def test_what_fails_at_the_source_is_said_of_the_source(
 
 def test_an_interrupted_run_blames_no_host(runs: Runs, gpuprov: Call) -> None:
     runs.events = [shipped("gpu1"), event("on_failed", "gpu2", msg="interrupted", interrupted=True)]
-    runs.outcome = Outcome("canceled", {}, [])
+    runs.interrupted = True
     status, out, _ = gpuprov("image", "ship", "x:1", "a,")
     assert status == 130
     assert "gpu2" not in out
@@ -134,13 +133,13 @@ def test_names_that_are_none_are_refused_before_anything_runs(name: str, runs: R
 
 def transfer(**more: Any) -> Any:
     told = {"what": "sending", "label": "gpu1", "done": 50_000_000, "total": 150_000_000, "begun": time.time() - 10}
-    return transfer_display._progress.Transfer(**{**told, **more})
+    return display._progress.Transfer(**{**told, **more})
 
 
 def test_a_line_has_bytes_rate_and_the_time_left() -> None:
     one = transfer()
-    assert transfer_display.text_of(one, one.begun + 10) == "gpu1: sending 50.0 MB of 150 MB, 5.0 MB/s, 20 s left"
-    assert "left" not in transfer_display.text_of(transfer(total=0), time.time())
+    assert display.transfer_text(one, one.begun + 10) == "gpu1: sending 50.0 MB of 150 MB, 5.0 MB/s, 20 s left"
+    assert "left" not in display.transfer_text(transfer(total=0), time.time())
 
 
 def test_lines_come_only_for_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +149,12 @@ def test_lines_come_only_for_what_takes_long(tmp_path: Path, monkeypatch: pytest
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     out = io.StringIO()
-    (tmp_path / "a.json").write_text(json.dumps(vars(transfer())))
-    (tmp_path / "b.json").write_text(json.dumps(vars(transfer(label="gpu2", ended=True))))
-    (tmp_path / "c.json").write_text("half a li")
-    with transfer_display.Lines(out, tmp_path):
+    progress = tmp_path / "progress"
+    progress.mkdir()
+    (progress / "a.json").write_text(json.dumps(vars(transfer())))
+    (progress / "b.json").write_text(json.dumps(vars(transfer(label="gpu2", ended=True))))
+    (progress / "c.json").write_text("half a li")
+    with display.Plain(out, False, tmp_path):
         waiting.until(out.getvalue, "a line is printed")
     assert out.getvalue().count("gpu1: sending") == 1
     assert "gpu2" not in out.getvalue()
@@ -168,9 +169,10 @@ def test_a_terminal_has_a_bar_for_each_host_and_one_for_all(tmp_path: Path) -> N
         def isatty(self) -> bool:
             return True
 
+    (tmp_path / "progress").mkdir()
     for label in ("gpu1", "gpu2"):
-        (tmp_path / f"{label}.json").write_text(json.dumps(vars(transfer(label=label))))
-    with transfer_display.Bars(Terminal(), tmp_path) as bars:
+        (tmp_path / "progress" / f"{label}.json").write_text(json.dumps(vars(transfer(label=label))))
+    with display.Live(Terminal(), False, tmp_path) as bars:
         bars.update("start", Host("gpu1"))
         shown = io.StringIO()
         Console(file=shown, width=120).print(bars._render())

@@ -1,4 +1,4 @@
-"""From ansible-runner's events to what a person and a script are told of each host."""
+"""From ansible-runner's events to the result of a run, and from there to text and JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from gpuprov import report
-from gpuprov.command import exit_status
-from gpuprov.report import Collector, Host
-from gpuprov.runner import Outcome
+from gpuprov.options import Options
+from gpuprov.result import Host, Run
 
 REFUSED = "Failed to connect to the host via ssh: ssh: connect to host 10.0.0.3 port 22: Connection refused"
 TRACEBACK = 'Traceback (most recent call last):\n  File "m.py", line 3, in main\nOSError: No space left on device'
@@ -45,11 +44,15 @@ def event(kind: str, host: str = "a", task: str = "docker_ce : Install", **data:
     return {"event": f"runner_{kind}", "event_data": {"host": host, "task": task, **data}}
 
 
+def ran(command: str, *hosts: Host, **more: Any) -> Run:
+    return Run(command, Options("a,"), {host.name: host for host in hosts}, complete=True, **more)
+
+
 def collected(*events: dict[str, Any]) -> list[Host]:
-    collector = Collector()
+    run = ran("provision")
     for one in events:
-        collector.take(one)
-    return list(collector.hosts.values())
+        run.take(one)
+    return run.hosts
 
 
 def failed(host: str = "a", **res: Any) -> dict[str, Any]:
@@ -79,10 +82,10 @@ VERIFIED = event("on_ok", res={"changed": False, "gpu_host_verify": {"ok": True,
     ],
 )
 def test_a_host_s_status_follows_from_its_events(events: list[dict[str, Any]], what: str, status: str) -> None:
-    collector = Collector()
-    *_, happened = [collector.take(one) for one in events]
-    assert happened == (what, collector.hosts["a"])
-    assert report.document("provision", 0, list(collector.hosts.values()), 1)["hosts"]["a"]["status"] == status
+    run = ran("provision")
+    *_, happened = [run.take(one) for one in events]
+    assert happened == (what, run.by_name["a"])
+    assert report.document(run)["hosts"]["a"]["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,8 @@ def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
     ],
 )
 def test_an_unreachable_host_s_cause_is_in_a_person_s_words(message: str, said: str) -> None:
-    assert report.unreachable_text(message).startswith(said)
+    (host,) = collected(event("on_unreachable", res={"msg": message}))
+    assert (host.error or {})["message"].startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,8 @@ def test_an_unreachable_host_s_cause_is_in_a_person_s_words(message: str, said: 
     ],
 )
 def test_a_failure_s_cause_is_in_words_without_a_traceback(res: dict[str, Any], cause: str, hint: str) -> None:
-    said, advice = report.failure_text(res)
+    (host,) = collected(failed(**res))
+    said, advice = ((host.error or {})[name] for name in ("message", "hint"))
     assert said.startswith(cause)
     assert advice.startswith(hint)
     assert "Traceback" not in said
@@ -159,18 +164,18 @@ FAILED, GONE = Host("c", error={"message": "x"}), Host("d", error={"message": "x
 
 
 @pytest.mark.parametrize(
-    ("command", "hosts", "ended", "status"),
+    ("command", "hosts", "interrupted", "status"),
     [
-        ("provision", [GOOD, TO_CHANGE], "successful", 0), ("plan", [GOOD], "successful", 0),
-        ("provision", [GOOD, FAILED], "failed", 2), ("plan", [FAILED], "failed", 2),
-        ("provision", [GOOD, GONE], "failed", 4), ("plan", [GONE], "failed", 4),
-        ("provision", [GONE, FAILED], "failed", 2), ("plan", [FAILED, GONE], "failed", 2),
-        ("provision", [GOOD, FAILED], "canceled", 130), ("plan", [GOOD, TO_CHANGE], "successful", 2),
-        ("provision", [], "canceled", 130), ("plan", [], "successful", 1),
+        ("provision", [GOOD, TO_CHANGE], False, 0), ("plan", [GOOD], False, 0),
+        ("provision", [GOOD, FAILED], False, 2), ("plan", [FAILED], False, 2),
+        ("provision", [GOOD, GONE], False, 4), ("plan", [GONE], False, 4),
+        ("provision", [GONE, FAILED], False, 2), ("plan", [FAILED, GONE], False, 2),
+        ("provision", [GOOD, FAILED], True, 130), ("plan", [GOOD, TO_CHANGE], False, 2),
+        ("provision", [], True, 130), ("plan", [], False, 1),
     ],
 )  # fmt: skip
-def test_the_exit_status_is_that_of_the_help(command: str, hosts: list[Host], ended: str, status: int) -> None:
-    assert exit_status(command, Outcome(ended, {}, []), hosts) == status
+def test_the_exit_status_is_that_of_the_help(command: str, hosts: list[Host], interrupted: bool, status: int) -> None:
+    assert ran(command, *hosts, interrupted=interrupted).status == status
 
 
 def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
@@ -179,7 +184,7 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     hidden = event("on_ok", "b", res={"censored": "the output has been hidden", "changed": True})
     hosts = collected(probed, proxied, failed(msg=f"at {SECRET_URL}"), hidden)
     hosts[0].seconds = 1.2345
-    document = json.loads(json.dumps(report.document("provision", 2, hosts, 41.256)))
+    document = json.loads(json.dumps(report.document(ran("provision", *hosts, seconds=41.256))))
     assert {**document, "hosts": list(document["hosts"])} == {
         "format": 1, "command": "provision", "status": 2, "seconds": 41.26, "hosts": ["a", "b"],
     }  # fmt: skip
@@ -251,8 +256,9 @@ def test_hosts_with_the_same_ailments_are_shown_together_and_a_cure_stays_one_li
 )
 def test_what_is_to_cure_ends_with_2_and_info_alone_with_0(events: list[Any], status: int, words: list[str]) -> None:
     hosts = collected(*events)
-    assert exit_status("doctor", Outcome("successful", {}, []), hosts) == status
-    document = report.document("doctor", status, hosts, 1)
+    run = ran("doctor", *hosts)
+    assert run.status == status
+    document = report.document(run)
     assert [host["status"] for host in document["hosts"].values()] == words
 
 
@@ -289,7 +295,8 @@ def test_a_plan_says_what_changes_how_disruptive_it_is_and_counts() -> None:
     [("1", "2", "1 → 2"), (None, "alice", "+ alice"), (SECRET_URL, None, "- http://***@proxy.test:3128")],
 )
 def test_a_change_reads_as_from_and_to(before: str | None, after: str | None, said: str) -> None:
-    assert report.change_text({"from": before, "to": after}) == said
+    (host,) = collected(event("on_ok", res={"changes": [{**change(), "from": before, "to": after}]}))
+    assert report.change_lines(host.changes) == [f"docker-ce  {said}"]
 
 
 @pytest.mark.parametrize(
@@ -307,9 +314,8 @@ def test_a_change_reads_as_from_and_to(before: str | None, after: str | None, sa
     ],
 )
 def test_the_table_has_a_row_a_host(host: Host, row: tuple[str, ...]) -> None:
-    head, found = report.result_rows([host])
-    assert (head[0], found) == ("host", row)
-    assert report.table_text([head, found]).splitlines()[1].split() == " ".join(row).split()
+    head, found = report.result_text(ran("provision", host)).splitlines()
+    assert (head.split()[0], found.split()) == ("host", " ".join(row).split())
 
 
 @pytest.mark.parametrize(
@@ -371,7 +377,7 @@ TWO_PENDING: dict[str, Any] = {"changes": [change(), change()], "disruption": "n
     ],
 )
 def test_a_run_that_stops_early_says_in_which_state_it_left_each_host(host: Host, state: str, said: str) -> None:
-    assert report.result_rows([host], interrupted=True)[1][5] == state
+    assert f"  {state}  " in report.result_text(ran("provision", host, interrupted=True))
     assert report.unfinished_text([host]) == said
 
 
@@ -392,7 +398,7 @@ def test_a_host_at_work_says_what_is_applied_and_afterwards_what_was_done() -> N
     (host,) = collected(*applied())
     assert host.doing == "2 changes: docker-ce, daemon.json"
     steps = [step(), step("Configure dockerd", 0.2), step("Prove", 2.0, changed=False)]
-    assert report.steps_done(steps) == ["Install the pinned set (21 s)", "Configure dockerd"]
+    assert report.steps_done(Host("a", steps=steps)) == ["Install the pinned set (21 s)", "Configure dockerd"]
 
 
 def test_a_failure_is_that_of_its_step_and_steps_before_it_are_told() -> None:

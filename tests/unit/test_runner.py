@@ -1,4 +1,4 @@
-"""The arguments of ansible-playbook, and the files that a run leaves: a script in its place records both."""
+"""The arguments, environment and files of ansible-playbook, and what a run leaves: a script stands in its place."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import os
 import signal
 import stat
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import ansible_runner
-import pexpect
 import pytest
 
-from gpuprov import runner
-from gpuprov.runner import Options, UsageError
+from gpuprov import runner, settings
+from gpuprov.options import Options, UsageError
+from gpuprov.result import Run
+from gpuprov.shared import ansible_root
 
 OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.preload"
 
-BECOME = r"BECOME password.*:\s*?$"
+BECOME = "--become-password-file"
 # Stands where ansible-playbook stands: beside the interpreter.
 PLAYBOOK = """#!/bin/sh
 cd "$SEEN" && printf '%s\\n' "$@" > words && env > environment
-for word in "$@"; do case "$word" in @*) cp -p "${word#@}" . ;; esac; done
-case "$*" in *--ask-become-pass*) printf 'BECOME password: '; read -r answer; echo "$answer" > answer ;; esac
+for word in "$@"; do case "$word" in @*|*/become-password-file) cp -p "${word#@}" . ;; esac; done
 echo "it speaks"
 """
 
@@ -44,12 +42,17 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(runner.sys, "executable", str(tmp_path / "bin/python"))  # type: ignore[attr-defined]
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin/python"))
     return seen
 
 
-def go(options: Options, passwords: dict[str, str] | None = None) -> runner.Outcome:
-    return runner.run("plan.yml", options, lambda event: None, lambda text: None, passwords or {})
+def go(
+    options: Options, passwords: dict[str, str] | None = None, on_event: Any = lambda event: None, say: Any = print
+) -> Run:
+    run = Run("plan", options)
+    with runner.temporary_directory() as directory:
+        runner.run("plan.yml", run, on_event, say, passwords or {}, directory)
+    return run
 
 
 def files(place: Path) -> list[Path]:
@@ -58,11 +61,11 @@ def files(place: Path) -> list[Path]:
 
 def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host_keys(seen: Path) -> None:
     outcome = go(Options("a,", limit="gpu&a b", extra_vars=["x='1 2'"], forks=7, user="me", variables={"full": True}))
-    assert (outcome.status, outcome.stats, outcome.lines) == ("successful", None, ["it speaks"])
+    assert (outcome.interrupted, outcome.complete, outcome.output) == (False, False, ["it speaks"])
     words = (seen / "words").read_text().splitlines()
     assert [word if word[0] != "@" else Path(word).name for word in words] == [
-        "-i", "a,", "-e", "0.json", "-e", "1.json", "--limit", "gpu&a b", "--forks", "7", "--user", "me",
-        str(runner.ansible_root() / "playbooks/plan.yml"),
+        "-i", "a,", "--limit", "gpu&a b", "--forks", "7", "--user", "me", "-e", "0.json", "-e", "1.json",
+        str(ansible_root() / "playbooks/plan.yml"),
     ]  # fmt: skip
     assert [json.loads((seen / name).read_text()) for name in ("0.json", "1.json")] == [{"x": "1 2"}, {"full": True}]
     environment = (seen / "environment").read_text().splitlines()
@@ -71,9 +74,9 @@ def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host
 
 
 def test_a_secret_is_in_no_argument_nor_environment_and_nothing_that_stays(seen: Path, tmp_path: Path) -> None:
-    go(Options("a,", extra_vars=["token=s3cr3t"], ask_become_pass=True), {BECOME: "hunter2"})
-    assert (seen / "answer").read_text() == "hunter2\n"
-    assert stat.S_IMODE((seen / "0.json").stat().st_mode) == 0o600
+    go(Options("a,", extra_vars=["token=s3cr3t"]), {BECOME: "hunter2"})
+    assert (seen / "become-password-file").read_text() == "hunter2"
+    assert {stat.S_IMODE((seen / name).stat().st_mode) for name in ("0.json", "become-password-file")} == {0o600}
     told = [seen / "words", seen / "environment", *files(tmp_path / "state")]
     assert [path for path in told if "hunter2" in path.read_text() or "s3cr3t" in path.read_text()] == []
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -88,13 +91,12 @@ def test_nothing_of_a_run_that_was_killed_is_left(seen: Path, tmp_path: Path) ->
     assert list((tmp_path / "temporary").iterdir()) == [running]
 
 
-def test_ssh_s_questions_are_answered_with_no(seen: Path) -> None:
+def test_no_question_waits_for_an_answer(seen: Path) -> None:
     (seen.parent / "bin/ansible-playbook").write_text(
-        "#!/bin/sh\nprintf 'Are you sure you want to continue connecting (yes/no/[fingerprint])? '\n"
-        'read -r answer; echo "$answer" > "$SEEN/answer"\n'
+        '#!/bin/sh\n{ read -r answer </dev/tty; } 2>/dev/null || read -r answer || echo nobody > "$SEEN/answer"\n'
     )
     go(Options("a,"))
-    assert (seen / "answer").read_text() == "no\n"
+    assert (seen / "answer").read_text() == "nobody\n"
 
 
 def test_the_newest_twenty_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,43 +121,37 @@ def test_the_directory_of_a_run_that_goes_on_is_kept_however_many_come_after(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_interrupt_ends_the_run_between_tasks_the_second_at_once(
-    number: int, seen: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[bool, bool]] = []
-    said: list[str] = []
-    monkeypatch.setattr(runner, "_descendants", list)
-
-    def interrupted(**given: Any) -> SimpleNamespace:
-        stop = Path(given["envvars"]["GPUPROV_STOP"])
-        for _press in range(3):
-            asked.append((stop.exists(), given["cancel_callback"]()))
-            os.kill(os.getpid(), number)
-        return SimpleNamespace(status="failed")
-
-    monkeypatch.setattr(ansible_runner, "run", interrupted)
+def test_the_first_interrupt_ends_the_run_between_tasks_the_second_at_once(number: int, seen: Path) -> None:
+    (seen.parent / "bin/ansible-playbook").write_text(
+        f'#!/bin/sh\n[ ! -e "$GPUPROV_STOP" ] || exit 1; kill -{number} $PPID\n'
+        f'while [ ! -e "$GPUPROV_STOP" ]; do sleep 0.01; done; kill -{number} $PPID\n'
+        "while :; do sleep 0.01; done\n"
+    )
     before = signal.getsignal(number)
-    outcome = runner.run("plan.yml", Options("a,"), lambda event: None, said.append, {})
-    assert (outcome.status, asked) == ("canceled", [(False, False), (True, False), (True, True)])
+    said: list[str] = []
+    outcome = go(Options("a,"), say=said.append)
+    assert outcome.interrupted
     assert [line.partition(" ")[0] for line in said] == ["finishing", "stopping"]
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize(("complete", "status"), [(True, "successful"), (False, "failed")])
-def test_a_timeout_of_the_terminal_after_the_end_is_no_failure(
-    complete: bool, status: str, seen: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def late(event_handler: Any, **_: Any) -> None:
-        stats = {"ok": {"a": 3}, "failures": {"b": 1}, "playbook_uuid": "x", "ignored": {}}
-        if complete:
-            event_handler({"event": "playbook_on_stats", "event_data": stats, "stdout": "RECAP\na: ok"})
-        raise pexpect.TIMEOUT("late")
+def test_a_run_that_nobody_can_follow_ends_before_its_next_task(seen: Path) -> None:
+    (seen.parent / "bin/ansible-playbook").write_text(
+        '#!/bin/sh\necho begun; while [ ! -e "$GPUPROV_STOP" ]; do sleep 0.01; done; echo ended > "$SEEN/ended"\n'
+    )
 
-    monkeypatch.setattr(ansible_runner, "run", late)
-    outcome = go(Options("a,"))
-    assert outcome.status == status
-    assert outcome.stats == ({"a": {"ok": 3}, "b": {"failures": 1}} if complete else None)
-    assert outcome.lines == (["RECAP", "a: ok"] if complete else [])
+    def broken(event: dict[str, Any]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        go(Options("a,"), on_event=broken)
+    assert (seen / "ended").exists()
+
+
+def test_a_playbook_that_cannot_be_started_is_told(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (seen.parent / "bin/ansible-playbook").unlink()
+    monkeypatch.setenv("PATH", str(seen))
+    assert "cannot be started" in go(Options("a,")).output[0]
 
 
 # ---- arguments and environment ----------------------------------------------------------------
@@ -171,18 +167,20 @@ def test_a_timeout_of_the_terminal_after_the_end_is_no_failure(
             {"vault_password_files": [Path("/v"), Path("~/w")]},
             ["--vault-password-file", "/v", "--vault-password-file", "/home/me/w"],
         ),
-        ({"ask_pass": True, "ask_become_pass": True}, ["--ask-pass", "--ask-become-pass"]),
-        ({"ask_vault_pass": True}, ["--ask-vault-pass"]),
-        ({"tags": ["a", "b"], "skip_tags": ["c"]}, ["--tags", "a,b", "--skip-tags", "c"]),
+        ({"ask_pass": True, "ask_become_pass": True, "ask_vault_pass": True}, []),
+        (
+            {"tags": ["docker_ce", "docker_group"], "skip_tags": ["dockerrun"]},
+            ["--tags", "docker_ce,docker_group", "--skip-tags", "dockerrun"],
+        ),
         ({"check": True, "diff": True, "verbosity": 3}, ["--check", "--diff", "-vvv"]),
-        ({"extra_vars": ["token=s3cr3t"], "variables": {"token": "s3cr3t"}}, []),
     ],
 )
 def test_options_become_ansible_playbook_s_own(
-    given: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
     monkeypatch.setenv("HOME", "/home/me")
-    assert runner.arguments(Options("i", **given), ["@/x"]) == ["-i", "i", "-e", "@/x", *words]
+    assert runner.arguments(Options("i,", **given), {}, tmp_path) == ["-i", "i,", *words]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_the_person_s_environment_wins_over_ours(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert runner.environment(base, Path("/ours")).get(name) == value
+    assert settings.environment(base, Path("/ours")).get(name) == value
 
 
 def test_an_ansible_cfg_where_the_person_stands_comes_before_ours(
@@ -209,7 +207,7 @@ def test_an_ansible_cfg_where_the_person_stands_comes_before_ours(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ansible.cfg").touch()
-    assert runner.environment({}, Path("/ours"))["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg")
+    assert settings.environment({}, Path("/ours"))["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg")
 
 
 @pytest.mark.parametrize("place", ["here", "home", "named", "named directory"])
@@ -256,7 +254,7 @@ def test_a_person_s_own_ansible_settings_win_wherever_they_are(
     )
     if place.startswith("named"):
         base = {**base, "ANSIBLE_CONFIG": str(path if place == "named" else named)}
-    found = runner.environment(base, ours)
+    found = settings.environment(base, ours)
     assert {name: found.get(name) for name in expected} == expected
 
 
@@ -269,7 +267,7 @@ def test_an_ansible_cfg_in_a_directory_that_everybody_can_write_is_not_read(
     (here / "ansible.cfg").write_text("[defaults]\nhost_key_checking = False\n")
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = runner.environment({}, Path("/ours"))
+    found = settings.environment({}, Path("/ours"))
     assert found["ANSIBLE_HOST_KEY_CHECKING"] == "True"
     assert found["ANSIBLE_CONFIG"] == "/ours/ansible.cfg"
 
@@ -282,9 +280,11 @@ def test_values_keep_their_order_among_files_and_ours_come_last(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "v.yml").touch()
-    words, values = runner.extra_vars(["a=1 b='2 3'", "@v.yml", '{"c": [1, null]}'], {"full": True})
-    assert words == ["0", f"@{tmp_path}/v.yml", "1", "2"]
-    assert values == [{"a": "1", "b": "2 3"}, {"c": [1, None]}, {"full": True}]
+    given = ["a=1 b='2 3'", "@v.yml", '{"c": [1, null]}']
+    words = runner.arguments(Options("i,", extra_vars=given, variables={"d": 4}), {}, tmp_path)
+    assert [Path(word).name for word in words[3::2]] == ["0.json", "v.yml", "2.json", "3.json"]
+    values = [json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 2, 3)]
+    assert values == [{"a": "1", "b": "2 3"}, {"c": [1, None]}, {"d": 4}]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_values_keep_their_order_among_files_and_ours_come_last(
 )
 def test_a_value_that_is_none_is_said_before_anything_starts(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
-        runner.extra_vars([text], {})
+        runner.extra_vars(text)
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
 
@@ -323,7 +323,7 @@ def test_callbacks_that_the_person_enabled_stay_enabled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ansible.cfg").write_text(config, encoding="utf-8")
-    assert runner.environment(base, Path("/ours"))["ANSIBLE_CALLBACKS_ENABLED"] == enabled
+    assert settings.environment(base, Path("/ours"))["ANSIBLE_CALLBACKS_ENABLED"] == enabled
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_callbacks_that_the_person_enabled_stay_enabled(
         ({"ANSIBLE_HOME": "/a"}, "[defaults]\n", ["/a/plugins/become", "/usr/share/ansible/plugins/become"]),
         ({}, "[defaults]\nbecome_plugins = own:~/more\n", ["{here}/own", "{home}/more"]),
         ({"ANSIBLE_BECOME_PLUGINS": "x:/y"}, "[defaults]\nbecome_plugins = own\n", ["{here}/x", "/y"]),
-        ({"ANSIBLE_BECOME_PLUGINS": "/ours/" + runner._BECOME}, "", []),
+        ({"ANSIBLE_BECOME_PLUGINS": "/ours/" + settings.BECOME}, "", []),
         ({}, "no configuration", ["{home}/.ansible/plugins/become", "/usr/share/ansible/plugins/become"]),
     ],
 )
@@ -343,5 +343,5 @@ def test_the_become_plugins_of_the_person_are_found_before_ours(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     (tmp_path / "ansible.cfg").write_text(config, encoding="utf-8")
-    said = runner.environment(base, Path("/ours"))["ANSIBLE_BECOME_PLUGINS"].split(":")
-    assert said == [*(path.format(home="/home/me", here=tmp_path) for path in searched), f"/ours/{runner._BECOME}"]
+    said = settings.environment(base, Path("/ours"))["ANSIBLE_BECOME_PLUGINS"].split(":")
+    assert said == [*(path.format(home="/home/me", here=tmp_path) for path in searched), f"/ours/{settings.BECOME}"]

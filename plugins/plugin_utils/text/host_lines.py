@@ -6,18 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 
+def change_text(change: dict[str, Any]) -> str:
+    """Describe a change, e.g. ``5:28 → 5:29`` or ``+ alice``."""
+    before, after = change["from"], change["to"]
+    return f"+ {after}" if before is None else f"- {before}" if after is None else f"{before} → {after}"
+
+
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     """Return a line for each change of a plan, or "up to date", then its notes."""
     result = []
     for change in plan["changes"]:
-        if change["from"] is None:
-            text = f"+ {change['to']}"
-        elif change["to"] is None:
-            text = f"- {change['from']}"
-        else:
-            text = f"{change['from']} -> {change['to']}"
         note = "" if change["disruption"] == "none" else f"  ({change['disruption']})"
-        result.append(f"{change['subject']}: {text}{note}")
+        result.append(f"{change['subject']}: {change_text(change)}{note}")
     return (result or ["up to date"]) + [f"note: {note['message']}" for note in plan["notes"]]
 
 
@@ -25,6 +25,6 @@ def finding_lines(findings: list[dict[str, str]]) -> list[str]:
     """Return three lines for each finding, or "healthy" where there are none."""
     result = []
     for one in findings:
-        result += [f"{one['severity']}: {one['name']}: {one['message']}", f"  why:  {one['why']}"]
+        result += [f"{one['severity']} {one['name']}: {one['message']}", f"  why:  {one['why']}"]
         result.append(f"  cure: {one['cure']}")
     return result or ["healthy"]

@@ -1,0 +1,181 @@
+"""The result of a run: collected from ansible-runner's events, shown by the views."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuprov.options import Options
+from gpuprov.shared import plugin
+
+counted = plugin("plugin_utils/image_text").counted
+redacted, redact = plugin("module_utils/redaction").redacted, plugin("module_utils/redaction").redact
+_failures = plugin("plugin_utils/text/failures")
+# Host's fields, and the keys of a task's result that hold them.
+_FIELDS = {
+    "facts": "gpu_host_probe", "findings": "gpu_host_findings", "plan": "gpu_host_plan", "verify": "gpu_host_verify",
+    "image": "docker_image", "left": "docker_data_left",
+}  # fmt: skip
+_TEXTS = ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
+AGAIN = "fix that and run gpuprov again: it continues where it stopped"
+
+
+@dataclass
+class Host:
+    """Data about one host. seconds is the time from its first task to its last."""
+
+    name: str
+    facts: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
+    verify: dict[str, Any] | None = None
+    image: dict[str, Any] | None = None
+    findings: list[dict[str, str]] | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    changed: int = 0
+    error: dict[str, str] | None = None
+    unreachable: bool = False
+    reached: bool = False
+    applying: bool = False
+    doing: str = ""
+    began: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def planned(self) -> list[dict[str, Any]]:
+        """Return the changes of the plan."""
+        return (self.plan or {}).get("changes", [])
+
+    @property
+    def pending(self) -> bool:
+        """Return whether there are changes to make or to verify."""
+        return bool(self.planned) and not self.error and not self.verify
+
+    @property
+    def ill(self) -> bool:
+        """Return whether there is a finding of severity error or warning."""
+        return any(finding["severity"] != "info" for finding in self.findings or [])
+
+    @property
+    def failure(self) -> str:
+        """Return ``failed`` or ``unreachable``; "" for neither."""
+        return "" if not self.error else "unreachable" if self.unreachable else "failed"
+
+    def take(self, result: dict[str, Any]) -> None:
+        """Take over the fields of a task's result."""
+        found = {**result, **(result.get("ansible_facts") or {})}
+        for name, key in _FIELDS.items():
+            if key in found and (name != "plan" or self.plan is None):
+                setattr(self, name, redacted(found[key]))
+        self.steps = result.get("steps") or self.steps
+        self.changes += redacted(result.get("changes") or [])
+
+
+@dataclass
+class Run:
+    """One run of a command. output is Ansible's; refusal says why the run could not begin."""
+
+    command: str
+    options: Options
+    by_name: dict[str, Host] = field(default_factory=dict)
+    interrupted: bool = False
+    complete: bool = False
+    previewed: bool = False
+    output: list[str] = field(default_factory=list)
+    refusal: str = ""
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Return the hosts in natural order: gpu2 before gpu10."""
+        return [self.by_name[name] for name in sorted(self.by_name, key=natural)]
+
+    @property
+    def status(self) -> int:
+        """Return gpuprov's exit status, as the help of the commands defines it."""
+        hosts = self.by_name.values()
+        failures = {host.failure for host in hosts}
+        if self.interrupted:
+            return 130
+        if not hosts:
+            return 1
+        if "failed" in failures or (self.command == "doctor" and any(host.ill for host in hosts)):
+            return 2
+        if "unreachable" in failures:
+            return 4
+        if not self.complete:
+            return 1
+        return 2 if self.command == "plan" and any(host.planned for host in hosts) else 0
+
+    def take(self, event: dict[str, Any]) -> tuple[str, Host] | None:
+        """Take one event; return (what happened, host) if it concerns a host."""
+        kind, data = event.get("event", ""), event.get("event_data", {})
+        result = data.get("res") or {}
+        if not kind.startswith("runner_") or not data.get("host"):
+            return None
+        if kind == "runner_on_failed" and (result.get("before_hosts") or result.get("interrupted")):
+            # No host failed: the command itself cannot continue.
+            self.refusal = str(result["msg"]) if result.get("before_hosts") else self.refusal
+            return None
+        name = data["host"]
+        if result.get("source") and ("reason" in result or "docker_image" in result):
+            # The task ran once for all hosts; Ansible reports it for the first of them.
+            name, result = result["source"], {**result, "msg": result.get("reason", "")}
+            kind = "runner_on_unreachable" if result.get("source_unreachable") else kind
+        host = self.by_name.setdefault(name, Host(name))
+        host.began = host.began or time.monotonic()
+        host.seconds = time.monotonic() - host.began
+        # A run that stops between two waves does not reach all hosts of the plan.
+        host.reached |= host.plan is not None
+        # Also where it ends: a task that ran once is reported for another host than it started for.
+        host.doing = data.get("task", "").rpartition(" : ")[2].rpartition(" | ")[2] or host.doing
+        if kind == "runner_on_start":
+            if str(data.get("task_action", "")).endswith("gpu_host_apply"):
+                subjects = dict.fromkeys(change["subject"] for change in host.planned)
+                host.applying = True
+                host.doing = f"{counted(len(host.planned), 'change')}: {', '.join(subjects)}"
+            return ("start", host)
+        host.applying &= kind != "runner_on_skipped"
+        host.take(result)
+        if kind == "runner_on_ok" and result.get("changed"):
+            host.changed += 1
+            return ("changed", host)
+        if kind == "runner_on_unreachable" or (kind == "runner_on_failed" and not data.get("ignore_errors")):
+            host.unreachable = kind == "runner_on_unreachable"
+            said = (_failures.unreachable(result.get("msg", "")), "") if host.unreachable else failure(result)
+            host.error = {"task": result.get("step") or host.doing, "message": redact(said[0]), "hint": said[1]}
+            return (host.failure, host)
+        return ("done", host)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return the sort key for natural order: gpu2 before gpu10, 1.9.1 before 1.10.0."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def failure(result: dict[str, Any]) -> tuple[str, str]:
+    """Explain a failed task's result: return (cause, what to do next)."""
+    if "censored" in result:
+        return "the task keeps its output to itself (no_log)", AGAIN
+    for item in result.get("results") or []:
+        if isinstance(item, dict) and item.get("failed"):
+            return failure(item)
+    text = {name: str(result.get(name) or "").strip() for name in _TEXTS}
+    known = _failures.explain("\n".join(text.values()))
+    if known:
+        return known
+    message, of_module = text["msg"], text["module_stderr"] or text["module_stdout"]
+    if message.startswith("MODULE FAILURE") and of_module:
+        message = of_module.splitlines()[-1]
+    if message in ("", "non-zero return code", "MODULE FAILURE"):
+        # With a terminal, stderr holds only the last line of ssh itself.
+        stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", text["stderr"], flags=re.M).strip()
+        message = stderr or text["stdout"] or message or "it failed without a message"
+    message = re.sub(r"^((Task|Module|Action) failed: )+", "", message)
+    if "Traceback (most recent call last)" in message:
+        message = message.splitlines()[-1]
+    return message, AGAIN

@@ -1,0 +1,98 @@
+"""Build the environment of ansible-playbook. A person's own Ansible settings win over ours, one by one."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from configparser import ConfigParser
+from pathlib import Path
+
+# They replace ansible-core's sudo and su, and are found as doas.
+BECOME = "playbooks/collections/ansible_collections/gpuprov/gpuprov/plugins/become"
+_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.preload")
+# Where each can be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
+# (variable and its other names, section:key in an ansible.cfg, our value; None: that of our ansible.cfg, which Ansible
+# does not read where the person has one).
+_SETTINGS = (
+    (
+        "ANSIBLE_HOST_KEY_CHECKING ANSIBLE_SSH_HOST_KEY_CHECKING",
+        "defaults:host_key_checking ssh_connection:host_key_checking", "True",
+    ),
+    ("ANSIBLE_INVENTORY_UNPARSED_FAILED", "inventory:unparsed_is_failed", "True"),
+    ("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "inventory:any_unparsed_is_failed", "True"),
+    ("ANSIBLE_INVENTORY_UNPARSED_WARNING", "inventory:inventory_unparsed_warning", "True"),
+    ("ANSIBLE_LOCALHOST_WARNING", "defaults:localhost_warning", "False"),
+    ("ANSIBLE_NOCOLOR NO_COLOR", "", "True"),
+    ("ANSIBLE_FORKS", "defaults:forks", None),
+    ("ANSIBLE_TIMEOUT ANSIBLE_SSH_TIMEOUT", "defaults:timeout ssh_connection:timeout", None),
+    (
+        "ANSIBLE_PIPELINING ANSIBLE_SSH_PIPELINING",
+        "connection:pipelining ssh_connection:pipelining defaults:pipelining", None,
+    ),
+    ("ANSIBLE_SSH_ARGS", "ssh_connection:ssh_args", None),
+)  # fmt: skip
+
+
+def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Return environment variables for ansible-playbook. base: the person's environment; root: ansible_root()."""
+    own_file = _own_file(base)
+    own, shipped = _read(own_file), _read(root / "ansible.cfg")
+    ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(own_file or root / "ansible.cfg")}
+    for names, places, value in _SETTINGS:
+        variable, *_ = names.split()
+        given = next((base[name] for name in names.split() if name in base), _setting(own, places))
+        if value is not None:
+            # Also where it is given: ansible-runner sets ANSIBLE_HOST_KEY_CHECKING to False where it is not set.
+            ours[variable] = value if given is None else given
+        elif given is None and (own_file or "ANSIBLE_CONFIG" in base):
+            default = _setting(shipped, places)
+            ours |= {variable: default} if default is not None else {}
+    enabled = base.get("ANSIBLE_CALLBACKS_ENABLED", own.get("defaults", "callbacks_enabled", fallback="")).split(",")
+    ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*(name.strip() for name in enabled if name.strip()), *_CALLBACKS])
+    searched = [*_become_plugins(base, own, own_file), str(root / BECOME)]
+    ours["ANSIBLE_BECOME_PLUGINS"] = os.pathsep.join(dict.fromkeys(searched))
+    # Under pipx, the directory of the interpreter and of ansible-playbook is not on PATH.
+    ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
+    # Without a terminal ssh would ask in a window.
+    ours["SSH_ASKPASS_REQUIRE"] = base.get("SSH_ASKPASS_REQUIRE", "never")
+    return ours
+
+
+def _own_file(base: Mapping[str, str]) -> Path | None:
+    """Return the person's ansible.cfg, as Ansible finds it: not in a world-writable directory."""
+    places = [Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
+    with contextlib.suppress(OSError):
+        if not Path.cwd().stat().st_mode & stat.S_IWOTH:
+            places.insert(0, Path.cwd() / "ansible.cfg")
+    if base.get("ANSIBLE_CONFIG"):
+        named = Path(base["ANSIBLE_CONFIG"]).expanduser().absolute()
+        places.insert(0, named / "ansible.cfg" if named.is_dir() else named)
+    return next((path for path in places if os.access(path, os.R_OK)), None)
+
+
+def _read(path: Path | None) -> ConfigParser:
+    """Read an ansible.cfg as Ansible does. The result is empty if there is no file or it is broken."""
+    parser = ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser.read(path or [], encoding="utf-8")
+    return parser
+
+
+def _setting(file: ConfigParser, places: str) -> str | None:
+    found = (file.get(*place.split(":"), fallback=None) for place in places.split())
+    return next((value for value in found if value is not None), None)
+
+
+def _become_plugins(base: Mapping[str, str], own: ConfigParser, own_file: Path | None) -> list[str]:
+    """Return the person's directories of become plugins, searched before ours. The default is Ansible's."""
+    text, start = base.get("ANSIBLE_BECOME_PLUGINS"), Path.cwd()
+    if text is None and own_file and own.has_option("defaults", "become_plugins"):
+        text, start = own.get("defaults", "become_plugins"), own_file.parent
+    if text is None:
+        text = f"{base.get('ANSIBLE_HOME', '~/.ansible')}/plugins/become:/usr/share/ansible/plugins/become"
+    paths = (os.path.expanduser(os.path.expandvars(path)) for path in text.split(os.pathsep) if path)
+    return [str(start / path) for path in paths]
