@@ -16,6 +16,9 @@ from gpuprov import report, runner
 from gpuprov.display import Plain, display
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run, redact
+from gpuprov.shared import plugin
+
+_failures = plugin("plugin_utils/text/failures")
 
 # Returns text about a run.
 View = Callable[[Run], str]
@@ -72,13 +75,13 @@ def play(playbook: str, run: Run, view: View, passwords: Mapping[str, str], prev
                 log.say(text)
 
             def on_event(event: runner.Event) -> None:
-                kind, output = event.get("event", ""), redact(event.get("stdout") or "").strip()
+                kind, output = event.get("event", ""), event.get("stdout") or ""
                 if output and options.verbosity:
-                    screen.say(output)
+                    screen.say(redact(output))
                 elif kind == "verbose" and re.match(r"[^\s|]+ \| ", output):
-                    say(output)  # a line of docker build, after the host
-                if output and options.diff and kind == "runner_on_file_diff":
-                    say(f"{event['event_data']['host']}:\n{output}")
+                    say(redact(output))  # a line of docker build, after the host
+                if output.strip() and options.diff and kind == "runner_on_file_diff":
+                    say(redact(f"{event['event_data']['host']}:\n{output.strip()}"))
                 starts = kind in ("playbook_on_play_start", "playbook_on_task_start")
                 if starts and preview and not run.previewed and any(host.plan or host.image for host in run.hosts):
                     run.previewed, run.seconds = True, time.monotonic() - run.began
@@ -92,7 +95,7 @@ def play(playbook: str, run: Run, view: View, passwords: Mapping[str, str], prev
 
         run.seconds = time.monotonic() - run.began
         if run.status == 1 or (run.refusal and not run.interrupted):
-            why = run.refusal or why_not_run(run.output, options.limit)
+            why = run.refusal or redact(_failures.not_begun(run.output, options.limit))
             log.say(why)
             raise UsageError(why)
         text = view(run)
@@ -101,24 +104,3 @@ def play(playbook: str, run: Run, view: View, passwords: Mapping[str, str], prev
     people.flush()
     (kept / "result.json").write_text(_json(run), encoding="utf-8")
     return run
-
-
-def why_not_run(output: list[str], limit: str | None) -> str:
-    """Explain in one line why Ansible did not get as far as a host, from its output: there is no result to read."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output]
-    text = " ".join(line for line in lines if line)
-    # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".
-    match = re.search(
-        r"Failed to parse (\S+) with '?\w+'? plugin: (.+?)(?= Failed to parse| \[WARNING\]| \[ERROR\]| ERROR!|$)", text
-    )
-    if match:
-        origin = re.search(r"Origin: (/\S+)", text)
-        path = match.group(1) if match.group(1) != "inventory" else origin.group(1) if origin else ""
-        reason = re.sub(r"^(?:Failed to parse inventory|YAML parsing failed): ", "", match.group(2))
-        return redact(f"the inventory {path} cannot be read: {reason.removeprefix(f'{path}:')}")
-    if "no hosts to target" in text or "Could not match supplied host pattern" in text:
-        return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
-    errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
-    if not errors and ("no hosts matched" in text or "provided hosts list is empty" in text):
-        return "the inventory names no hosts"
-    return redact([*errors, *lines[-1:], "ansible-playbook did not start"][0])

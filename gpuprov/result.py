@@ -18,7 +18,6 @@ _FIELDS = {
     "facts": "gpu_host_probe", "findings": "gpu_host_findings", "plan": "gpu_host_plan", "verify": "gpu_host_verify",
     "image": "docker_image", "left": "docker_data_left",
 }  # fmt: skip
-_TEXTS = ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
 AGAIN = "fix that and run gpuprov again: it continues where it stopped"
 
 
@@ -146,8 +145,9 @@ class Run:
             return ("changed", host)
         if kind == "runner_on_unreachable" or (kind == "runner_on_failed" and not data.get("ignore_errors")):
             host.unreachable = kind == "runner_on_unreachable"
-            said = (_failures.unreachable(result.get("msg", "")), "") if host.unreachable else failure(result)
-            host.error = {"task": result.get("step") or host.doing, "message": redact(said[0]), "hint": said[1]}
+            message, cure = _failures.unreachable(result) if host.unreachable else _failures.failed(result)
+            hint = cure if host.unreachable else cure or AGAIN
+            host.error = {"task": result.get("step") or host.doing, "message": redact(message), "hint": hint}
             return (host.failure, host)
         return ("done", host)
 
@@ -155,27 +155,3 @@ class Run:
 def natural(name: str) -> list[tuple[int, str]]:
     """Return the sort key for natural order: gpu2 before gpu10, 1.9.1 before 1.10.0."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def failure(result: dict[str, Any]) -> tuple[str, str]:
-    """Explain a failed task's result: return (cause, what to do next)."""
-    if "censored" in result:
-        return "the task keeps its output to itself (no_log)", AGAIN
-    for item in result.get("results") or []:
-        if isinstance(item, dict) and item.get("failed"):
-            return failure(item)
-    text = {name: str(result.get(name) or "").strip() for name in _TEXTS}
-    known = _failures.explain("\n".join(text.values()))
-    if known:
-        return known
-    message, of_module = text["msg"], text["module_stderr"] or text["module_stdout"]
-    if message.startswith("MODULE FAILURE") and of_module:
-        message = of_module.splitlines()[-1]
-    if message in ("", "non-zero return code", "MODULE FAILURE"):
-        # With a terminal, stderr holds only the last line of ssh itself.
-        stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", text["stderr"], flags=re.M).strip()
-        message = stderr or text["stdout"] or message or "it failed without a message"
-    message = re.sub(r"^((Task|Module|Action) failed: )+", "", message)
-    if "Traceback (most recent call last)" in message:
-        message = message.splitlines()[-1]
-    return message, AGAIN

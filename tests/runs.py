@@ -22,5 +22,6 @@ class Runs:
     def __call__(self, playbook: str, run: Run, on_event: Any, say: Any, passwords: Any, directory: Any) -> None:
         self.calls.append((playbook, run.options, passwords))
         for event in self.events:
+            run.output += (event.get("stdout") or "").splitlines()
             on_event(event)
         run.complete, run.interrupted = True, self.interrupted

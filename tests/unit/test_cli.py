@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpuprov import cli, command
+from gpuprov import cli
 from gpuprov.display import Live, Plain, display
 from gpuprov.result import Host
 from tests.runs import Call, Runs
@@ -113,8 +113,9 @@ def test_a_malformed_inventory_ends_with_1_and_ansible_s_reason_in_one_line(
         ([], None, "ansible-playbook did not start"),
     ],
 )
-def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: str) -> None:
-    assert command.why_not_run(lines, limit) == said
+def test_why_nothing_ran_is_one_line(lines: list[str], limit: str | None, said: str, runs: Runs, gpuprov: Call) -> None:
+    runs.events = [{"event": "verbose", "stdout": line} for line in lines]
+    assert gpuprov("plan", "a,", *(["-l", limit] if limit else [])) == (1, "", f"gpuprov: {said}\n")
 
 
 # ---- Good usage -------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_a_host_that_failed_is_not_one_that_lacks_images() -> None:
 
 
 def test_hosts_that_failed_alike_are_named_together_in_one_line() -> None:
-    error = {"task": "t", "message": "train:1.9.1 is not on this host", "hint": result.failure({"msg": "no"})[1]}
+    error = {"task": "t", "message": "train:1.9.1 is not on this host", "hint": result.AGAIN}
     hosts = [Host(f"gpu{n}", error=error) for n in (1, 2, 3)]
     assert report.short_errors_text(hosts) == "gpu[1:3]: failed: train:1.9.1 is not on this host\n"
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Explain in people's words why a host could not be used. Imports nothing of the collection."""
+"""Explain in people's words what ssh, sudo, Python and Ansible say of a failure. Imports nothing of the collection.
+
+Everything that depends on the wording of their messages is here.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _PASSWORDLESS = {
     "sudo": "allow the account passwordless sudo (NOPASSWD)",
@@ -86,17 +90,62 @@ def not_root(text: str) -> tuple[str, str] | None:
     return None
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """Return (cause, cure) of a failure to become root or to run Python, or None for another failure."""
-    python = ((cause, cure) for pattern, cause, cure in _PYTHON if re.search(pattern, text))
-    return not_root(text) or next(python, None)
-
-
-def unreachable(text: str) -> str:
-    """Return why a host could not be reached, given what Ansible says of it."""
+def unreachable(result: dict[str, Any]) -> tuple[str, str]:
+    """Return (cause, "") of a host that could not be reached, given the result of a task."""
+    text = result.get("msg", "")
     for pattern, words in _UNREACHABLE:
         match = re.search(pattern, text)
         if match:
-            return match.expand(words)
+            return match.expand(words), ""
     said = text.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh:").strip()
-    return said or "ssh ended without a message"
+    return said or "ssh ended without a message", ""
+
+
+def failed(result: dict[str, Any]) -> tuple[str, str]:
+    """Return (cause, cure) of a failed task, given its result. The cure is "" where the cause says enough."""
+    if "censored" in result:
+        return "the task keeps its output to itself (no_log)", ""
+    for item in result.get("results") or []:
+        if isinstance(item, dict) and item.get("failed"):
+            return failed(item)
+    text = {
+        name: str(result.get(name) or "").strip()
+        for name in ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
+    }
+    said = "\n".join(text.values())
+    python = ((cause, cure) for pattern, cause, cure in _PYTHON if re.search(pattern, said))
+    known = not_root(said) or next(python, None)
+    if known:
+        return known
+    message, of_module = text["msg"], text["module_stderr"] or text["module_stdout"]
+    if message.startswith("MODULE FAILURE") and of_module:
+        message = of_module.splitlines()[-1]
+    if message in ("", "non-zero return code", "MODULE FAILURE"):
+        # With a terminal, stderr holds only the last line of ssh itself.
+        stderr = re.sub(r"^Shared connection to \S+ closed\.\s*$", "", text["stderr"], flags=re.M).strip()
+        message = stderr or text["stdout"] or message or "it failed without a message"
+    message = re.sub(r"^((Task|Module|Action) failed: )+", "", message)
+    if "Traceback (most recent call last)" in message:
+        message = message.splitlines()[-1]
+    return message, ""
+
+
+def not_begun(output: list[str], limit: str | None) -> str:
+    """Return in one line why Ansible did not get as far as a host, given its output: there is no result to read."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output]
+    text = " ".join(line for line in lines if line)
+    # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".
+    match = re.search(
+        r"Failed to parse (\S+) with '?\w+'? plugin: (.+?)(?= Failed to parse| \[WARNING\]| \[ERROR\]| ERROR!|$)", text
+    )
+    if match:
+        origin = re.search(r"Origin: (/\S+)", text)
+        path = match.group(1) if match.group(1) != "inventory" else origin.group(1) if origin else ""
+        reason = re.sub(r"^(?:Failed to parse inventory|YAML parsing failed): ", "", match.group(2))
+        return f"the inventory {path} cannot be read: {reason.removeprefix(f'{path}:')}"
+    if "no hosts to target" in text or "Could not match supplied host pattern" in text:
+        return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
+    errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
+    if not errors and ("no hosts matched" in text or "provided hosts list is empty" in text):
+        return "the inventory names no hosts"
+    return [*errors, *lines[-1:], "ansible-playbook did not start"][0]
