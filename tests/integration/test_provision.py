@@ -103,18 +103,24 @@ def test_a_changed_mirror_is_reloaded_and_running_containers_run_on(gpuprov: Gpu
 def test_tags_change_one_thing_while_others_are_pending(gpuprov: Gpuprov, lab: Lab) -> None:
     host = lab.host("debian12")
     assert gpuprov("provision", "-l", "debian12").status == 0
-    host.run("rm /usr/local/bin/dockerrun; apt-mark unhold docker-ce; gpasswd -d alice docker")
+    host.run(
+        "rm /usr/local/bin/dockerrun /etc/apt/sources.list.d/docker.sources; apt-mark unhold docker-ce; "
+        "gpasswd -d alice docker"
+    )
     words = ("-l", "debian12", "--tags", "docker_group")
     plan = gpuprov("plan", *words)
     assert plan.status == 2
     assert "1 change\n  docker group  + alice\n" in plan.stdout
-    assert "leave out 2 changes: docker_ce_packages, dockerrun_launcher" in plan.stdout
+    assert "leave out 3 changes: docker_ce_source, docker_ce_packages, dockerrun_launcher" in plan.stdout
     done = document(gpuprov("provision", *words, "--json"))
     assert (done["status"], [change["role"] for change in done["hosts"]["debian12"]["changes"]]) == (
         0,
         ["docker_group"],
     )
-    assert document(gpuprov("provision", "--full", *words, "--json"))["hosts"]["debian12"]["changes"] == []
+    # The roles' own tasks.
+    full = gpuprov("provision", "--full", "--check", "-l", "debian12", "-t", "docker_ce_source,docker_group", "--json")
+    changes = document(full)["hosts"]["debian12"]["changes"]
+    assert [change["subject"] for change in changes] == ["apt source docker"]
     rest = gpuprov("provision", "-l", "debian12", "--skip-tags", "docker_ce_source", "--json")
     assert {change["role"] for change in document(rest)["hosts"]["debian12"]["changes"]} == {"docker_ce", "dockerrun"}
     assert gpuprov("plan", "-l", "debian12").status == 0

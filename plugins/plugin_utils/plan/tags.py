@@ -19,16 +19,16 @@ PARTS = {
     "docker_ce": {
         "source": "Write keyrings and sources",
         "packages": "Install the pinned set",
-        "service": "Have docker run, and start at boot",
+        "service": "Start docker now and at boot",
     },
     "nvidia_docker": {
         "source": "Write keyrings and sources",
         "v1": "Clean up after nvidia-docker v1",
         "packages": "Install the pinned stack",
-        "toolkit": "Set up what hands GPUs to containers",
+        "toolkit": "Set up GPUs for containers",
     },
     "docker_daemon": {"settings": "Configure dockerd"},
-    "docker_group": {"members": "Make the users members of the group docker"},
+    "docker_group": {"members": "Add users to the group docker"},
     "dockerrun": {"launcher": "Write the launcher dockerrun"},
 }
 NAMES = frozenset([*PARTS, *(f"{role}_{part}" for role, parts in PARTS.items() for part in parts)])
