@@ -20,7 +20,7 @@ from typing import Any
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run
 from gpuprov.settings import environment
-from gpuprov.shared import ansible_root
+from gpuprov.shared import ansible_root, plugin
 
 KEPT_RUNS = 20
 Event = dict[str, Any]
@@ -46,12 +46,9 @@ def extra_vars(text: str) -> dict[str, Any] | Path:
         if not isinstance(value, dict):
             raise UsageError("-e must be a JSON or YAML object, or name=value")
         return value
-    from ansible.errors import AnsibleError
-    from ansible.parsing.splitter import parse_kv
-
     try:
-        value = dict(parse_kv(text))
-    except AnsibleError as error:
+        value = plugin("plugin_utils/ansible_compat").key_values(text)
+    except ValueError as error:
         raise UsageError(f"-e cannot be read: {error}") from None
     if "_raw_params" in value or not value:
         raise UsageError("-e takes name=value, a JSON object, or @FILE")

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock, image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     ansible_compat,
@@ -26,6 +27,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     build_output,
     host_command,
     host_pipe,
+    role_options,
     run_owner,
 )
 
@@ -34,6 +36,7 @@ _KEEPALIVE = 30.0
 _BUSY = 75  # the exit status of build.sh where another run has the lock
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+display = Display()
 
 
 class ActionModule(ActionBase):
@@ -123,7 +126,7 @@ class ActionModule(ActionBase):
     def _build(self, host: str, words: list[str], values: dict[str, str], secrets: list[str]) -> tuple[str, int]:
         """Build, show the output, and return (ID, bytes) of the image."""
         name = words[4]
-        script = Path(self._find_needle("files", "build.sh")).read_text(encoding="utf-8")
+        script = (role_options.ROLES_DIRECTORY / "docker_image/files/build.sh").read_text(encoding="utf-8")
         ended = threading.Event()
 
         def standard_input() -> Iterator[bytes]:
@@ -143,7 +146,7 @@ class ActionModule(ActionBase):
                 while block:
                     block = pipe.stdout.read1(host_pipe.BLOCK)
                     for line in shown.take(decoder.decode(block), ended=not block):
-                        self._display.display(f"{host} | {line}")
+                        display.display(f"{host} | {line}")
                 ended.set()
                 completed = pipe.completed()
         except AnsibleConnectionFailure:
@@ -159,7 +162,7 @@ class ActionModule(ActionBase):
             reason = shown.last and f"docker build ended with status {completed.returncode}: {shown.last}"
             raise AnsibleActionFail(reason or last or f"it ended with {completed.returncode}, without a message")
         for line in shown.held:
-            self._display.display(f"{host} | {line}")
+            display.display(f"{host} | {line}")
         image_id, _space, size = last.partition(" ")
         if not size.isdecimal():
             raise AnsibleActionFail(f"docker build succeeded, but there is no {name} on the host: {last}")

@@ -25,6 +25,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     image_load,
     layer_spool,
     packing,
+    role_options,
     transfer_progress,
 )
 
@@ -245,7 +246,8 @@ class ActionModule(ActionBase):
         return host_pipe.on_host(self, host_command.python(interpreter, self._program(), [*words]), interpreter)
 
     def _program(self) -> str:
-        return Path(self._find_needle("files", "image_on_host.py")).read_text(encoding="utf-8")
+        program = role_options.ROLES_DIRECTORY / "docker_image_transfer/files/image_on_host.py"
+        return program.read_text(encoding="utf-8")
 
     def _name(self) -> str | None:
         given = self._task.args.get("name")

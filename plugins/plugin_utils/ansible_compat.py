@@ -17,13 +17,14 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ansible.plugins.become
 import yaml
 from ansible import constants, release
-from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import become_loader, connection_loader, filter_loader, shell_loader, test_loader
+
+# Ansible's plugins and their loaders are imported where they are used: gpuprov loads this file, too, and starts fast.
+if TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase
 
 CORE_VERSION: str = release.__version__
 # From 2.19 on Ansible renders only text that is marked as a template.
@@ -39,6 +40,8 @@ def builtin_become(name: str) -> ModuleType:
 
     A plain import returns our plugin where Ansible loads that one in place of its own: both have one name there.
     """
+    import ansible.plugins.become
+
     path = Path(ansible.plugins.become.__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"gpuprov_builtin_become_{name}", path)
     assert spec is not None
@@ -61,6 +64,8 @@ def become_command(action: ActionBase, command: str) -> str:
     """Return a command that runs another one as what the task becomes. Fallback: the shell plugin sh."""
     shell = getattr(action._connection, "_shell", None)
     if shell is None:
+        from ansible.plugins.loader import shell_loader
+
         shell = shell_loader.get("sh")
         shell.executable = "/bin/sh"
     return str(action._connection.become.build_become_command(command, shell))
@@ -199,6 +204,25 @@ def literal(value: Any) -> Any:
     return wrap_var(value)
 
 
+def key_values(text: str) -> dict[str, str]:
+    """Parse ``name=value`` words as ansible-playbook's -e does; other words are in ``_raw_params``. Raises ValueError.
+
+    Fallback: the words of a POSIX shell.
+    """
+    try:
+        from ansible.errors import AnsibleError
+        from ansible.parsing.splitter import parse_kv
+    except ImportError:
+        words = shlex.split(text)
+        other = " ".join(word for word in words if "=" not in word)
+        found = dict(word.split("=", 1) for word in words if "=" in word)
+        return {**found, "_raw_params": other} if other else found
+    try:
+        return dict(parse_kv(text))
+    except AnsibleError as error:
+        raise ValueError(str(error)) from None
+
+
 def interpreter_setting() -> str | None:
     """Return the configuration's INTERPRETER_PYTHON. Fallback: its environment variable."""
     read = getattr(getattr(constants, "config", None), "get_config_value", None)
@@ -243,6 +267,8 @@ def add_to_group(action: ActionBase, result: dict[str, Any], group: str) -> None
 
 def preload_plugins() -> None:
     """Load the plugins that nearly every task needs, before Ansible forks."""
+    from ansible.plugins.loader import become_loader, connection_loader, filter_loader, shell_loader, test_loader
+
     # Asking for one filter or test loads all of them.
     filter_loader.get("ansible.builtin.bool")
     test_loader.get("ansible.builtin.match")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +48,7 @@ class ActionModule(ActionBase):
             self._connection._shell = None
             self._become = SimpleNamespace(success="BECOME-SUCCESS-key")
             vars(ansible_compat)["constants"] = SimpleNamespace()
+            sys.modules["ansible.parsing.splitter"] = None  # type: ignore[assignment]
         found: dict[str, Any] = {}
         for name, case in CASES.items():
             try:
@@ -100,6 +102,7 @@ CASES: dict[str, Callable[[ActionModule], Any]] = {
     "render": lambda action: ansible_compat.render(action, action._variables["answer"], action._variables),
     "load_variables": ActionModule.read_variables,
     "cause": ActionModule.failed_template,
+    "key_values": lambda action: ansible_compat.key_values("a=1 b='x y' other"),
     "interpreter_setting": lambda action: ansible_compat.interpreter_setting(),
     "run_directory": lambda action: bool(ansible_compat.run_directory()),
     "preload_plugins": lambda action: gc.get_freeze_count() > 1000,

@@ -26,6 +26,7 @@ EXPECTED: dict[str, tuple[Any, Any]] = {
     "render": ("a42", "a42"),
     "load_variables": (["a42", [{"two": "a42"}], "{{.Name}}"], ["a42", [{"two": "a42"}], "{{.Name}}"]),
     "cause": ("'nowhere' is undefined", "'nowhere' is undefined"),
+    "key_values": ({"a": "1", "b": "x y", "_raw_params": "other"},) * 2,
     "interpreter_setting": (sys.executable, sys.executable),
     "run_directory": (True, False),
     "preload_plugins": (True, True),

@@ -230,6 +230,63 @@ def test_code_for_hosts_begins_as_python_2_and_3_alike(path: Path) -> None:
     assert "__metaclass__ = type" in text
 
 
+# ---- Ansible's API ----------------------------------------------------------------------------
+
+# What Ansible documents for plugins and programs, with what every action plugin of ansible-core uses.
+DOCUMENTED = re.compile(
+    r"ansible\.(errors|module_utils\.\S+|plugins\.(action|become|callback|connection|filter|lookup)|utils\.display)"
+)
+DOCUMENTED_NAMES = {"_connection", "_execute_module", "_task", "_VALID_ARGS"}
+CONTROLLER_CODE = sorted(
+    path
+    for folder in ("action", "become", "callback", "filter", "plugin_utils")
+    for path in (ROOT / "plugins" / folder).rglob("*.py")
+    if path.name != "ansible_compat.py"
+) + sorted(ROOT.glob("gpuprov/*.py"))
+
+
+def _own_names(tree: ast.AST) -> set[str]:
+    """Return the names with an underscore that a file defines itself."""
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    fields = {ast.unparse(node.target) for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)}
+    stored = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    return functions | fields | {node.attr for node in stored}
+
+
+def _undocumented(source: str) -> list[str]:
+    """Return the undocumented Ansible API that a file uses: modules, and attributes of objects of Ansible's."""
+    tree = ast.parse(source)
+    known = DOCUMENTED_NAMES | _own_names(tree) | {"_asdict", "_replace", "_exit"}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and re.match(r"ansible(\.|$)", node.module or ""):
+            found += [] if DOCUMENTED.fullmatch(str(node.module)) else [str(node.module)]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if re.match(r"ansible(\.|$)", alias.name)]
+        elif isinstance(node, ast.Attribute) and re.match(r"_[a-zA-Z]", node.attr) and node.attr not in known:
+            found.append(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", CONTROLLER_CODE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_undocumented_ansible_api_is_used_in_ansible_compat_alone(path: Path) -> None:
+    assert _undocumented(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from ansible.errors import AnsibleError", []),
+        ("from ansible.template import Templar", ["ansible.template"]),
+        ("import ansible.constants", ["ansible.constants"]),
+        ("self._templar.template(x)", ["_templar"]),
+        ("class A:\n def _own(self): self._own()", []),
+    ],
+)
+def test_the_check_for_undocumented_api_finds_what_it_is_for(source: str, found: list[str]) -> None:
+    assert _undocumented(source) == found
+
+
 # ---- What must not be in it -------------------------------------------------------------------
 
 PUBLIC_HOSTS = (
