@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from ansible import constants, release
+from ansible import release
 
-# Ansible's plugins and their loaders are imported where they are used: gpuprov loads this file, too, and starts fast.
+# Slow parts of Ansible are imported where they are used: gpuprov loads this file, too, and must start fast.
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
 
@@ -225,6 +225,8 @@ def key_values(text: str) -> dict[str, str]:
 
 def interpreter_setting() -> str | None:
     """Return the configuration's INTERPRETER_PYTHON. Fallback: its environment variable."""
+    from ansible import constants
+
     read = getattr(getattr(constants, "config", None), "get_config_value", None)
     value = read("INTERPRETER_PYTHON") if read else os.environ.get("ANSIBLE_PYTHON_INTERPRETER")
     return None if value is None else str(value)
@@ -232,6 +234,8 @@ def interpreter_setting() -> str | None:
 
 def run_directory() -> Path | None:
     """Return Ansible's directory of this run, which only its account can read; Ansible removes it. Fallback: None."""
+    from ansible import constants
+
     path = getattr(constants, "DEFAULT_LOCAL_TMP", None)
     return Path(path) if path else None
 

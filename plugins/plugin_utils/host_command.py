@@ -15,7 +15,6 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleE
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import becomes as becomes
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import failures
 
 SUDO_RS = (
@@ -57,7 +56,7 @@ def program(become: Any) -> str:
 def needs_terminal(action: ActionBase) -> bool:
     """Return whether a password is given to a program that reads it from a terminal only."""
     become = action._connection.become
-    return becomes(action) and program(become) == "doas" and bool(become.get_option("become_pass"))
+    return ansible_compat.becomes(action) and program(become) == "doas" and bool(become.get_option("become_pass"))
 
 
 def with_terminal(words: list[str], interpreter: str | None) -> list[str]:
@@ -116,7 +115,7 @@ def execute(
         raise AnsibleActionFail(advice) from error
     except AnsibleError as error:
         raise AnsibleActionFail(why_not_root(str(error)) or str(error)) from error
-    if answer["rc"] != 0 and becomes(action):
+    if answer["rc"] != 0 and ansible_compat.becomes(action):
         advice = why_not_root(f"{answer['stdout']}\n{answer['stderr']}")
         if advice:
             raise AnsibleActionFail(advice)
@@ -129,7 +128,7 @@ def check_become(action: ActionBase) -> None:
 
     Asks the host only where its program decides: sudo with a password whose prompt may be of another form, su without.
     """
-    if not becomes(action):
+    if not ansible_compat.becomes(action):
         return
     become = action._connection.become
     password = become.get_option("become_pass")

@@ -64,7 +64,7 @@ def on_host(action: ActionBase, words: list[str], interpreter: str | None = None
     interpreter is the host's Python, where the inventory names one.
     """
     connection = action._connection
-    become = connection.become if host_command.becomes(action) else None
+    become = connection.become if ansible_compat.becomes(action) else None
     command = host_command.portable(words)
     if become:
         command = ansible_compat.become_command(action, command)

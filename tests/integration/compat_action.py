@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ansible
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
                 setattr(self, name, None)
             self._connection._shell = None
             self._become = SimpleNamespace(success="BECOME-SUCCESS-key")
-            vars(ansible_compat)["constants"] = SimpleNamespace()
+            vars(ansible)["constants"] = SimpleNamespace()
             sys.modules["ansible.parsing.splitter"] = None  # type: ignore[assignment]
         found: dict[str, Any] = {}
         for name, case in CASES.items():

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.become import doas, su, sudo
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish", "tcsh") if shutil.which(name)]
 
@@ -137,8 +137,8 @@ def test_what_a_command_prints_is_told_from_what_was_printed_before_it(monkeypat
     action = cast(
         Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: False)
     )
-    for name in ("becomes", "needs_terminal"):
-        monkeypatch.setattr(host_command, name, lambda _action: False)
+    monkeypatch.setattr(ansible_compat, "becomes", lambda _action: False)
+    monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     answer = host_command.execute(action, ["printf", "%s\n", "", "one", "two words"])
     assert answer["stdout"].splitlines() == ["", "one", "two words"]
     assert host_command.execute(action, ["true"])["stdout"].strip() == ""
@@ -158,8 +158,8 @@ def test_a_command_gets_no_terminal_where_modules_get_none(
     action = cast(
         Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: pipelining)
     )
-    for name in ("becomes", "needs_terminal"):
-        monkeypatch.setattr(host_command, name, lambda _action: False)
+    monkeypatch.setattr(ansible_compat, "becomes", lambda _action: False)
+    monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     host_command.execute(action, ["true"])
     host_command.execute(action, ["cat"], b"mine")
     assert seen == [sent, b"mine"]

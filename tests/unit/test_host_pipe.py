@@ -15,7 +15,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.become import BecomeBase
 from ansible.plugins.loader import connection_loader
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.host_pipe import Command
 
 
@@ -135,7 +135,7 @@ def test_ansible_logs_in_with_a_password_and_the_command_shares_that_connection(
     logins: list[str] = []
     monkeypatch.setattr(connection, "exec_command", lambda command, **_: logins.append(command))
     action = cast(Any, SimpleNamespace(_connection=connection, _play_context=PlayContext()))
-    monkeypatch.setattr(host_command, "becomes", lambda _action: False)
+    monkeypatch.setattr(ansible_compat, "becomes", lambda _action: False)
     if not persist:
         with pytest.raises(AnsibleError, match="needs ControlPersist in ssh_args"):
             host_pipe.on_host(action, ["echo", "done"])
