@@ -217,6 +217,7 @@ class Pipe:
                         selector.unregister(key.fileobj)
                 if command.become and _is_asked(command, [*recent.values()], answered):
                     answered, recent = True, {pipe: bytearray() for pipe in recent}
+                    self.errors.clear()
                     self.write(command.password + b"\n")
         return printed
 
