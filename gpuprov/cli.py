@@ -38,7 +38,7 @@ DOCTOR_HELP = (
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
-    run("plan.yml", Run("plan", options), lambda done: _plan_view(done) + _errors_view(done))
+    run("plan", options, lambda done: _plan_view(done) + _errors_view(done))
 
 
 @command(app, "check", "diff", "tags", "skip_tags", "wait")
@@ -67,13 +67,13 @@ def provision(
         unfinished = "" if options.check else report.unfinished_text(done.hosts)
         return text + report.errors_text(done.hosts) + unfinished + report.interrupted_text(done)
 
-    run("provision.yml", Run("provision", options), view, _plan_view)
+    run("provision", options, view, _plan_view)
 
 
 @command(app)
 def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
-    run("verify.yml", Run("verify", options), _result_view)
+    run("verify", options, _result_view)
 
 
 @command(app, epilog=DOCTOR_HELP)
@@ -84,7 +84,7 @@ def doctor(options: Options) -> None:
     def view(done: Run) -> str:
         return report.findings_text(done.hosts, done.seconds) + _errors_view(done)
 
-    run("doctor.yml", Run("doctor", options), view)
+    run("doctor", options, view)
 
 
 @command(app, "check", "diff", "yes", "wait")
@@ -101,7 +101,7 @@ def uninstall(
         data = ", with all images, containers and volumes" if purge_data else ""
         if not typer.confirm(f"Take docker away from the hosts{data}?", err=True):
             raise UsageError("nothing was done")
-    run("uninstall.yml", Run("uninstall", options), _result_view)
+    run("uninstall", options, _result_view)
 
 
 def waves(text: str) -> list[int | str]:

@@ -40,9 +40,9 @@ def passwords_of(options: Options) -> dict[str, str]:
     return {option: password for option, password in asked.items() if password}
 
 
-def run(playbook: str, run: Run, view: View, preview: View | None = None) -> NoReturn:
-    """Run a playbook, print the result, and exit with gpuprov's exit status."""
-    finish(play(playbook, run, view, passwords_of(run.options), preview))
+def run(command: str, options: Options, view: View, preview: View | None = None) -> NoReturn:
+    """Run the playbook of a command, print the result, and exit with gpuprov's exit status."""
+    finish(play(Run(command, options), view, passwords_of(options), preview))
 
 
 def finish(run: Run) -> NoReturn:
@@ -56,8 +56,8 @@ def _json(run: Run) -> str:
     return json.dumps(report.document(run), indent=2, sort_keys=True) + "\n"
 
 
-def play(playbook: str, run: Run, view: View, passwords: Mapping[str, str], preview: View | None = None) -> Run:
-    """Run a playbook, show progress and then the view of the result, and return the run.
+def play(run: Run, view: View, passwords: Mapping[str, str], preview: View | None = None) -> Run:
+    """Run a command's playbook, show progress and then the view of the result, and return the run.
 
     preview: shown before the first task that follows the hosts' plans. Raises UsageError if Ansible did not get as far
     as a host.
@@ -91,7 +91,7 @@ def play(playbook: str, run: Run, view: View, passwords: Mapping[str, str], prev
                     screen.update(*happened)
                     log.update(*happened)
 
-            runner.run(playbook, run, on_event, say, passwords, directory)
+            runner.run(run, on_event, say, passwords, directory)
 
         run.seconds = time.monotonic() - run.began
         if run.status == 1 or (run.refusal and not run.interrupted):

@@ -97,7 +97,7 @@ def build(
         return image_report.built_text(done.hosts, options.check) + report.interrupted_text(done)
 
     try:
-        run("image_build.yml", Run("image build", options), view)
+        run("image build", options, view)
     except UsageError as error:
         raise UsageError(str(error).replace("--limit", "--on")) from None
 
@@ -139,7 +139,7 @@ def tag(
     parsed("plugin_utils/image_versions", "read", image.tag)
     options.check = check
     options.variables["docker_image_name"] = str(image)
-    run("image_tag.yml", Run("image tag", options), _view(lambda hosts: image_report.tag_text(hosts, check)))
+    run("image tag", options, _view(lambda hosts: image_report.tag_text(hosts, check)))
 
 
 @command(app)
@@ -147,7 +147,7 @@ def ls(options: Options) -> None:
     """List the images of the hosts, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    run("image_ls.yml", Run("image ls", options), _view(lambda hosts: image_report.ls_text(hosts, width)))
+    run("image ls", options, _view(lambda hosts: image_report.ls_text(hosts, width)))
 
 
 # ---- prune
@@ -169,8 +169,7 @@ def prune(
         str, Option(metavar="AGE", help="Only containers that ended, and images that came, longer ago: 7d, 12h.")
     ] = "",
     keep: Annotated[
-        int,
-        Option(metavar="N", min=1, help="How many of the newest versions of an image, and of each variant, stay."),
+        int, Option(metavar="N", min=1, help="How many of the newest versions of an image, and of each variant, stay.")
     ] = 3,
 ) -> None:
     """Remove unused containers and images, after showing them and asking.
@@ -191,21 +190,21 @@ def prune(
     }
     going, freed = _view(image_report.going_text), _view(image_report.freed_text)
     if options.check:
-        run("image_prune.yml", Run("image prune", options), going)
+        run("image prune", options, going)
     if options.yes:
 
         def preview(done: Run) -> str:
             return image_report.going_text(done.hosts).rstrip("\n")
 
-        run("image_prune.yml", Run("image prune", options), freed, preview)
+        run("image prune", options, freed, preview)
     passwords = passwords_of(options)
-    done = play("image_prune.yml", Run("image prune", dataclasses.replace(options, check=True)), going, passwords)
+    done = play(Run("image prune", dataclasses.replace(options, check=True)), going, passwords)
     only = image_report.agreed(done.hosts)
     if not done.interrupted and any(only.values()):
         if not typer.confirm("Remove this?", err=True):
             raise UsageError("nothing was done")
         options.variables["docker_image_prune_only"] = only
-        done = play("image_prune.yml", Run("image prune", options), freed, passwords)
+        done = play(Run("image prune", options), freed, passwords)
     finish(done)
 
 
@@ -228,7 +227,7 @@ def ship(
     if "/" in source or (source != "local" and path.is_file()):
         source = str(path.absolute())
     options.variables |= {"docker_image_transfer_name": _tagged(name), "docker_image_transfer_from": source}
-    run("image_ship.yml", Run("image ship", options), image_report.shipped_text)
+    run("image ship", options, image_report.shipped_text)
 
 
 @command(app, "check")
@@ -238,7 +237,7 @@ def load(
 ) -> None:
     """Load an archive on all hosts. Only layers that a host lacks are sent."""
     options.variables["docker_image_transfer_file"] = str(file.expanduser().absolute())
-    run("image_load.yml", Run("image load", options), image_report.shipped_text)
+    run("image load", options, image_report.shipped_text)
 
 
 @command(app, inventory=NO_INVENTORY)
@@ -262,7 +261,7 @@ def save(
         "docker_image_transfer_from": source,
         "docker_image_transfer_file": str(output.expanduser().absolute()),
     }
-    run("image_save.yml", Run("image save", options), image_report.saved_text)
+    run("image save", options, image_report.saved_text)
 
 
 def _tagged(name: str) -> str:

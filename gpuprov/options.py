@@ -38,8 +38,7 @@ class Options:
     ]
     limit: Annotated[str | None, Option("--limit", "-l", metavar="PATTERN", help="Only these hosts or groups.")] = None
     extra_vars: Annotated[
-        list[str] | None,
-        Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable."),
+        list[str] | None, Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable.")
     ] = None
     forks: Annotated[int | None, Option("--forks", "-f", metavar="N", min=1, help="How many hosts at a time.")] = None
     user: Annotated[str | None, Option("--user", "-u", metavar="NAME", help="Log in as this account.")] = None
@@ -75,9 +74,7 @@ class Options:
         list[str] | None, Option("--skip-tags", metavar="TAGS", help="All but these roles or steps; repeatable.")
     ] = None
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False
-    wait: Annotated[bool, Option("--wait", help="Wait while another run is at work on a host, instead of failing.")] = (
-        False
-    )
+    wait: Annotated[bool, Option("--wait", help="Wait while another run works on a host, instead of failing.")] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
     variables: dict[str, Any] = field(default_factory=dict)
 

@@ -89,6 +89,11 @@ class Run:
     seconds: float = 0.0
 
     @property
+    def playbook(self) -> str:
+        """Return the name of the command's playbook."""
+        return f"{self.command.replace(' ', '_')}.yml"
+
+    @property
     def hosts(self) -> list[Host]:
         """Return the hosts in natural order: gpu2 before gpu10."""
         return [self.by_name[name] for name in sorted(self.by_name, key=natural)]

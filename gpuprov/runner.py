@@ -161,14 +161,13 @@ def _descendants() -> list[int]:
 
 
 def run(
-    playbook: str,
     run: Run,
     on_event: Callable[[Event], None],
     say: Callable[[str], None],
     passwords: Mapping[str, str],
     directory: Path,
 ) -> None:
-    """Run one of our playbooks, call on_event with each of ansible-runner's events, and note in run how it ended.
+    """Run the playbook of a command, call on_event with each of ansible-runner's events, and note in run how it ended.
 
     passwords: as for arguments. directory: a temporary_directory. Raises UsageError for errors found before the start.
     """
@@ -187,7 +186,7 @@ def run(
     config = RunnerConfig(
         private_data_dir=str(directory),
         project_dir=os.getcwd(),
-        playbook=str(root / "playbooks" / playbook),
+        playbook=str(root / "playbooks" / run.playbook),
         cmdline=shlex.join(arguments(run.options, passwords, directory)),
         envvars=environment(os.environ, root) | {"GPUPROV_STOP": str(stop), "GPUPROV_PROGRESS": str(progress)},
         fact_cache_type="memory",

@@ -51,7 +51,7 @@ def go(
 ) -> Run:
     run = Run("plan", options)
     with runner.temporary_directory() as directory:
-        runner.run("plan.yml", run, on_event, say, passwords or {}, directory)
+        runner.run(run, on_event, say, passwords or {}, directory)
     return run
 
 
