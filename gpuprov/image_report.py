@@ -69,41 +69,29 @@ def ls_text(hosts: list[Host], width: int = 80) -> str:
 
 def _image_rows(hosts: list[Host]) -> list[tuple[int, str, list[tuple[str, str, str]]]]:
     """Return (number of cases, name, [(ID, size, hosts)]) for each image name; hosts without it are a case too."""
-    found: dict[str, dict[str, list[tuple[Host, dict[str, Any]]]]] = {}
+    found: dict[str, dict[str, tuple[dict[str, Any], list[str]]]] = {}
     for host in hosts:
         for image in (host.image or {})["images"]:
-            names = image["tags"] or [_short(digest) for digest in image["digests"]]
+            names = image["tags"] or [digest[: digest.index("@") + 20] for digest in image["digests"]]
             for name in names or ["<none>"]:
                 # Images without a name share one row.
-                key = image["content"] if names else ""
-                cases = found.setdefault(name, {}).setdefault(key, [])
-                if names or all(one is not host for one, _image in cases):
-                    cases.append((host, image))
+                _image, having = found.setdefault(name, {}).setdefault(image["content"] if names else "", (image, []))
+                having += [host.name] if host.name not in having else []
+
+    def where(names: list[str]) -> str:
+        return "all" if len(names) == len(hosts) > 1 else host_ranges(names)
+
     rows = []
     for name, by_content in found.items():
-        lines = []
-        for cases in sorted(by_content.values(), key=len, reverse=True):
-            image = cases[0][1]
-            label = _hosts_text([host.name for host, _image in cases], hosts)
-            if name == "<none>":
-                lines.append(("", "", label))
-            else:
-                lines.append((short_id(image["id"]), size_text(image["size"]), label))
-        having = {host.name for cases in by_content.values() for host, _image in cases}
-        without = [host.name for host in hosts if host.name not in having]
-        if without and name != "<none>":
-            lines.append(("-", "", _hosts_text(without, hosts)))
-        rows.append((1 if name == "<none>" else len(lines), name, lines))
+        cases = sorted(by_content.values(), key=lambda case: len(case[1]), reverse=True)
+        without = [host.name for host in hosts if all(host.name not in having for _image, having in cases)]
+        lines = [(short_id(image["id"]), size_text(image["size"]), where(having)) for image, having in cases]
+        if name == "<none>":
+            lines = [("", "", lines[0][2])]
+        elif without:
+            lines.append(("-", "", where(without)))
+        rows.append((len(lines), name, lines))
     return rows
-
-
-def _short(digest: str) -> str:
-    name, _at, value = digest.partition("@")
-    return f"{name}@{value[:19]}"
-
-
-def _hosts_text(names: list[str], hosts: list[Host]) -> str:
-    return "all" if len(names) == len(hosts) > 1 else host_ranges(names)
 
 
 # ---- tag
