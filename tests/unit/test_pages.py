@@ -77,6 +77,7 @@ def test_every_variable_of_a_role_exists(page: Path) -> None:
     specs = [yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"] for role in roles]
     known = {name for spec in specs for name in spec["options"]}
     known |= {path.stem for path in (ROOT / "plugins").rglob("*.py")}
+    known |= {name for path in ROOT.glob("roles/*/vars/main.yml") for name in yaml.safe_load(path.read_text())}
     known |= {
         tag for role in roles for task in yaml.safe_load((role / "tasks/main.yml").read_text()) for tag in task["tags"]
     }
@@ -117,6 +118,13 @@ def test_the_table_of_supported_systems_has_the_pins_of_the_roles() -> None:
 def test_every_variable_of_the_playbooks_is_documented() -> None:
     page = (ROOT / "docs/ansible.md").read_text()
     assert [name for name in role_options.PLAYBOOK_OPTIONS if name not in page] == []
+
+
+def test_the_walk_of_a_value_has_at_most_six_steps() -> None:
+    walks = (ROOT / "CONTRIBUTING.md").read_text().split("## The walk of one value")[1].split("\n## ")[0]
+    steps = [int(number) for number in re.findall(r"^(\d)\. `", walks, re.MULTILINE)]
+    assert steps.count(1) == 4
+    assert max(steps) <= 6
 
 
 def test_the_files_and_functions_that_contributing_names_exist() -> None:

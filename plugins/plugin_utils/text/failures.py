@@ -61,7 +61,7 @@ _PYTHON = (
     (
         r"No start of json char found|Module result deserialization failed",
         "the Python on the host is not one that this ansible-core manages",
-        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: install gpuprov with its extra xenial (README, What it needs)",
+        "Ubuntu 16.04 and 18.04 need ansible-core 2.16: install gpuprov with its extra xenial (README, Install)",
     ),
 )
 # What ssh says, and what it means.
