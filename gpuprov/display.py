@@ -12,8 +12,8 @@ from gpuprov.report import progress_text, steps_done
 from gpuprov.result import Host
 from gpuprov.shared import plugin
 
-_text = plugin("plugin_utils/image_text")
-_progress = plugin("plugin_utils/transfer_progress")
+_text = plugin("plugin_utils/text/image_text")
+_progress = plugin("plugin_utils/images/transfer_progress")
 
 # Seconds between two lines about one transfer, without a terminal.
 EVERY = 5.0

@@ -136,7 +136,7 @@ def tag(
 ) -> None:
     """Move the tags 1.9, 1 and latest to the newest versions on the hosts, after NAME:1.9.1 was added."""
     image = _versioned(name, "tag takes a name with a version, such as train:1.9.1")
-    parsed("plugin_utils/image_versions", "read", image.tag)
+    parsed("plugin_utils/images/image_versions", "read", image.tag)
     options.check = check
     options.variables["docker_image_name"] = str(image)
     run("image tag", options, _view(lambda hosts: image_report.tag_text(hosts, check)))

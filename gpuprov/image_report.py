@@ -10,7 +10,7 @@ from gpuprov.report import change_lines, grouped, host_ranges, interrupted_text,
 from gpuprov.result import Host, Run, counted, natural
 from gpuprov.shared import plugin
 
-_text = plugin("plugin_utils/image_text")
+_text = plugin("plugin_utils/text/image_text")
 size_text, short_id = _text.size_text, _text.short_id
 # Longer names get a line of their own.
 _NAME = 40

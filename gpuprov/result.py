@@ -10,7 +10,7 @@ from typing import Any
 from gpuprov.options import Options
 from gpuprov.shared import plugin
 
-counted = plugin("plugin_utils/image_text").counted
+counted = plugin("plugin_utils/text/image_text").counted
 redacted, redact = plugin("module_utils/redaction").redacted, plugin("module_utils/redaction").redact
 _failures = plugin("plugin_utils/text/failures")
 # Host's fields, and the keys of a task's result that hold them.

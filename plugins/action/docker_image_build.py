@@ -23,13 +23,12 @@ from ansible.utils.display import Display
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock, image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     ansible_compat,
-    build_context,
-    build_output,
     host_command,
     host_pipe,
     role_options,
     run_owner,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import build_context, build_output
 
 # Seconds between two signs of life: a step may print nothing for hours, and firewalls forget idle connections.
 _KEEPALIVE = 30.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_text
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import image_text
 
 
 class FilterModule:

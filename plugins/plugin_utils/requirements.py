@@ -9,9 +9,9 @@ from ansible.errors import AnsibleError
 
 
 def image_versions() -> ModuleType:
-    """Return plugin_utils.image_versions. Raises AnsibleError where the package semver is not installed."""
+    """Return plugin_utils.images.image_versions. Raises AnsibleError where the package semver is not installed."""
     try:
-        from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_versions
+        from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_versions
     except ImportError as error:
         raise AnsibleError(
             f"the Python that runs ansible-playbook lacks the package semver: pip install semver ({error})"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
 from ansible_collections.gpuprov.gpuprov.plugins.modules import docker_build_context
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.build_context import (
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.build_context import (
     ContextError,
     Ignore,
     directory_name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.build_output import Lines
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.build_output import Lines
 
 
 def test_lines_are_shown_whole_and_the_rest_at_the_end() -> None:

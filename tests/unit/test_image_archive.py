@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import ArchiveError, Held, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import (
+    ArchiveError,
+    Held,
+    Image,
+    Layer,
+)
 
 MIB = 1 << 20
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, image_archive, image_load
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import ArchiveError, Image, Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_load import LoadError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetcher, Spool, keep
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, image_load
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import ArchiveError, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_load import LoadError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.layer_spool import Fetcher, Spool, keep
 
 DATA = b"words " * 1000
 DIGEST = image_archive.digest_of(DATA)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import packing
 
 from tests import waiting
 from tests.text import replaced

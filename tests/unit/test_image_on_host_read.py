@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import image_archive, packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, packing
 
 SCRIPT = Path(__file__).resolve().parents[2] / "roles/docker_image_transfer/files/image_on_host.py"
 CHAIN = "c" * 64

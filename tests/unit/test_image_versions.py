@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_versions import (
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_versions import (
     VersionError,
     lines,
     moves,

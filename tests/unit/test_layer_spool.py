@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, image_archive, layer_spool, packing
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.layer_spool import Fetcher, Spool
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, layer_spool, packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.layer_spool import Fetcher, Spool
 
 
 @pytest.fixture

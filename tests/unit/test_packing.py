@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import packing
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import packing
 
 FORMS = ("none", "gzip", "zstd", "bzip2")
 DATA = [os.urandom(300_000), bytes(3_000_000), b"words " * 200_000, b"x"]

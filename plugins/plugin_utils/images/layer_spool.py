@@ -24,13 +24,9 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 from ansible.errors import AnsibleError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
-    host_pipe,
-    image_archive,
-    packing,
-    transfer_progress,
-)
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import ArchiveError, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, packing, transfer_progress
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import ArchiveError, Image, Layer
 
 KEEP = 7 * 24 * 3600
 FORMS = ("none", "gzip", "zstd")

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
-    host_command,
-    host_pipe,
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
     image_archive,
-    image_text,
     layer_spool,
     packing,
     transfer_progress,
 )
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.image_archive import Held, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Held, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import image_text
 
 
 class LoadError(Exception):
