@@ -198,6 +198,14 @@ def test_every_step_of_a_role_has_its_tags_and_the_plan_knows_them(role: Path) -
     assert {f"{role.name}_{part}" for part in named} <= told
 
 
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_role_has_a_molecule_scenario_that_also_uninstalls_it(role: Path) -> None:
+    scenario = ROOT / "molecule" / role.name
+    # Image transfers need two hosts or an archive: tests/integration/test_roles_alone.py has both.
+    assert (scenario / "molecule.yml").is_file() == (role.name != "docker_image_transfer")
+    assert (scenario / "uninstalled").is_dir() == ("uninstall" in _specified(role))
+
+
 # ---- Code that runs on hosts: ./dev lint checks its syntax --------------------------------------
 
 
