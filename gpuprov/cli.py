@@ -54,12 +54,9 @@ def provision(
     ] = None,
 ) -> None:
     """Show the plan, apply it, and verify the result on the hosts."""
-    if full:
-        options.variables["gpuprov_full"] = True
-    if serial is not None:
-        options.variables["gpuprov_serial"] = waves(serial)
-    if max_fail_percentage is not None:
-        options.variables["gpuprov_max_fail_percentage"] = max_fail_percentage
+    sizes = None if serial is None else waves(serial)
+    given = {"full": full or None, "serial": sizes, "max_fail_percentage": max_fail_percentage}
+    options.variables |= {f"gpuprov_{name}": value for name, value in given.items() if value is not None}
 
     def view(done: Run) -> str:
         text = "" if done.previewed else _plan_view(done)
@@ -153,12 +150,9 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except _ClickError as error:
-        is_help = type(error).__name__ == "NoArgsIsHelpError"
-        print(error.format_message() if is_help else f"gpuprov: {error.format_message()}", file=sys.stderr)
-        sys.exit(1)
-    except UsageError as error:
-        print(f"gpuprov: {error}", file=sys.stderr)
+    except (_ClickError, UsageError) as error:
+        message = str(error) if isinstance(error, UsageError) else error.format_message()
+        print("" if type(error).__name__ == "NoArgsIsHelpError" else "gpuprov: ", message, sep="", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         print("gpuprov: interrupted", file=sys.stderr)

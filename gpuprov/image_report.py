@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from gpuprov.report import change_lines, grouped, host_ranges, interrupted_text, table_text, together
+from gpuprov.report import change_lines, grouped, grouped_lines, host_ranges, interrupted_text, table_text
 from gpuprov.result import Host, Run, counted, natural
 from gpuprov.shared import plugin
 
@@ -27,11 +27,8 @@ def built_text(hosts: list[Host], check: bool) -> str:
         if "sent" not in image or host.error:
             continue
         sent = f"{counted(image['sent']['files'], 'file')} ({size_text(image['sent']['bytes'])})"
-        if check:
-            text += f"{host.name}: {image['name']} to build; {sent} of the context to send\n"
-        else:
-            made = f"{image['name']} is {short_id(image['id'])}, {size_text(image['size'])}"
-            text += f"{host.name}: {made}; {sent} of the context sent\n"
+        made = "to build" if check else f"is {short_id(image['id'])}, {size_text(image['size'])}"
+        text += f"{host.name}: {image['name']} {made}; {sent} of the context {'to send' if check else 'sent'}\n"
     return text
 
 
@@ -104,7 +101,7 @@ def tag_text(hosts: list[Host], check: bool) -> str:
         if not host.error:
             heading = f"{counted(len(host.changes), 'tag')} {'to move' if check else 'moved'}"
             said.append(((heading, *change_lines(host.changes)) if host.changes else ("as wanted",), host))
-    return together(said)
+    return grouped_lines(said)
 
 
 # ---- prune
@@ -112,7 +109,7 @@ def tag_text(hosts: list[Host], check: bool) -> str:
 
 def going_text(hosts: list[Host]) -> str:
     """List what will be removed on each host, and how many bytes that frees."""
-    said = together(
+    said = grouped_lines(
         ((lines[-1], *lines[:-1]), host)
         for host in hosts
         if "bytes" in (host.image or {}) and not host.error and (lines := _text.prune_lines(host.image))
@@ -143,7 +140,7 @@ def freed_text(hosts: list[Host]) -> str:
         elif not host.error:
             said.append((("nothing to remove",), host))
     freed = sum((host.image or {}).get("freed", 0) for host in hosts)
-    return f"{together(said)}Freed: {size_text(freed)}.\n" if said else ""
+    return f"{grouped_lines(said)}Freed: {size_text(freed)}.\n" if said else ""
 
 
 # ---- ship, load and save. Failed hosts had their line when they failed.

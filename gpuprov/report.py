@@ -26,7 +26,7 @@ def grouped(said_of: Iterable[tuple[Any, Host]]) -> dict[Any, str]:
     return {said: host_ranges(of) for said, of in names.items()}
 
 
-def together(said_of: Iterable[tuple[tuple[str, ...], Host]]) -> str:
+def grouped_lines(said_of: Iterable[tuple[tuple[str, ...], Host]]) -> str:
     """Return the lines of each host; hosts with the same lines are grouped."""
     labels = grouped(said_of)
     width = max((len(label) for label in labels.values() if len(label) <= _LABEL), default=0)
@@ -116,7 +116,7 @@ def progress_text(hosts: Iterable[Host]) -> str:
 
 def plan_text(hosts: list[Host], seconds: float) -> str:
     """Return the plan of all hosts. Hosts with the same plan are grouped; the last line counts hosts."""
-    said = together((_plan_lines(host), host) for host in hosts)
+    said = grouped_lines((_plan_lines(host), host) for host in hosts)
     return (
         f"{said}Plan: {_counts(hosts, lambda host: bool(host.planned), 'to change', 'up to date')}.  {seconds:.0f} s\n"
     )
@@ -147,7 +147,7 @@ def _failure_line(host: Host) -> str:
 
 def findings_text(hosts: list[Host], seconds: float) -> str:
     """Return the findings of all hosts. Hosts with the same findings are grouped; the last line counts hosts."""
-    said = together((_finding_lines(host), host) for host in hosts)
+    said = grouped_lines((_finding_lines(host), host) for host in hosts)
     return f"{said}Doctor: {_counts(hosts, lambda host: host.ill, 'to cure', 'healthy')}.  {seconds:.0f} s\n"
 
 

@@ -38,7 +38,6 @@ _JIT_CDI = (1, 18)
 _RUNC_NEEDS_LINKS = ((1, 1, 3), (1, 1, 7))
 # With a systemd before 240.
 _OLD_SYSTEMD = ("xenial", "bionic")
-MODES = ("auto", "cdi", "legacy")
 
 
 def version_of(text):

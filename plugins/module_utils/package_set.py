@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decide the changes that a package set needs: source, keyring, exact versions, holds, packages to remove.
 
-Pure functions, shared by the module apt_pinned_sets (on the host) and by the plan (on the
+Pure functions, shared by the module docker_packages (on the host) and by the plan (on the
 controller, from what the probe reported). Python 2.7 syntax.
 """
 

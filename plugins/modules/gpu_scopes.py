@@ -9,7 +9,7 @@ module: gpu_scopes
 short_description: List running containers that would lose their GPUs when systemd reads its units again
 description:
   - Compares the GPU devices that containers were given with those that systemd knows of.
-  - Changes nothing. M(gpuprov.gpuprov.apt_pinned_sets) tells systemd of these devices before it runs apt.
+  - Changes nothing. M(gpuprov.gpuprov.docker_packages) tells systemd of these devices before it runs apt.
 author: gpuprov contributors
 options: {}
 attributes:

@@ -219,7 +219,7 @@ def examined(host: str, *severities: str) -> dict[str, Any]:
     return event("on_ok", host, res={"ansible_facts": {"gpu_host_plan": wanted(), "gpu_host_findings": found}})
 
 
-def test_hosts_with_the_same_ailments_are_shown_together_and_a_cure_stays_one_line() -> None:
+def test_hosts_with_the_same_findings_are_grouped_and_a_cure_stays_one_line() -> None:
     text = report.findings_text(
         collected(
             examined("gpu1", "error", "warning", "warning"),

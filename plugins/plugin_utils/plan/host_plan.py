@@ -160,7 +160,7 @@ def outlook(
     docker = daemon(found)
     notes: list[_Problem] = []
     up = docker["service"]["active"] in ("active", "reloading")
-    # All that apt_pinned_sets knows of the daemon.
+    # All that docker_packages knows of the daemon.
     asked = {name: docker[name] for name in ("running", "info")}
     for role, changes in _transactions(plan):
         of_daemon = role == "docker_daemon"

@@ -5,7 +5,7 @@ from __future__ import absolute_import, division, print_function
 __metaclass__ = type
 
 DOCUMENTATION = r"""
-module: apt_pinned_sets
+module: docker_packages
 short_description: Install sets of exactly pinned packages in one transaction
 description:
   - Writes the sets' apt sources and keyrings, removes what must be absent, installs every package
@@ -61,7 +61,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Install one pinned package
-  gpuprov.gpuprov.apt_pinned_sets:
+  gpuprov.gpuprov.docker_packages:
     sets:
       - role: docker_ce
         packages: [{name: docker-ce-cli, version: "5:29.7.2-1~debian.12~bookworm"}]
