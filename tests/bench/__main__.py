@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import contenders, report, ship
-from tests.lab.lab import Host, Lab
+from tests.lab.cgroups import processor_seconds
+from tests.lab.lab import Host, Lab, podman
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".dev" / "bench.json"
@@ -67,7 +69,10 @@ def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: i
         for size in sizes:
             some = hosts[:size]
             for _turn in range(first_turns):
-                for who, run in every.items():
+                for who, run in {
+                    **every,
+                    report.WITHOUT_GPU: contenders.gpuprov("-e", "gpu_host_verify_gpu=false"),
+                }.items():
                     lab.reset(*some)
                     _take("first install", who, run, lab, some, mirrors)
                     _check(fast, lab, some, mirrors, who)
@@ -107,9 +112,26 @@ def _second_runs(
 
 
 def _take(work: str, who: str, run: contenders.Run, lab: Lab, hosts: Sequence[Host], mirrors: list[str]) -> None:
+    """Measure one run: seconds, and processor seconds of this machine's processes and of the hosts."""
+    containers = [host.container for host in hosts]
+    pids = [int(pid) for pid in podman("inspect", "--format", "{{.State.Pid}}", *containers).stdout.split()]
+    used = _processor_seconds(pids)
     begun = time.monotonic()
     run(lab, hosts, mirrors)
-    _keep(work=work, who=who, hosts=len(hosts), seconds=round(time.monotonic() - begun, 3))
+    seconds = round(time.monotonic() - begun, 3)
+    controller, on_hosts = (
+        round(after - before, 3) for after, before in zip(_processor_seconds(pids), used, strict=True)
+    )
+    _keep(work=work, who=who, hosts=len(hosts), seconds=seconds, controller=controller, on_hosts=on_hosts)
+
+
+def _processor_seconds(pids: Sequence[int]) -> tuple[float, float]:
+    """Return the processor time used so far by the children of this process that have ended, and by the hosts.
+
+    pids: those of the hosts' containers.
+    """
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime, sum(processor_seconds(pid) for pid in pids)
 
 
 def _keep(**measured: Any) -> None:

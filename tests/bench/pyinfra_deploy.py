@@ -23,5 +23,5 @@ if set(names) - set(held):
     server.shell(commands=[f"apt-mark hold {' '.join(names)}"])
 systemd.service(service="docker", running=True, enabled=True, reloaded=config.will_change and not packages.will_change)
 server.user(user="alice", groups=["docker"], append=True)
-if packages.will_change:
+if packages.will_change or config.will_change:
     server.shell(commands=["docker run --rm hello-world"])

@@ -16,7 +16,8 @@ WORKS = {
     "first install": "First install, from pristine hosts",
     "changed mirror": "One changed registry mirror on all hosts",
 }
-CONTENDERS = ("gpuprov", "gpuprov --full", "pyinfra", "shell script")
+WITHOUT_GPU = "gpuprov, GPUs not proven"
+CONTENDERS = ("gpuprov", WITHOUT_GPU, "gpuprov --full", "pyinfra", "shell script")
 BEGIN, END = "<!-- measured: written by ./dev bench -->", "<!-- end of measured -->"
 
 
@@ -31,7 +32,7 @@ def write(results: list[dict[str, Any]], docs: Path) -> None:
 
 
 def tables(results: list[dict[str, Any]]) -> str:
-    """Return a table for each work: median seconds (least to most), and ratios of the medians."""
+    """Return a table for each work: median seconds (least to most), ratios of the medians, and processor seconds."""
     memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     versions = ", ".join(f"{name} {version(name)}" for name in ("ansible-core", "ansible-runner", "pyinfra"))
     lines = [
@@ -43,13 +44,17 @@ def tables(results: list[dict[str, Any]]) -> str:
         sizes = sorted({one["hosts"] for one in results if one["work"] == work})
         if not sizes:
             continue
-        lines += [f"### {title}", "", f"| hosts | {' | '.join(CONTENDERS)} | to pyinfra | to the script |"]
-        lines.append("|---|" + "---|" * (len(CONTENDERS) + 2))
+        lines += [f"### {title}", ""]
+        lines += ["| hosts | by | seconds | to pyinfra | to the script | controller, CPU s | hosts, CPU s |"]
+        lines += ["|---|---|---|---|---|---|---|"]
         for size in sizes:
-            seconds = {who: _seconds(results, work, who, size) for who in CONTENDERS}
-            cells = [_cell(values) for values in seconds.values()]
-            ratios = [_ratio(seconds["gpuprov"], seconds[other]) for other in ("pyinfra", "shell script")]
-            lines.append(f"| {size} | {' | '.join([*cells, *ratios])} |")
+            pyinfra, script = (_values(results, work, who, size, "seconds") for who in CONTENDERS[-2:])
+            for who in CONTENDERS:
+                seconds = _values(results, work, who, size, "seconds")
+                if seconds:
+                    used = [_median(_values(results, work, who, size, name)) for name in ("controller", "on_hosts")]
+                    cells = [_cell(seconds), _ratio(seconds, pyinfra), _ratio(seconds, script), *used]
+                    lines.append(f"| {size} | {who} | {' | '.join(cells)} |")
         lines.append("")
         if len(sizes) > 1:
             growth = ", ".join(
@@ -117,8 +122,17 @@ def _image_ratios(results: list[dict[str, Any]], work: str) -> list[str]:
     return [f"{text}.", ""]
 
 
+def _values(results: list[dict[str, Any]], work: str, who: str, size: int, name: str) -> list[float]:
+    same = [one for one in results if (one["work"], one["who"], one["hosts"]) == (work, who, size)]
+    return [one[name] for one in same if name in one]
+
+
 def _seconds(results: list[dict[str, Any]], work: str, who: str, size: int) -> list[float]:
-    return [one["seconds"] for one in results if (one["work"], one["who"], one["hosts"]) == (work, who, size)]
+    return _values(results, work, who, size, "seconds")
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f}" if values else "-"
 
 
 def _cell(values: list[float]) -> str:
@@ -148,7 +162,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, len(WORKS), figsize=(11, 3.6), layout="constrained")
     for panel, (work, title) in zip(panels, WORKS.items(), strict=True):
-        for who, style in zip(CONTENDERS, ("o-", "s--", "^-", "v:"), strict=True):
+        for who, style in zip(CONTENDERS, ("o-", "o:", "s--", "^-", "v:"), strict=True):
             sizes = sorted({one["hosts"] for one in results if (one["work"], one["who"]) == (work, who)})
             medians = [statistics.median(_seconds(results, work, who, size)) for size in sizes]
             panel.plot(sizes, medians, style, label=who, markersize=4)

@@ -85,3 +85,15 @@ def run_in(cgroup: Path | None, command: list[str]) -> subprocess.CompletedProce
     if cgroup is None:
         return run(*command)
     return run("sh", "-c", 'echo $$ >"$0" && exec "$@"', cgroup / "cgroup.procs", *command)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time used so far by the container whose first process is pid, and by what it started."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
+        _number, controllers, path = line.split(":", 2)
+        if "cpuacct" in controllers.split(","):
+            return int((NATIVE / controllers / path.lstrip("/") / "cpuacct.usage").read_text()) / 1e9
+    # cgroup v2: the container's own group is above those that its systemd made.
+    *above, _ = path.partition("/init.scope")
+    usage = (NATIVE / above[0].lstrip("/") / "cpu.stat").read_text(encoding="utf-8")
+    return int(usage.split()[1]) / 1e6
