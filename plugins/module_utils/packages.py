@@ -363,13 +363,26 @@ class Apt:
                     words.append(word)
         return words
 
-    def install(self, words, unread):
+    def unpacked_in_part(self, found):
+        """Return the words of the apt-get that unpacks packages again of which dpkg demands that.
+
+        apt takes their version for installed. Those of another version it unpacks in any case.
+        """
+        return [
+            "%s=%s" % (package["name"], package["version"])
+            for one in self.sets
+            for package in one["packages"]
+            for have in [found["packages"].get(package["name"])]
+            if have and have["status"][2:3] == "R" and have["version"] == package["version"]
+        ]
+
+    def install(self, words, unread, *more):
         """Install and remove the packages that words name, in one transaction that removes nothing else.
 
-        unread are the sources whose lists were not read in this run. apt decides before it touches
-        anything, so what it refuses is looked into afterwards, and costs nothing where it does not.
+        unread are the sources whose lists were not read in this run, more are further options. apt decides
+        before it touches anything, so what it refuses is looked into afterwards, and costs nothing where it does not.
         """
-        options = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"] + DPKG_OPTIONS
+        options = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"] + DPKG_OPTIONS + list(more)
         if not any(one["install_recommends"] for one in self.sets):
             options.append("--no-install-recommends")
         if any(word.endswith("-") for word in words):
@@ -489,9 +502,14 @@ class Apt:
         changes = self.decide(found)
         sources = [one["source"] for one in self.sets if one["source"]]
         stale = self.apply_sources(found, changes, check=False)
+        unread = [source for source in sources if source not in stale]
+        reinstalled = self.unpacked_in_part(found)
+        if reinstalled:
+            self.install(reinstalled, unread, "--reinstall")
+            found = self.found()
         words = self.transaction(found)
         if words:
-            self.install(words, [source for source in sources if source not in stale])
+            self.install(words, unread)
         self.forget_sources()
         self.hold()
         left = self.decide(self.found())

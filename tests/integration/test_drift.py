@@ -94,6 +94,16 @@ for number, package in enumerate(PACKAGES["debian12"]):
             "unheld": (f"apt-mark unhold {package}", f"{package} hold not held → held"),
         }[state]
         DRIFTS[f"{package} {state}"] = Drift(done, [change], host, f"packages {group}")
+for state, package in (
+    ("half-installed", "docker-ce-cli"),
+    ("unpacked", "docker-buildx-plugin"),
+    ("half-configured", "docker-compose-plugin"),
+):
+    # As dpkg leaves it where the host goes down meanwhile.
+    pin = PACKAGES["debian12"][package][1]
+    done = f"sed -i '/^Package: {package}$/,/^$/ s/^Status: .*/Status: hold reinstreq {state}/' /var/lib/dpkg/status"
+    change = f"{package} {pin}, half installed → {pin}"
+    DRIFTS[f"{package} {state}, to unpack again"] = Drift(done, [change], together="unpacked in part")
 DRIFTS |= {
     "source missing": Drift(f"rm {SOURCE}", ["apt source docker + URL"]),
     "source changed": Drift(f"sed -i s/stable/test/ {SOURCE}", ["apt source docker other content → URL"]),
