@@ -24,7 +24,7 @@ LAUNCHER = "/usr/local/bin/dockerrun"
 class State:
     """The desired state, read from a host that gpuprov provisioned.
 
-    directory holds the files of sources and keyrings, and the launcher, at their paths; mirrors are daemon.json's.
+    directory holds the files of sources, keyrings and udev, and the launcher, at their paths.
     """
 
     directory: Path
@@ -39,7 +39,7 @@ class State:
 
 def state_of(host: Host, directory: Path) -> State:
     """Read the state of a provisioned host."""
-    paths = host.run("ls /etc/apt/sources.list.d/*.sources /etc/apt/keyrings/*").stdout.split()
+    paths = host.run("ls /etc/apt/sources.list.d/*.sources /etc/apt/keyrings/* /etc/udev/rules.d/*").stdout.split()
     paths = [path for path in paths if "docker" in path or "nvidia" in path]
     for path in [*paths, LAUNCHER]:
         target = directory / path.lstrip("/")
