@@ -139,6 +139,7 @@ def command(
         def run(**given: Any) -> None:
             function(Options(**{name: given.pop(name) for name in common}), **given)
 
+        # typer reads these two attributes, which the type of a function does not declare.
         # By keyword alone, as a parameter without a default may then follow one with a default.
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *common.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -75,7 +75,7 @@ def _own_file(base: Mapping[str, str]) -> Path | None:
 
 
 def _read(path: Path | None) -> ConfigParser:
-    """Read an ansible.cfg as Ansible does. The result is empty if there is no file or it is broken."""
+    """Read an ansible.cfg as Ansible does. Return an empty parser for a missing or broken file."""
     parser = ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
         parser.read(path or [], encoding="utf-8")

@@ -193,10 +193,10 @@ class Pipe:
         """Return the output before the command's own."""
         command, printed, answered = self.command, bytearray(), False
         # Output since the last prompt.
-        recent = {self.stdout: bytearray(), self._stderr: bytearray()}
+        recent = {"stdout": bytearray(), "stderr": bytearray()}
         with selectors.DefaultSelector() as selector:
-            selector.register(self.stdout, selectors.EVENT_READ)
-            selector.register(self._stderr, selectors.EVENT_READ)
+            selector.register(self.stdout, selectors.EVENT_READ, "stdout")
+            selector.register(self._stderr, selectors.EVENT_READ, "stderr")
             while not (printed.endswith(b"\n") and command.success in printed):
                 ready = selector.select(_TIMEOUT)
                 if not ready:
@@ -210,7 +210,7 @@ class Pipe:
                     text, most = (printed, 1) if key.fileobj is self.stdout else (self.errors, BLOCK)
                     block = os.read(key.fd, most)
                     text += block
-                    recent[key.fileobj] += block  # type: ignore[index]
+                    recent[key.data] += block
                     if not block and text is printed:
                         return printed
                     if not block:
@@ -230,11 +230,11 @@ def opened(command: Command, stopped: Callable[[], bool] = lambda: False) -> Ite
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(command.words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=BLOCK) as process:
-        for end in (process.stdin, process.stdout):
+        running = Pipe(command, process, stopped)
+        for end in (running.stdin, running.stdout):
             # Fewer switches between processes; an account may have used up its share of large pipes.
             with contextlib.suppress(OSError):
-                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, BLOCK)  # type: ignore[arg-type]
-        running = Pipe(command, process, stopped)
+                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, BLOCK)
         try:
             running.begin()
             yield running

@@ -49,6 +49,7 @@ class ActionModule(ActionBase):
             self._connection._shell = None
             self._become = SimpleNamespace(success="BECOME-SUCCESS-key")
             vars(ansible)["constants"] = SimpleNamespace()
+            # None makes an import fail, which the type of sys.modules does not declare.
             sys.modules["ansible.parsing.splitter"] = None  # type: ignore[assignment]
         found: dict[str, Any] = {}
         for name, case in CASES.items():

@@ -5,26 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    daemon_config,
-    docker_service,
-    dockerrun_files,
-    group_members,
-    nvidia_docker_v1,
-    nvidia_toolkit,
-    packages,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.modules.gpu_host_apply import CONCERNS
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_planning import Desired, steps
 
-CONCERNS: dict[str, Any] = {
-    "daemon": daemon_config,
-    "group": group_members,
-    "launcher": dockerrun_files,
-    "packages": packages,
-    "service": docker_service,
-    "toolkit": nvidia_toolkit,
-    "v1": nvidia_docker_v1,
-}
 ENGINE, STACK = {"role": "docker_ce"}, {"role": "nvidia_docker", "gpu": {"stack": "toolkit", "version": "1.19"}}
 VOLUME = {"role": "nvidia_docker", "subject": "volume of nvidia-docker v1", "from": "v", "to": None}
 LIMITS = {"lock_timeout": 300, "restart": "when-idle"}

@@ -199,6 +199,7 @@ def heard(out: bytes) -> list[dict[str, Any]]:
 def content(archive: bytes) -> dict[str, bytes]:
     """The files of an archive that dockerd got."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        # extractfile returns None for other entries than files; these are all files.
         return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
 
 

@@ -15,7 +15,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_reload
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.finding import SEVERITIES, Finding, finding
 
-# The findings that say that there is no driver, by reason.
+# The findings for a missing driver, by reason.
 WITHOUT_DRIVER = ("no-driver", "nouveau", "secure-boot", "module-not-built", "module-not-loaded")
 _BLACKLIST_NOUVEAU = (
     "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/nouveau.conf; "

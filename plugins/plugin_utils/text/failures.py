@@ -131,7 +131,7 @@ def failed(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def not_begun(output: list[str], limit: str | None) -> str:
-    """Return in one line why Ansible did not get as far as a host, given its output: there is no result to read."""
+    """Return in one line why Ansible did not get as far as a host, given its output."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output]
     text = " ".join(line for line in lines if line)
     # ansible-core 2.16 says "Failed to parse PATH with ini plugin: …", newer ones "inventory with 'ini' plugin".
