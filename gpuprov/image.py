@@ -40,7 +40,7 @@ def parsed(path: str, function: str, text: str) -> Any:
 
 
 def _versioned(text: str, example: str) -> Any:
-    image = parsed("module_utils/image_name", "parse", text)
+    image = parsed("module_utils/images/image_name", "parse", text)
     if image.tag is None or image.digest is not None:
         raise UsageError(f"{example}: not {text}")
     return image
@@ -177,7 +177,7 @@ def prune(
     What runs, its image, the newest versions of each variant, what latest, 1 and 1.9 point at, and what has the label
     org.gpuprov.keep=true stay, whatever is asked.
     """
-    parsed("module_utils/image_prune", "age", older_than)
+    parsed("module_utils/images/image_prune", "age", older_than)
     if not (options.yes or options.check or sys.stdin.isatty()):
         raise UsageError("prune asks before it removes anything: without a terminal give --yes, or --check to look")
     options.variables |= {
@@ -266,7 +266,7 @@ def save(
 
 def _tagged(name: str) -> str:
     """Return the full name, with its tag. Raises UsageError."""
-    image = parsed("module_utils/image_name", "parse", name)
+    image = parsed("module_utils/images/image_name", "parse", name)
     if image.digest is not None:
         raise UsageError(f"{name} names a digest: say NAME:TAG")
     return str(image if image.tag is not None else image.with_tag("latest"))

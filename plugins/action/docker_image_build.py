@@ -20,7 +20,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock, image_name
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     ansible_compat,
     host_command,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe, role_options
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
     image_archive,

@@ -97,7 +97,8 @@ backup:
   type: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, daemon_config
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_config
 
 
 def main():

@@ -56,7 +56,8 @@ docker_data_left:
   elements: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, docker_data
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import docker_data
 
 
 def main():

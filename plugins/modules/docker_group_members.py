@@ -54,7 +54,8 @@ added:
   elements: str
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, group_members
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import group_members
 
 
 def main():

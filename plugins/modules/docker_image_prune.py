@@ -78,8 +78,10 @@ docker_image:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, host_images, host_lock, image_prune
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import host_images, image_prune
 
 # Seconds that dockerd may take to remove one thing: many gigabytes on a slow disk.
 TIMEOUT = 1800

@@ -41,7 +41,8 @@ docker_image:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, host_images
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import host_images
 
 
 def main():

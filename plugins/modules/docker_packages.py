@@ -79,7 +79,8 @@ changes:
   elements: dict
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, packages
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import packages
 
 
 def main():

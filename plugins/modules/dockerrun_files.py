@@ -50,7 +50,8 @@ changes:
   elements: dict
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, dockerrun_files
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerrun_files
 
 
 def main():

@@ -52,17 +52,15 @@ import base64
 import time
 import zlib
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    concern_module,
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, host_lock
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import packages
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_config,
     docker_service,
     dockerrun_files,
     group_members,
-    host_lock,
-    nvidia_docker_v1,
-    nvidia_toolkit,
-    packages,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_docker_v1, nvidia_toolkit
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 CONCERNS = {

@@ -32,7 +32,7 @@ losing:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_scopes
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 
 
 def main():

@@ -56,7 +56,8 @@ changes:
   type: list
 """
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, nvidia_toolkit
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_toolkit
 
 
 def main():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources
 
 from tests.text import replaced
 

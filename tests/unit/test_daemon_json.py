@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, daemon_keys, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_data, toml_text
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import docker_data
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import toml_text
 
 
 @pytest.mark.parametrize(

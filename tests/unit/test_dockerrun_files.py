@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerrun_files
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.dockerrun_files import DEFAULTS, LAUNCHER
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerrun_files
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker.dockerrun_files import DEFAULTS, LAUNCHER
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/dockerrun"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    daemon_json,
-    gpu_containers,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes, gpu_reload
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu, report
@@ -256,7 +254,7 @@ def test_other_stacks_have_no_cdi() -> None:
 
 
 def test_the_module_reads_a_genuine_specification_as_the_probe_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.gpuprov.gpuprov.plugins.module_utils import nvidia_toolkit
+    from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_toolkit
 
     seen = {}
 

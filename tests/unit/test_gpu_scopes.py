@@ -6,7 +6,8 @@ import json
 import os
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, gpu_scopes
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 
 NODES = {"/dev/nvidia0": "195:0", "/dev/nvidia1": "195:1", "/dev/nvidiactl": "195:255", "/dev/nvidia-uvm": "510:0"}
 GIVEN = {"195:0", "195:255", "510:0"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.group_members import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker.group_members import (
     decide,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError

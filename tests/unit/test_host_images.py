@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, host_images
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_images import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import host_images
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images.host_images import (
     content_of,
     is_kept,
     layers_of,

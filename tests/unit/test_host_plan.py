@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import docker_service
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import docker_service
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import Tags
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import plan_lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.image_name import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images.image_name import (
     ImageNameError,
     parse,
     parse_tagged,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_prune
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.image_prune import PruneError, age, decide, rules
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_prune
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images.image_prune import PruneError, age, decide, rules
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_versions
 from hypothesis import given, settings
 from hypothesis import strategies as st

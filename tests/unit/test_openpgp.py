@@ -6,8 +6,8 @@ import base64
 import hashlib
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import openpgp
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.openpgp import KeyringError
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import openpgp
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.openpgp import KeyringError
 
 from tests.text import replaced
 

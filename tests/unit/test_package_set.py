@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources, package_set
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 BODY = b"\x04a key"

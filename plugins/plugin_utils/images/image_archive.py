@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import image_name
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 
 OCI = "application/vnd.oci.image"
 PARTIAL = "gpuprov-partial"

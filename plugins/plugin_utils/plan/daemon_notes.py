@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_json, daemon_keys, host_images
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, daemon_keys
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import host_images
 
 
 def hook_note(settings: dict[str, Any], docker: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_reload
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.finding import SEVERITIES, Finding, finding
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Decide whether running containers keep their GPUs at a ``systemctl daemon-reload``. Pure functions.
 
-module_utils/gpu_containers.py says why they may lose them. Shapes of ``found``: see roles/gpu_host_probe/README.md.
+module_utils/gpu/gpu_containers.py says why they may lose them. Shapes of ``found``: see roles/gpu_host_probe/README.md.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers
 
 # The first engine with docker run --gpus.
 _GPUS_FLAG = (19, 3)

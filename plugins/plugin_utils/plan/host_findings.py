@@ -10,11 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    daemon_json,
-    dockerd,
-    dockerd_flags,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, dockerd, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_findings, host_plan

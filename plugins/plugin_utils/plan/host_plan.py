@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
     docker_service,
     dockerrun_files,
-    gpu_containers,
-    gpu_scopes,
     group_members,
-    package_set,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers, gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import daemon_notes
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import PARTS, Tags

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_containers
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import gpu_reload, host_plan

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 import yaml
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_report
 
 _CDI = re.compile(r"^(/etc|/var/run)/cdi/[^/]+\.(yaml|json)$")
 

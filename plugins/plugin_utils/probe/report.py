@@ -17,7 +17,7 @@ import tarfile
 import zlib
 from typing import Any, NamedTuple
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
     docker_data,
     dockerd_flags,

@@ -12,7 +12,7 @@ __metaclass__ = type
 import base64
 import re
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import apt_sources, openpgp
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources, openpgp
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 

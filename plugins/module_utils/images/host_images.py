@@ -11,7 +11,7 @@ import json
 import re
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
 
 # An image or a container with this label stays, whatever is asked.
 KEEP_LABEL = "org.gpuprov.keep"

@@ -16,14 +16,9 @@ import tempfile
 import termios
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    apt_sources,
-    daemon_json,
-    dockerd,
-    gpu_scopes,
-    openpgp,
-    package_set,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources, openpgp, package_set
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_files import (
     back_up,

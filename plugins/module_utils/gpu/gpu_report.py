@@ -10,7 +10,7 @@ __metaclass__ = type
 
 import re
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import toml_text
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import toml_text
 
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 LIBRARY = re.compile(r"/(libcuda|libnvidia-ml)\.so\.(\d+\.\d[\d.]*)?")

@@ -8,7 +8,7 @@ __metaclass__ = type
 import re
 import shlex
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_keys
 
 # dockerd flags whose name differs from their key in daemon.json (the list-valued ones).
 # Source: docs.docker.com/reference/cli/dockerd, options beside the example daemon.json.

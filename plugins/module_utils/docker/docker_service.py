@@ -11,13 +11,9 @@ import os
 import re
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
-    daemon_json,
-    dockerd,
-    dockerd_flags,
-    gpu_scopes,
-    host_files,
-)
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_files
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, dockerd, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 

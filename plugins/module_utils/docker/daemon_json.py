@@ -16,7 +16,7 @@ import posixpath
 import re
 import socket
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import daemon_keys, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_keys, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 

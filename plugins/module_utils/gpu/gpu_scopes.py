@@ -17,7 +17,7 @@ import json
 import os
 import re
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
 
 DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm*", "nvidia-modeset", "nvidia-caps/*")
 # The unit of a container under dockerd's systemd cgroup driver.

@@ -9,7 +9,8 @@ import glob
 import os
 import re
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import dockerd, gpu_containers, gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers, gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 # The arguments of apply, as a module declares them.

@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
     docker_service,
     dockerd,
     dockerd_flags,
-    toml_text,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import toml_text
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
 DOCKER, CONTAINERD = "/var/lib/docker", "/var/lib/containerd"

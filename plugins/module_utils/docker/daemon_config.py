@@ -12,12 +12,12 @@ import os
 import tempfile
 import time
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils import (
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_files
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
     daemon_keys,
     docker_service,
     dockerd,
-    host_files,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
