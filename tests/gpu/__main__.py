@@ -4,7 +4,7 @@
     python3 -m tests.gpu --out DIR --bring DIR     on a throwaway host without them, which has to be root's alone
 
 What is brought: bin/ (dockerd, containerd, containerd-shim-runc-v2, runc, docker, NVIDIA's nvidia-ctk,
-nvidia-cdi-hook, nvidia-container-runtime, nvidia-container-runtime-hook, and a static program that is to be
+nvidia-cdi-hook, nvidia-container-runtime, nvidia-container-runtime-hook, and a static program for
 hello-world, gpuprov-hello); ssh/ (sshd, ssh, ssh-keygen, and lib/ with their libraries); wheels/ (what gpuprov
 needs, for the Python that runs this). It is copied into /usr, /etc/docker/daemon.json is written, dockerd and
 sshd are started by hand: no systemd is needed, and no network. docs/gpu.md has the results of a run.

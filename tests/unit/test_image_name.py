@@ -58,12 +58,12 @@ def test_what_docker_would_not_take_is_refused_in_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 1.9, ["a"], {"a": 1}])
 def test_what_is_no_text_is_refused(value: object) -> None:
-    with pytest.raises(ImageNameError, match="is no image name"):
+    with pytest.raises(ImageNameError, match="is not an image name"):
         parse(value)
 
 
 def test_upper_case_is_named_for_what_it_is() -> None:
-    with pytest.raises(ImageNameError, match="'Train' is to be in lower case"):
+    with pytest.raises(ImageNameError, match="'Train' must be in lower case"):
         parse("team/Train:1")
 
 

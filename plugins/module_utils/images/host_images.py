@@ -175,7 +175,7 @@ def _container(api, listed):
 
 
 def is_kept(labels):
-    """Whether labels protect what has them."""
+    """Return whether the labels protect an image or container from a clean-up."""
     value = (labels or {}).get(KEEP_LABEL)
     return value is not None and value.strip().lower() not in NOT_KEPT
 

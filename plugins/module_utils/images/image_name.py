@@ -28,7 +28,7 @@ _STRINGS = (str, type(b"".decode("ascii")))
 
 
 class ImageNameError(ValueError):
-    """What was given is no name of an image; the message says why in one line, for people."""
+    """The text is not the name of an image; the message says why in one line."""
 
 
 class ImageName(collections.namedtuple("ImageName", "registry path tag digest")):
@@ -65,7 +65,7 @@ def parse(text):
     Raises ImageNameError for whatever Docker would not take as a name, an image's ID among it.
     """
     if not isinstance(text, _STRINGS) or not text:
-        raise ImageNameError("the name of the image is empty" if text == "" else "%r is no image name" % (text,))
+        raise ImageNameError("the name of the image is empty" if text == "" else "%r is not an image name" % (text,))
     name, at, digest = text.partition("@")
     if at:
         _check_digest(text, digest)
@@ -76,12 +76,12 @@ def parse(text):
     if colon >= 0:
         name, tag = name[:colon], name[colon + 1 :]
         if not _TAG.match(tag):
-            raise _refused(text, "%s is no tag: letters, digits, _ . -, at most 128" % _shown(tag))
+            raise _refused(text, "%s is not a tag: letters, digits, _ . -, at most 128" % _shown(tag))
     if _ID.match(name):
         raise _refused(text, "that is the ID of an image, not its name")
     registry, path = _parts(name)
     if not _REGISTRY.match(registry):
-        raise _refused(text, "%s is no registry" % _shown(registry))
+        raise _refused(text, "%s is not a registry" % _shown(registry))
     for component in path.split("/"):
         if not _COMPONENT.match(component):
             raise _refused(text, _wrong(component, text))
@@ -100,7 +100,7 @@ def parse_tagged(text):
 def checked_tag(tag):
     """Return tag. Raises ImageNameError where it is none."""
     if not isinstance(tag, _STRINGS) or not _TAG.match(tag):
-        raise ImageNameError("%s is no tag: letters, digits, _ . -, at most 128" % _shown(tag))
+        raise ImageNameError("%s is not a tag: letters, digits, _ . -, at most 128" % _shown(tag))
     return tag
 
 
@@ -120,7 +120,7 @@ def _parts(name):
 
 def _check_digest(text, digest):
     if not _DIGEST.match(digest):
-        raise _refused(text, "%s is no digest such as sha256: and 64 hexadecimal digits" % _shown(digest))
+        raise _refused(text, "%s is not a digest: expected sha256: and 64 hexadecimal digits" % _shown(digest))
     algorithm, _colon, value = digest.partition(":")
     if algorithm in _LENGTHS and (len(value) != _LENGTHS[algorithm] or value != value.lower()):
         raise _refused(text, "a %s digest has %d hexadecimal digits" % (algorithm, _LENGTHS[algorithm]))
@@ -130,17 +130,17 @@ def _wrong(component, text):
     if not component:
         return "a part of it is empty"
     if component != component.lower() and _COMPONENT.match(component.lower()):
-        return "%s is to be in lower case" % _shown(component)
+        return "%s must be in lower case" % _shown(component)
     where = "" if component == text else " in %s" % _shown(component)
     return "lower-case letters and digits, with . _ __ or - between them, are allowed%s" % where
 
 
 def _refused(text, why):
-    return ImageNameError("%s is no image name: %s" % (_shown(text), why))
+    return ImageNameError("%s is not an image name: %s" % (_shown(text), why))
 
 
 def _shown(text):
-    """What was given, on one line and without what a terminal would act on."""
+    """Return the text on one line, without control characters, cut to 80 characters."""
     text = "%s" % (text,)
     shown = "".join(char if 32 <= ord(char) < 127 or ord(char) >= 160 else "?" for char in text)
     return "'%s'" % (shown if len(shown) <= 80 else shown[:77] + "...")

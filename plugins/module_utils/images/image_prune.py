@@ -20,7 +20,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class PruneError(ValueError):
-    """What was asked cannot be; the message says why, for people."""
+    """The request is not valid; the message says why, for people."""
 
 
 def age(text):

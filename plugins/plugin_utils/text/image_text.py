@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What people see of images: pure functions, for gpuprov and for the filters of the collection."""
+"""Texts about images, for gpuprov and for the filters of the collection: pure functions."""
 
 from __future__ import annotations
 
