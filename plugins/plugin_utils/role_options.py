@@ -19,7 +19,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, mirrors
 
 ROLES_DIRECTORY = Path(__file__).parents[2] / "roles"
 
@@ -38,6 +38,7 @@ PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_full": {"type": "bool"},
     "gpuprov_quiet": {"type": "bool"},
     "gpuprov_max_fail_percentage": {"type": "int"},
+    "gpuprov_mirror": {"type": "str", "choices": ["", *mirrors.MIRRORS]},
     "gpuprov_serial": {"type": "list", "elements": "str"},
     "gpuprov_wait": {"type": "int"},
 }

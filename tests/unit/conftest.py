@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible.plugins.loader import init_plugin_loader
 
-from gpuprov import cli, runner
-from tests.runs import Call, Runs
+# Before anything imports ansible_collections: templates find the filters of this collection then.
+init_plugin_loader([str(Path(__file__).resolve().parents[2] / "playbooks/collections")])
+
+from gpuprov import cli, runner  # noqa: E402
+from tests.runs import Call, Runs  # noqa: E402
 
 
 @pytest.fixture

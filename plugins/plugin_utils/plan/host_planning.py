@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, role_options, run_cache
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, mirrors, role_options, run_cache
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -89,10 +89,19 @@ def planned(
     desired_of = {} if problems else wants.wanted
     tags = Tags.of(task_vars, action._task.tags)
     plan: dict[str, Any] = host_plan.plan(desired_of, found, problems, notes=notes, tags=tags)
+    if any((change["role"], change["subject"][:11]) == ("nvidia_docker", "apt source ") for change in plan["changes"]):
+        plan["notes"] += _mirror_notes(resolver, wants.options["nvidia_docker"])
     plan["wanted"] = {"stack": stack, "cdi": cdi}
     facts["gpu_host_plan"] = plan
     facts["gpu_host_findings"] = finding.ordered([*of_gpu, *host_findings.findings(found, plan)])
     return Planned(facts, wants)
+
+
+def _mirror_notes(resolver: role_options.Resolver, options: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the note that gpuprov_mirror lacks the repository of NVIDIA's stack; options are nvidia_docker's."""
+    mirror = str(resolver.render(resolver.variables.get("gpuprov_mirror") or ""))
+    said = mirrors.lacking_note(mirror, options["stack"], options["repo_url"])
+    return [{"name": "mirror", "message": said}] if said else []
 
 
 def desired(action: ActionBase, variables: dict[str, Any]) -> Desired:
