@@ -27,7 +27,6 @@ import gzip
 import hashlib
 import importlib
 import io
-import itertools
 import json
 import os
 import re
@@ -35,7 +34,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 
 http = importlib.import_module("http.client" if sys.version_info[0] > 2 else "httplib")
 BLOCK = 1 << 18
@@ -64,7 +62,7 @@ def main(command, *words):
             say(describe(*words))
         elif command == "save":
             form, name = words[0].split(",")
-            write(form, output(("docker", "image", "save", name)))
+            write(form, output("docker", "image", "save", name))
         elif command == "layer":
             form, digest, kind, where, which = words[0].split(",")
             blocks = overlay2_layer(where, which) if kind == "overlay2" else content(where, "get", which)
@@ -105,51 +103,69 @@ def has_program(name):
     return any(os.access(os.path.join(directory, name), os.X_OK) for directory in directories)
 
 
-def output(words, feed=None):
-    """Start a program with the blocks of feed as its input; return a generator of its output.
-
-    Raises Failed where the program is missing; the generator does where it fails, and raises the errors of feed.
-    """
-    pipe, errors = subprocess.PIPE, []
+def started(words, out=subprocess.PIPE):
+    """Start a program with a pipe to its input. Raises Failed where the program is missing."""
     try:
-        process = subprocess.Popen(words, bufsize=BLOCK, stdin=feed and pipe, stdout=pipe, stderr=pipe)
+        return subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE)
     except (IOError, OSError):
         raise Failed("there is no %s" % words[0])
 
-    def write_input():
-        try:
-            for block in feed:
-                process.stdin.write(block)
-            process.stdin.close()
-        except Exception as error:
-            errors.append(error)
-            process.kill()
+
+def feed(process, blocks):
+    """Send blocks to a program; return whether it took them all."""
+    try:
+        for block in blocks:
+            process.stdin.write(block)
+    except (IOError, OSError) as error:
+        if error.errno != errno.EPIPE:
+            raise
+        return False
+    return True
+
+
+def ended(process):
+    """Close a program's input, wait for its end, and return its exit status and its last line of stderr."""
+    process.stdin.close()
+    lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+    return process.wait(), lines[-1] if lines else ""
+
+
+def finish(process):
+    """Wait for the end of a program. Raises Failed."""
+    status, reason = ended(process)
+    if status:
+        raise Failed(reason or "a program ended with %d, without a message" % status)
+
+
+def output(*words):
+    """Start a program, and return a generator of its output. Raises Failed, as the generator does."""
+    process = started(words)
 
     def blocks():
-        feeder = threading.Thread(target=write_input)
-        feeder.daemon = True
-        if feed:
-            feeder.start()
         for block in iter(lambda: os.read(process.stdout.fileno(), BLOCK), b""):
             yield block
-        lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        status = process.wait()
-        if feed:
-            feeder.join()
-        # Where the program closed its input, its exit status tells why.
-        if errors and getattr(errors[0], "errno", None) != errno.EPIPE:
-            raise errors[0]
-        if status:
-            raise Failed(lines[-1] if lines else "%s ended with %d, without a message" % (words[0], status))
+        finish(process)
 
     return blocks()
 
 
+def send_through(words, blocks, out):
+    """Send blocks through a program into a file, None for standard output. Raises Failed, and the errors of blocks."""
+    process = started(words, out)
+    try:
+        feed(process, blocks)
+    except Exception:
+        process.kill()
+        raise
+    finish(process)
+
+
 def write(form, blocks):
     """Compress blocks to standard output. Raises Failed."""
-    out = getattr(sys.stdout, "buffer", sys.stdout)
     if form != "none":
-        blocks = output((form, "-1", "-q", "-c") + (("-T0",) if form == "zstd" else ()), blocks)
+        send_through((form, "-1", "-q", "-c") + (("-T0",) if form == "zstd" else ()), blocks, None)
+        return
+    out = getattr(sys.stdout, "buffer", sys.stdout)
     for block in blocks:
         out.write(block)
     out.flush()
@@ -168,7 +184,7 @@ def containerd():
 
 def content(address, *words):
     """Yield the output of a content command of containerd's client. Raises Failed."""
-    return output(("ctr", "--address", address, "--namespace", "moby", "content") + words)
+    return output("ctr", "--address", address, "--namespace", "moby", "content", *words)
 
 
 def manifests(address, digest, blobs):
@@ -206,7 +222,7 @@ def describe(name):
     bytes, type, place}; None where only docker save can read the image.
     """
     # Both at once: the client takes longer to start than dockerd to answer.
-    asked = [output(("docker", "image", "inspect", name)), output(("docker", "info", "--format", "{{json .}}"))]
+    asked = [output("docker", "image", "inspect", name), output("docker", "info", "--format", "{{json .}}")]
     (image,), info = (decoded(b"".join(blocks)) for blocks in asked)
     images = None
     try:
@@ -382,24 +398,51 @@ def load(*names):
         return
     if not all(NAME.match(name) for name in [order["name"]] + order["gone"]):
         raise Failed("the input does not describe an image")
-    archive = Archive()
+    coming = loading = None  # docker load of the archive that comes in, and of the one before
     try:
         for line in iter(next_line, {"end": True}):
-            if "files" in line:
-                archive.complete(line["files"])
-                archive = Archive(archive)
-            else:
-                blocks, form = received(line["bytes"]), line["form"]
-                blocks = blocks if form == "none" else output((form, "-d", "-q", "-c"), blocks)
-                archive.add(line["path"], line["size"], blocks)
-        archive.wait()
+            coming = coming or started(("docker", "load", "-q"))
+            if "files" not in line:
+                add(coming, line["path"], line["size"], received(line["bytes"]), line["form"])
+                continue
+            wait(loading)
+            for path, text in line["files"]:
+                data = base64.b64decode(text)
+                add(coming, path, len(data), [data])
+            feed(coming, [b"\0" * 2 * tarfile.BLOCKSIZE])
+            coming.stdin.close()
+            coming, loading = None, coming
+        wait(loading)
     except Failed as error:
-        archive.drop()
-        if not isinstance(error, CutOff):
-            remove(order["gone"])
-        raise error
+        if coming is not None:
+            coming.kill()
+        before, now = [ended(one) if one is not None else (0, "") for one in (loading, coming)]
+        if isinstance(error, CutOff):
+            raise error
+        remove(order["gone"])
+        reason = before[0] and before[1] or now[1]
+        raise Failed("docker load failed: %s" % reason) if reason else error
     remove(order["gone"])
     say({"id": (ask("/images/%s/json" % order["name"]) or {}).get("Id")})
+
+
+def add(process, path, size, blocks, form="none"):
+    """Send a file to docker load. Raises Failed."""
+    entry = tarfile.TarInfo(path)
+    entry.size = size
+    taken = feed(process, [entry.tobuf(tarfile.GNU_FORMAT)])
+    if taken and form != "none":
+        send_through((form, "-d", "-q", "-c"), blocks, process.stdin)
+    elif taken:
+        taken = feed(process, blocks)
+    if not (taken and feed(process, [b"\0" * (-size % tarfile.BLOCKSIZE)])):
+        raise Failed("dockerd closed the connection")
+
+
+def wait(process):
+    """Wait until an archive is loaded. Raises Failed."""
+    if process is not None and process.wait():
+        raise Failed("docker load failed without a reason")
 
 
 def remove(names):
@@ -427,62 +470,5 @@ def received(size):
         yield block
 
 
-class Archive(object):
-    """An archive being sent to docker load, and the previous one, which dockerd may still be unpacking."""
-
-    def __init__(self, previous=None):
-        self.previous, self.process = previous, None
-
-    def add(self, path, size, blocks):
-        """Send a file. Raises Failed, with dockerd's reason where it refuses the archive."""
-        if self.process is None:
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(("docker", "load", "-q"), bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe)
-        entry = tarfile.TarInfo(path)
-        entry.size = size
-        padding = b"\0" * (-size % tarfile.BLOCKSIZE)
-        try:
-            for block in itertools.chain([entry.tobuf(tarfile.GNU_FORMAT)], blocks, [padding]):
-                self.process.stdin.write(block)
-        except (IOError, OSError):
-            self.wait()
-            self.finish()
-            raise Failed("docker load failed: dockerd closed the connection")
-
-    def complete(self, files):
-        """Send the last files once the previous archive is loaded. Raises Failed."""
-        self.wait()
-        for path, text in files:
-            data = base64.b64decode(text)
-            self.add(path, len(data), [data])
-        try:
-            self.process.stdin.write(b"\0" * 2 * tarfile.BLOCKSIZE)
-        except (IOError, OSError):
-            pass  # finish() tells why
-        self.process.stdin.close()
-
-    def wait(self):
-        """Wait until the previous archive is loaded. Raises Failed where that fails."""
-        previous, self.previous = self.previous, None
-        if previous is not None:
-            previous.finish()
-
-    def finish(self):
-        """Wait until this archive is loaded. Raises Failed where that fails."""
-        lines = self.process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        if self.process.wait():
-            raise Failed("docker load failed: %s" % (lines[-1] if lines else "no reason given"))
-
-    def drop(self):
-        """Drop this incomplete archive, and wait for the previous one."""
-        if self.process is not None:
-            self.process.kill()
-        try:
-            self.wait()
-        except Failed:
-            pass
-
-
 if __name__ == "__main__":
-    # Skip clean-up at exit: a thread may still wait for input.
-    os._exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))
