@@ -31,16 +31,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
 _LAYER = "@LAYER@"
 
 
-class TransferError(Exception):
-    """The step failed; the message is one line."""
-
-
-_ERRORS = (
-    TransferError, AnsibleError, OSError, image_archive.ArchiveError, image_load.LoadError, image_name.ImageNameError,
-    packing.PackingError,
-)  # fmt: skip
-
-
 class ActionModule(ActionBase):
     """One step of a transfer."""
 
@@ -55,10 +45,8 @@ class ActionModule(ActionBase):
         self._images = [image_archive.from_json(image) for image in self._image.get("images", [])]
         self._compression = str(args.get("compression") or "auto")
         self._connected = False
-        source = str(args.get("archive") or args.get("from") or "local")
+        source = str(args.get("from") or "local")
         self._kind = "local" if source == "local" else "host" if source in self._vars["groups"]["all"] else "file"
-        if args.get("archive"):
-            self._kind = "file"
         self._source = os.path.expanduser(source) if self._kind == "file" else source
         self._label = "this machine" if self._kind == "local" else self._source
         try:
@@ -70,7 +58,7 @@ class ActionModule(ActionBase):
             if advice is None and "source" not in self._failure(""):
                 raise
             return {**result, **self._failure(advice or str(error)), "source_unreachable": advice is None}
-        except _ERRORS as error:
+        except (AnsibleError, OSError, image_name.ImageNameError) as error:
             return {**result, **self._failure(host_command.why_not_root(str(error)) or str(error))}
 
     def _failure(self, message: str) -> dict[str, Any]:
@@ -99,7 +87,7 @@ class ActionModule(ActionBase):
                 with transfer_progress.Progress("fetching", self._label) as progress:
                     images, _ = self._read(self._saved(name, found, progress), name)
         if not (names or name):
-            raise TransferError(
+            raise AnsibleError(
                 f"the image in {self._source} has no name: say one, as in image ship NAME:TAG --from {self._source}"
             )
         # {}: the spool has all layers. None: only a task at the source can fetch them, as that needs a password.
@@ -113,34 +101,31 @@ class ActionModule(ActionBase):
 
     def _read_file(self, path: Path, name: str | None) -> Any:
         if not path.is_file():
-            raise TransferError(
-                f"there is no file {path}" if self._task.args.get("archive")
-                else f"{path} is neither local nor a host of the inventory nor a file"
-            )  # fmt: skip
+            raise AnsibleError(f"{path} is not an archive here, and not a host of the inventory")
         with transfer_progress.Progress("reading", path.name, path.stat().st_size) as progress, path.open("rb") as file:
             _check_sum(path)
             form = packing.form_of(file.peek(6))
             try:
                 return self._read(packing.unpacked(form, progress.counted(layer_spool.blocks_of(file, _stopped))), name)
-            except (image_archive.ArchiveError, packing.PackingError) as error:
-                raise TransferError(f"{path}: {error}") from None
+            except AnsibleError as error:
+                raise AnsibleError(f"{path}: {error}") from None
 
     def _read(self, blocks: Iterable[bytes], name: str | None) -> Any:
         form = packing.wire_form(self._compression, packing.has_zstd())
         return layer_spool.read_archive(blocks, layer_spool.spool(), form, name)
 
     def _inspect(self, name: str | None) -> dict[str, Any]:
-        """Return image_on_host.py's description of the image. Raises TransferError."""
+        """Return image_on_host.py's description of the image. Raises AnsibleError."""
         if name is None:
-            raise TransferError("say which image, as NAME:TAG")
+            raise AnsibleError("say which image, as NAME:TAG")
         completed = host_pipe.run(self._export("describe", name), stopped=_stopped)
         if not completed.returncode:
             return dict(json.loads(completed.stdout))
         where = "on this machine" if self._kind == "local" else f"on {self._source}"
         reason = host_pipe.last_line(completed.stderr)
         if re.search("no such image", reason, re.IGNORECASE):
-            raise TransferError(f"there is no image {name} {where}")
-        raise TransferError(f"docker {where} cannot be asked for {name}: {reason}")
+            raise AnsibleError(f"there is no image {name} {where}")
+        raise AnsibleError(f"docker {where} cannot be asked for {name}: {reason}")
 
     def _saved(self, name: str | None, found: dict[str, Any], progress: transfer_progress.Progress) -> Iterable[bytes]:
         """Return the output of docker save at the source."""
@@ -151,7 +136,7 @@ class ActionModule(ActionBase):
     def _survey(self) -> dict[str, Any]:
         """Return what this host has."""
         with host_pipe.opened(self._on_host("load"), _stopped) as pipe:
-            return {"held": vars(image_load.held_by(pipe))}
+            return {"held": image_load.answer(pipe)}
 
     def _fetch(self) -> dict[str, Any]:
         """Fetch all layers that a host lacks into the spool, where the source needs a password."""
@@ -160,11 +145,11 @@ class ActionModule(ActionBase):
         for name in set(self._vars["ansible_play_hosts"]) - {self._source}:
             held = image_archive.Held(**self._vars["hostvars"][name][self._task.args["hosts"]]["held"])
             # Loading fails where the image is not for the host.
-            with contextlib.suppress(image_archive.ArchiveError):
+            with contextlib.suppress(AnsibleError):
                 image = image_archive.for_machine(self._images, held.machine)
                 lacking |= {layer.digest: layer for layer in image_archive.lacking(image, held)}
         for layer in () if self._task.check_mode else lacking.values():
-            fetch.fetch(layer)
+            fetch.fetch(layer).close()
         return {}
 
     def _load(self) -> dict[str, Any]:
@@ -215,7 +200,7 @@ class ActionModule(ActionBase):
             (not os.access(path.parent, os.W_OK), f"the directory {path.parent} is not writable"),
         ):
             if wrong:
-                raise TransferError(message)
+                raise AnsibleError(message)
         found = self._inspect(name)
         if self._task.check_mode:
             return {"changed": True}
@@ -253,7 +238,7 @@ class ActionModule(ActionBase):
             return None
         name = image_name.parse_tagged(given)
         if name.digest is not None:
-            raise TransferError(f"{given} names a digest: say NAME:TAG")
+            raise AnsibleError(f"{given} names a digest: say NAME:TAG")
         return str(name)
 
 
@@ -262,17 +247,17 @@ def _stopped() -> bool:
 
 
 def _check_sum(path: Path) -> None:
-    """Compare a file with the checksum file beside it, if there is one. Raises TransferError."""
+    """Compare a file with the checksum file beside it, if there is one. Raises AnsibleError."""
     beside = path.with_name(f"{path.name}.sha256")
     if not beside.exists():
         return
     match = re.match(r"\\?([0-9a-fA-F]{64})\b", beside.read_text(encoding="utf-8", errors="replace"))
     if not match:
-        raise TransferError(f"{beside} holds no checksum")
+        raise AnsibleError(f"{beside} holds no checksum")
     with path.open("rb") as file:
         found = layer_spool.Digest(layer_spool.blocks_of(file, _stopped)).consumed()
     if found.text() != f"sha256:{match[1].lower()}":
-        raise TransferError(f"{path} is damaged: its checksum is not that of {beside.name}")
+        raise AnsibleError(f"{path} is damaged: its checksum is not that of {beside.name}")
 
 
 def write_archive(path: Path, form: str, data: Iterable[bytes]) -> tuple[str, int]:

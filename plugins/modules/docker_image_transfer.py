@@ -28,10 +28,6 @@ options:
     description: C(local), a host of the inventory, or an archive.
     type: str
     default: local
-  archive:
-    description: An archive instead of C(from).
-    type: path
-    default: ""
   compression:
     description: How layers are compressed, see the role.
     type: str

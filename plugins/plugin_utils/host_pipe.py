@@ -118,7 +118,6 @@ class Pipe:
         self.stdin, self.stdout, self._stderr = (cast(BufferedRandom, pipe) for pipe in pipes)
         self.errors = bytearray()
         self.over = threading.Event()
-        self._was_stopped = False
         self._feeder: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
@@ -157,7 +156,7 @@ class Pipe:
             self._feeder.join()
         status = self._process.wait()
         self._reader.join()
-        if self._was_stopped:
+        if self._stopped():
             raise Stopped
         if self._failure is not None:
             raise self._failure
@@ -173,21 +172,20 @@ class Pipe:
         self._reader.start()
         if self.command.success not in printed:
             completed = self.completed()
-            text = f"{printed.decode(errors='replace')}\n{completed.stderr}"
+            completed.stdout = printed.decode(errors="replace") + completed.stdout
+            text = f"{completed.stdout}\n{completed.stderr}"
             advice = host_command.why_not_root(text) if self.command.become else None
-            raise AnsibleError(advice or last_line(text) or f"it ended with {completed.returncode}, without a message")
+            raise AnsibleError(advice or reason(completed))
 
     def _watch(self) -> None:
         while not self.over.wait(_POLL):
             if self._stopped():
-                self._was_stopped = True
                 self._process.kill()
                 return
 
     def _read_errors(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while block := os.read(self._stderr.fileno(), BLOCK):
-                self.errors += block
+            self.errors += self._stderr.read()
 
     def _prelude(self) -> bytearray:
         """Return the output before the command's own."""
@@ -256,17 +254,22 @@ def run(
 
 
 def output(
-    command: Command, stopped: Callable[[], bool] = lambda: False, feed: Iterable[bytes] = (),
-    failure: Callable[[str], Exception] = AnsibleError,
-) -> Iterator[bytes]:  # fmt: skip
-    """Yield the output of a command, with feed as its input. Raises failure with its last line of stderr."""
+    command: Command, stopped: Callable[[], bool] = lambda: False, feed: Iterable[bytes] = (), failure: str = ""
+) -> Iterator[bytes]:
+    """Yield the output of a command, with feed as its input. Raises AnsibleError: failure, and its last line."""
     with opened(command, stopped) as pipe:
         pipe.feed(feed)
         while block := pipe.stdout.read1(BLOCK):
             yield block
         completed = pipe.completed()
         if completed.returncode:
-            raise failure(last_line(completed.stderr) or f"it ended with {completed.returncode}, without a message")
+            raise AnsibleError(failure + reason(completed))
+
+
+def reason(completed: subprocess.CompletedProcess[str]) -> str:
+    """Return why a command failed: the last line that it printed."""
+    text = last_line(f"{completed.stdout}\n{completed.stderr}")
+    return text or f"it ended with {completed.returncode}, without a message"
 
 
 def last_line(text: str) -> str:

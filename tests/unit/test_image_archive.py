@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import (
-    ArchiveError,
     Held,
     Image,
     Layer,
@@ -285,7 +285,7 @@ def test_an_archive_of_any_tool_is_found_by_its_names_as_docker_compares_them(
     assert image_archive.for_machine(images, "x86_64") == one
     if names:
         for wrong in ("train:2", "other/train:1", "r.test:5000/train:1.9.1"):
-            with pytest.raises(ArchiveError, match=f"^{wrong} is not in the archive; it has "):
+            with pytest.raises(AnsibleError, match=f"^{wrong} is not in the archive; it has "):
                 read(files, wrong)
 
 
@@ -321,7 +321,7 @@ def test_the_platform_of_the_host_is_chosen_whatever_comes_first(nested: bool, n
     ],
 )
 def test_an_image_for_other_platforms_alone_is_refused(platforms: list[str], machine: str, said: str) -> None:
-    with pytest.raises(ArchiveError, match=said):
+    with pytest.raises(AnsibleError, match=said):
         image_archive.for_machine(read(layout(*platforms))[0], machine)
 
 
@@ -337,7 +337,7 @@ def test_docker_save_leaves_out_what_it_does_not_have_of_other_platforms() -> No
     whole = {path: content for path, content in files.items() if path not in gone}
     assert [image_archive.platform_text(image) for image in read(whole)[0]] == ["linux/amd64"]
     both = [path for path, content in files.items() if gzip_of(content) in (b"linux/arm64", b"linux/amd64")]
-    with pytest.raises(ArchiveError, match="damaged: layer 2 of 2 is not in it"):
+    with pytest.raises(AnsibleError, match="damaged: layer 2 of 2 is not in it"):
         read({path: content for path, content in files.items() if path not in both})
 
 
@@ -373,9 +373,9 @@ def test_one_of_several_images_is_chosen_by_name() -> None:
     both = {**one, **other, "manifest.json": dumped(entries)}
     assert len(read(both, "y:1")[0][0].layers) == 1
     assert len(read(both, "x:1")[0][0].layers) == 2
-    with pytest.raises(ArchiveError, match=r"holds 2 images \(x:1, y:1\): say which one"):
+    with pytest.raises(AnsibleError, match=r"holds 2 images \(x:1, y:1\): say which one"):
         read(both)
-    with pytest.raises(ArchiveError, match=r"z:1 is not in the archive; it has x:1, y:1"):
+    with pytest.raises(AnsibleError, match=r"z:1 is not in the archive; it has x:1, y:1"):
         read(both, "z:1")
 
 
@@ -384,7 +384,7 @@ def test_two_images_of_a_layout_are_not_taken_for_platforms_of_one(named: bool) 
     made = Layout()
     for number in (b"1", b"2"):
         made.add(made.image("linux/amd64", number), ref=f"1.{number.decode()}" if named else "")
-    with pytest.raises(ArchiveError, match=r"holds 2 images \((1.1, 1.2|images without names)\): say which one"):
+    with pytest.raises(AnsibleError, match=r"holds 2 images \((1.1, 1.2|images without names)\): say which one"):
         read(made.whole())
     if named:
         assert read(made.whole(), "train:1.2")[0][0].layers[0].diff_id == digest(b"2")
@@ -412,9 +412,9 @@ def test_containerd_is_told_how_a_layer_of_an_old_archive_is_packed(form: str) -
 def test_a_layer_that_is_not_what_the_image_says_is_damage() -> None:
     files = docker_archive("x:1", layers=[b"a", b"b", b"c"])
     path = next(iter(files))
-    with pytest.raises(ArchiveError, match="layer 1 of 3 does not have the digest"):
+    with pytest.raises(AnsibleError, match="layer 1 of 3 does not have the digest"):
         read({**files, path: b"z"})
-    with pytest.raises(ArchiveError, match="layer 1 of 3 is not in it"):
+    with pytest.raises(AnsibleError, match="layer 1 of 3 is not in it"):
         read({key: value for key, value in files.items() if key != path})
 
 
@@ -435,7 +435,7 @@ def test_a_layer_that_is_not_what_the_image_says_is_damage() -> None:
     ],
 )
 def test_what_is_no_image_is_refused_with_a_reason(files: Files) -> None:
-    with pytest.raises(ArchiveError, match=r"not an archive of an image|damaged"):
+    with pytest.raises(AnsibleError, match=r"not an archive of an image|damaged"):
         image_archive.images_in(files, {})
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, image_load
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import ArchiveError, Image, Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_load import LoadError
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Image, Layer
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.layer_spool import Fetcher, Spool, keep
 
 DATA = b"words " * 1000
@@ -44,7 +44,7 @@ class Pipe:
 
 def reading(images: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "engine": "28.5.2", "machine": "x86_64", "containerd": True, "images": images, "blobs": [], "configs": {},
+        "machine": "x86_64", "containerd": True, "images": images, "blobs": [], "configs": {},
         "place": "/var/lib/containerd", "free": None, "zstd": False, **more,
     }  # fmt: skip
 
@@ -111,9 +111,9 @@ def test_a_name_that_is_missing_is_a_change(fetch: Fetcher) -> None:
 def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_it(zstd: bool, fetch: Fetcher) -> None:
     pipe = Pipe(reading({}, zstd=zstd), {"id": AMD.shown_as(True)})
     found = load(pipe, fetch)
-    there = fetch.spool.find(DIGEST)
+    there = fetch.spool.open(DIGEST)
     assert there is not None
-    sent = there[0].read_bytes() if zstd else DATA
+    sent = there.read() if zstd else DATA
     assert (found.changed, found.sent, found.after) == (True, len(sent), AMD.shown_as(True))
     head, told, rest = pipe.got.split(b"\n", 2)
     assert json.loads(head) == {"name": "x:1", "gone": []}
@@ -133,21 +133,20 @@ def test_a_layer_travels_as_it_lies_in_the_spool_unless_the_host_cannot_unpack_i
         ({}, "write /x: no space left on device", "^the disk is full: /var/lib/containerd has no room"),
         ({}, {"id": "sha256:other"}, "^x:1 has sha256:other on the host, expected sha256:"),
         ({"free": 100}, {}, "^the disk is too full: /var/lib/containerd has 100 B free"),
-        ({"engine": ""}, {}, "^docker does not answer$"),
     ],
 )
 def test_why_a_host_does_not_have_the_image_is_said(said: dict[str, Any], last: Any, why: str, fetch: Fetcher) -> None:
     pipe = Pipe(reading({}, **said), *([last] if isinstance(last, dict) else []))
     pipe.status, pipe.why = 3, str(last)
-    with pytest.raises(LoadError, match=why):
+    with pytest.raises(AnsibleError, match=why):
         load(pipe, fetch)
 
 
 def test_a_host_that_cannot_be_read_says_why(fetch: Fetcher) -> None:
-    with pytest.raises(LoadError, match=r"^the host cannot be read: it broke$"):
+    with pytest.raises(AnsibleError, match=r"^the host cannot be read: it broke$"):
         load(Pipe(), fetch)
 
 
 def test_an_image_for_other_platforms_is_not_sent(fetch: Fetcher) -> None:
-    with pytest.raises(ArchiveError, match="the image is for linux/amd64, linux/arm64, and this host is linux/riscv64"):
+    with pytest.raises(AnsibleError, match="the image is for linux/amd64, linux/arm64, and this host is linux/riscv64"):
         load(Pipe(reading({}, machine="riscv64")), fetch)

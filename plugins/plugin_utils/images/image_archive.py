@@ -11,13 +11,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 
 OCI = "application/vnd.oci.image"
@@ -25,10 +25,6 @@ PARTIAL = "gpuprov-partial"
 # A layer of at least this many bytes is loaded by itself, so that it need never travel again.
 PART = 4 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class ArchiveError(Exception):
-    """The data is not an image, or a damaged one; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,8 @@ class Image:
         """Return a reproducible image of the first count layers; the image itself where that is all of them."""
         if count == len(self.layers):
             return self
-        keys = ("os", "architecture", "variant")
-        config = {key: value for key, value in zip(keys, self.platform, strict=True) if value or key != "variant"}
+        parent = json.loads(self.config)
+        config = {key: parent[key] for key in ("os", "architecture", "variant") if parent.get(key)}
         layers = {"type": "layers", "diff_ids": [layer.diff_id for layer in self.layers[:count]]}
         fixed = {"created": "1970-01-01T00:00:00Z", "config": {"Labels": {"gpuprov.partial": "true"}}, "history": []}
         return Image(_json({**config, **fixed, "rootfs": layers}), self.layers[:count])
@@ -101,7 +97,6 @@ class Held:
     images: Mapping[str, Sequence[Sequence[str]]]
     blobs: Iterable[str] | None = None
     configs: dict[str, list[str]] = field(default_factory=dict)
-    engine: str = ""
     machine: str = ""
     place: str = ""
     free: int | None = None
@@ -156,13 +151,10 @@ def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
         missing = [layer for layer in image.layers if layer.digest not in blobs]
     else:
         wanted = [layer.diff_id for layer in image.layers]
-        missing = [*image.layers[max((_common(wanted, diff_ids) for _, diff_ids in held.images.values()), default=0) :]]
+        chains = [[*diff_ids] for _, diff_ids in held.images.values()]
+        counts = (n for n in range(len(wanted) + 1) if any(chain[:n] == wanted[:n] for chain in chains))
+        missing = [*image.layers[max(counts, default=0) :]]
     return tuple({layer.digest: layer for layer in missing}.values())
-
-
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the length of the common beginning of two lists."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def parts(image: Image, missing: Sequence[Layer]) -> list[tuple[int, list[Layer]]]:
@@ -250,7 +242,7 @@ _ARM = {"aarch64": 8, "armv7l": 7, "armv6l": 6}
 
 
 def for_machine(images: Sequence[Image], machine: str) -> Image:
-    """Return the image for a machine (uname -m) running Linux. Raises ArchiveError.
+    """Return the image for a machine (uname -m) running Linux. Raises AnsibleError.
 
     An image without an architecture fits any machine, as for dockerd.
     """
@@ -269,7 +261,7 @@ def for_machine(images: Sequence[Image], machine: str) -> Image:
         ranked.append(((runs.index(architecture) if architecture else len(runs), version), image))
     if not ranked:
         platforms = ", ".join(sorted(platform_text(image) for image in images))
-        raise ArchiveError(f"the image is for {platforms}, and this host is linux/{runs[0]}")
+        raise AnsibleError(f"the image is for {platforms}, and this host is linux/{runs[0]}")
     return min(ranked, key=lambda one: one[0])[1]
 
 
@@ -304,14 +296,14 @@ class _Entry:
     tags: list[str]
 
 
-class _Incomplete(ArchiveError):
+class _Incomplete(AnsibleError):
     """A file of an image is missing: docker save omits platforms that it does not have."""
 
 
 def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
     """Return an archive's image, once for each complete platform, and its names as docker shows them.
 
-    files: {path: content} of the small files. name chooses among several images. Raises ArchiveError.
+    files: {path: content} of the small files. name chooses among several images. Raises AnsibleError.
     """
     entries = []
     # Archives of docker save 25 and newer have both lists; manifest.json has one platform of each image.
@@ -322,7 +314,7 @@ def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) ->
         entries = [_of_list(entry) for entry in _list({"": _parsed(files, "manifest.json")}, "")]
     if not entries:
         why = "index.json lists none" if "index.json" in files else "neither manifest.json nor index.json lists one"
-        raise ArchiveError(f"it is not an archive of an image, or a damaged one: {why}")
+        raise AnsibleError(f"it is not an archive of an image, or a damaged one: {why}")
     chosen = _chosen(entries, files, name)
     images: dict[tuple[str, str, str], Image] = {}
     incomplete = None
@@ -353,10 +345,10 @@ def _list(document: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _of_list(entry: dict[str, Any]) -> _Entry:
-    """Return an entry of manifest.json (https://github.com/moby/docker-image-spec, v1.2). Raises ArchiveError."""
+    """Return an entry of manifest.json (https://github.com/moby/docker-image-spec, v1.2). Raises AnsibleError."""
     config, paths = entry.get("Config"), entry.get("Layers")
     if not isinstance(config, str) or not isinstance(paths, list):
-        raise ArchiveError("it is not an archive of an image: manifest.json names no configuration, or no layers")
+        raise AnsibleError("it is not an archive of an image: manifest.json names no configuration, or no layers")
     return _Entry(config, paths, None, _known_names(entry.get("RepoTags") or []), [])
 
 
@@ -400,7 +392,7 @@ def _known_names(names: Sequence[Any]) -> list[str]:
 
 
 def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None) -> list[_Entry]:
-    """Return the entries of the image with this name, as docker compares names. Raises ArchiveError."""
+    """Return the entries of the image with this name, as docker compares names. Raises AnsibleError."""
     unnamed = [entry for entry in entries if not entry.names and not entry.tags]
     # Without names, images for different platforms are one image.
     platforms = {_platform(_parsed(files, entry.config)) for entry in unnamed}
@@ -417,7 +409,7 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
     known = ", ".join(labels) or "images without names"
     if name is None:
         if len(groups) > 1:
-            raise ArchiveError(f"the archive holds {len(groups)} images ({known}): say which one")
+            raise AnsibleError(f"the archive holds {len(groups)} images ({known}): say which one")
         return groups[0]
     wanted = image_name.parse_tagged(name)
     # podman's names for images that were built without a registry.
@@ -431,27 +423,27 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
         matches = [group for group in groups if any(fits(entry) for entry in group)]
         if len(matches) == 1:
             return matches[0]
-    raise ArchiveError(f"{name} is not in the archive; it has {known}")
+    raise AnsibleError(f"{name} is not in the archive; it has {known}")
 
 
 def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
-    """Return the image of an entry. Raises ArchiveError."""
+    """Return the image of an entry. Raises AnsibleError."""
     if entry.config not in files:
         raise _Incomplete("the archive is damaged: the configuration of the image is not in it")
     try:
         diff_ids = _parsed(files, entry.config)["rootfs"]["diff_ids"]
     except (KeyError, TypeError):
-        raise ArchiveError("it is not an archive of an image: the configuration names no layers") from None
+        raise AnsibleError("it is not an archive of an image: the configuration names no layers") from None
     total = len(entry.paths)
     if total != len(diff_ids):
-        raise ArchiveError("the archive is damaged: its lists of layers differ in length")
+        raise AnsibleError("the archive is damaged: its lists of layers differ in length")
     layers = []
     for number, (path, diff_id) in enumerate(zip(entry.paths, diff_ids, strict=True), 1):
         if path not in blobs:
             raise _Incomplete(f"the archive is damaged: layer {number} of {total} is not in it")
         blob = blobs[path]
         if blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
-            raise ArchiveError(f"the archive is damaged: layer {number} of {total} does not have the digest it should")
+            raise AnsibleError(f"the archive is damaged: layer {number} of {total} does not have the digest it should")
         kind = "" if blob.form == "none" else f"{OCI}.layer.v1.tar+{blob.form}"
         layers.append(Layer(diff_id, blob.digest, blob.size, kind))
     return with_manifest(files[entry.config], layers, entry.manifest)

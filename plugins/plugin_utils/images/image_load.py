@@ -6,11 +6,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import re
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
+from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
     image_archive,
@@ -20,10 +21,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Held, Image, Layer
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import image_text
-
-
-class LoadError(Exception):
-    """The host did not take the image; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -39,52 +36,40 @@ class Loaded:
 
 
 def answer(pipe: host_pipe.Pipe) -> dict[str, Any]:
-    """Return the next object from image_on_host.py. Raises LoadError where it failed, or could not be run."""
+    """Return the next object from image_on_host.py. Raises AnsibleError where it failed, or could not be run."""
     text = pipe.stdout.readline()
     try:
-        document: dict[str, Any] = json.loads(text)
+        return dict(json.loads(text))
     except ValueError:
         completed = pipe.completed()
-        whole = f"{text.decode(errors='replace')}{completed.stdout}\n{completed.stderr}"
-        reason = host_pipe.last_line(whole) or f"it ended with {completed.returncode}, without a message"
-        if completed.returncode != 3:
-            reason = host_command.why_not_root(whole) or f"the host cannot be read: {reason}"
-        raise LoadError(reason) from None
-    return document
-
-
-def held_by(pipe: host_pipe.Pipe) -> Held:
-    """Return what the host has. Raises LoadError."""
-    held = Held(**answer(pipe))
-    if not re.match(r"\d+\.", held.engine):
-        raise LoadError("docker does not answer")
-    return held
+    completed.stdout = text.decode(errors="replace") + completed.stdout
+    reason = host_pipe.reason(completed)
+    if completed.returncode != 3:
+        advice = host_command.why_not_root(f"{completed.stdout}\n{completed.stderr}")
+        reason = advice or f"the host cannot be read: {reason}"
+    raise AnsibleError(reason)
 
 
 def load(
     pipe: host_pipe.Pipe, images: Sequence[Image], names: Sequence[str], fetcher: layer_spool.Fetcher, label: str,
     check_mode: bool = False,
 ) -> Loaded:  # fmt: skip
-    """Load the image for the host's platform. Raises LoadError, ArchiveError, and as fetch does."""
-    held = held_by(pipe)
+    """Load the image for the host's platform. Raises AnsibleError and Stopped."""
+    held = Held(**answer(pipe))
     image = image_archive.for_machine(images, held.machine)
-    before = held.named(names[0])
-    left = held.partial_tags(names[0])
-    if all(held.has(image, one) for one in names):
-        # By any manifest or index: an index with attestations is not replaced.
-        if left and not check_mode:
-            _send(pipe, {"name": names[0], "gone": left})
-            _send(pipe, {"end": True})
-            answer(pipe)
-        return Loaded(image, (), before, before, changed=False)
-    missing = image_archive.lacking(image, held)
-    if check_mode:
-        return Loaded(image, missing, before, None, changed=True)
+    before, left = held.named(names[0]), held.partial_tags(names[0])
+    # By any manifest or index: an index with attestations is not replaced.
+    changed = not all(held.has(image, one) for one in names)
+    after = image.shown_as(held.containerd) if changed else before
+    missing = image_archive.lacking(image, held) if changed else ()
+    if check_mode or not (changed or left):
+        return Loaded(image, missing, before, None if changed else before, changed)
     need = sum(layer.size for layer in missing)
+    need_text = image_text.size_text(need)
     if held.free is not None and need > held.free:
         free = f"{held.place} has {image_text.size_text(held.free)} free"
-        raise LoadError(f"the disk is too full: {free}, the layers that are missing need {image_text.size_text(need)}")
-    parts = image_archive.parts(image, missing)
+        raise AnsibleError(f"the disk is too full: {free}, the layers that are missing need {need_text}")
+    parts = image_archive.parts(image, missing) if changed else []
     partial = [image_archive.partial_tag(names[0], image.id, count) for count, _ in parts[:-1]]
     tags = [*([tag] for tag in partial), names]
     with transfer_progress.Progress("sending", label, need) as progress:
@@ -92,23 +77,23 @@ def load(
         with contextlib.suppress(BrokenPipeError):
             _send(pipe, {"name": names[0], "gone": list(dict.fromkeys([*left, *partial]))})
             with fetcher.ahead([layer for _, new in parts for layer in new]) as fetched:
-                for (count, new), tag in zip(parts, tags, strict=True):
-                    for _ in new:
-                        _send_layer(pipe, next(fetched), held, fetcher, progress)
+                for (count, new), tag in zip(parts, tags, strict=False):
+                    for layer in new:
+                        with next(fetched) as file:
+                            _send_layer(pipe, layer, file, held, progress)
                     files = image_archive.last_files(image.beginning(count), tag, held.containerd)
                     _send(pipe, {"files": [[path, base64.b64encode(data).decode()] for path, data in files]})
             _send(pipe, {"end": True})
         try:
             found = answer(pipe)["id"]
-        except LoadError as error:
+        except AnsibleError as error:
             if "no space left on device" not in str(error):
                 raise
-            reason = f"the disk is full: {held.place} has no room for the {image_text.size_text(need)} that are missing"
-            raise LoadError(reason) from None
-    after = image.shown_as(held.containerd)
+            reason = f"the disk is full: {held.place} has no room for the {need_text} that are missing"
+            raise AnsibleError(reason) from None
     if found != after:
-        raise LoadError(f"{names[0]} has {found or 'no ID'} on the host, expected {after}")
-    return Loaded(image, missing, before, after, changed=True, sent=progress.done)
+        raise AnsibleError(f"{names[0]} has {found or 'no ID'} on the host, expected {after}")
+    return Loaded(image, missing, before, after, changed, sent=progress.done)
 
 
 def _send(pipe: host_pipe.Pipe, document: dict[str, Any], blocks: Iterable[bytes] = ()) -> None:
@@ -118,16 +103,11 @@ def _send(pipe: host_pipe.Pipe, document: dict[str, Any], blocks: Iterable[bytes
 
 
 def _send_layer(
-    pipe: host_pipe.Pipe, layer: Layer, held: Held, fetcher: layer_spool.Fetcher, progress: transfer_progress.Progress
+    pipe: host_pipe.Pipe, layer: Layer, file: IO[bytes], held: Held, progress: transfer_progress.Progress
 ) -> None:
-    while (found := fetcher.spool.find(layer.digest)) is None:  # removed by another run
-        fetcher.fetch(layer)
-    path, form = found
-    with path.open("rb") as file:
-        blocks, size = layer_spool.blocks_of(file), path.stat().st_size
-        if form == "zstd" and not held.zstd:
-            blocks, form, size = packing.unpacked(form, blocks), "none", layer.size
-        progress.total += size - layer.size
-        inside = image_archive.layer_path(layer, held.containerd)
-        head = {"path": inside, "size": layer.size, "form": form, "bytes": size}
-        _send(pipe, head, progress.counted(blocks))
+    blocks, size, form = layer_spool.blocks_of(file), os.fstat(file.fileno()).st_size, layer_spool.form_of(file)
+    if form == "zstd" and not held.zstd:
+        blocks, form, size = packing.unpacked(form, blocks), "none", layer.size
+    progress.total += size - layer.size
+    head = {"path": image_archive.layer_path(layer, held.containerd), "size": layer.size, "form": form, "bytes": size}
+    _send(pipe, head, progress.counted(blocks))

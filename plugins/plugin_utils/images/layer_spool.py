@@ -26,10 +26,9 @@ from typing import IO, Any
 from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_archive, packing, transfer_progress
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import ArchiveError, Image, Layer
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Image, Layer
 
 KEEP = 7 * 24 * 3600
-FORMS = ("none", "gzip", "zstd")
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
 # Smaller files are not worth a process that compresses them.
@@ -43,10 +42,12 @@ class Spool:
 
     directory: Path
 
-    def find(self, digest: str) -> tuple[Path, str] | None:
-        """Return the file of a layer and its form, None where the layer is not here."""
-        paths = [(self.directory / f"{digest.partition(':')[2]}.{form}", form) for form in FORMS]
-        return next((one for one in paths if one[0].exists()), None)
+    def open(self, digest: str) -> IO[bytes] | None:
+        """Return the file of a layer, None where the layer is not here."""
+        path = next(self.directory.glob(f"{_hex(digest)}.*"), None)
+        with contextlib.suppress(FileNotFoundError):  # removed by another run
+            return path.open("rb") if path else None
+        return None
 
     def put(self, blocks: Iterable[bytes], form: str, digest: Callable[[], str]) -> Path:
         """Keep blocks that are compressed in a form. digest: of their content; called after the last block."""
@@ -54,21 +55,20 @@ class Spool:
         try:
             with part.open("xb") as file:
                 file.writelines(blocks)
-            return part.rename(self.directory / f"{digest().partition(':')[2]}.{form}")
+            return part.rename(self.directory / f"{_hex(digest())}.{form}")
         finally:
             part.unlink(missing_ok=True)
 
     def drop(self, digests: Iterable[str]) -> None:
         """Remove layers."""
         for digest in digests:
-            while found := self.find(digest):
-                found[0].unlink(missing_ok=True)
-            self._lock(digest).unlink(missing_ok=True)
+            for path in self.directory.glob(f"*{_hex(digest)}.*"):
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self, digest: str, stopped: Callable[[], bool]) -> Iterator[None]:
         """Hold the lock of a layer. Raises Stopped."""
-        with self._lock(digest).open("w") as file:
+        with (self.directory / f".{_hex(digest)}.lock").open("w") as file:
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,8 +78,14 @@ class Spool:
                 time.sleep(_POLL)
             yield
 
-    def _lock(self, digest: str) -> Path:
-        return self.directory / f".{digest.partition(':')[2]}.lock"
+
+def form_of(file: IO[bytes]) -> str:
+    """Return the compression of a layer's file."""
+    return file.name.rpartition(".")[2]
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
 
 
 def spool() -> Spool:
@@ -142,11 +148,11 @@ class Fetcher:
     stopped: Callable[[], bool]
     _over: threading.Event = field(default_factory=threading.Event)
 
-    def fetch(self, layer: Layer) -> Layer:
-        """Return a layer when the spool has it. Raises AnsibleError and Stopped."""
+    def fetch(self, layer: Layer) -> IO[bytes]:
+        """Return the file of a layer when the spool has it. Raises AnsibleError and Stopped."""
         with self.spool.locked(layer.digest, self._ends):
-            if self.spool.find(layer.digest):
-                return layer
+            if file := self.spool.open(layer.digest):
+                return file
             if self.export is None or not layer.place:
                 raise AnsibleError("the layers that were read are gone: run it again")
             # Compressed layers would not shrink.
@@ -154,14 +160,14 @@ class Fetcher:
             with transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
                 try:
                     blocks = host_pipe.output(self.export(f"{form},{layer.digest},{layer.place}"), self._ends)
-                    self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
+                    path = self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
                 except AnsibleError as error:
                     # The source failed, not the host that needs the layer.
                     raise AnsibleError(f"{self.label} does not give layer {layer.digest[7:19]}: {error}") from None
-        return layer
+            return path.open("rb")
 
     @contextlib.contextmanager
-    def ahead(self, layers: Sequence[Layer]) -> Iterator[Iterator[Layer]]:
+    def ahead(self, layers: Sequence[Layer]) -> Iterator[Iterator[IO[bytes]]]:
         """Fetch layers in the background, in order; the iterator waits for each, and raises as fetch does."""
         with ThreadPoolExecutor(1) as pool:
             try:
@@ -179,7 +185,7 @@ class Fetcher:
 
 
 def keep(where: Spool, data: Iterable[bytes], form: str) -> image_archive.Blob:
-    """Put a blob into the spool, compressed in a form unless it is compressed already. Raises PackingError."""
+    """Put a blob into the spool, compressed in a form unless it is compressed already. Raises AnsibleError."""
     blocks = iter(data)
     first = next(blocks, b"")
     found = packing.form_of(first)
@@ -197,7 +203,7 @@ def read_archive(
 ) -> tuple[tuple[Image, ...], list[str]]:
     """Read an archive of docker save, or an OCI layout, into the spool; return its image as images_in does.
 
-    blocks: the archive, uncompressed. Raises ArchiveError and PackingError.
+    blocks: the archive, uncompressed. Raises AnsibleError.
     """
     blobs: image_archive.Blobs = {}
     used: set[str] = set()
@@ -211,7 +217,7 @@ def read_archive(
 
 
 def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_archive.Blobs) -> dict[str, bytes]:
-    """Put the files of an archive into the spool, and return the small ones. Raises ArchiveError."""
+    """Put the files of an archive into the spool, and return the small ones. Raises AnsibleError."""
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     coming = filter(None, blocks)
@@ -231,9 +237,9 @@ def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_a
                     files[path] = file.read()
                     content = iter([files[path]])
                     if len(files[path]) < entry.size:
-                        raise ArchiveError("the archive is damaged: it ends too early")
+                        raise AnsibleError("the archive is damaged: it ends too early")
                 blobs[path] = keep(where, content, form if entry.size > _TINY else "none")
     except tarfile.TarError:
-        raise ArchiveError("it is not an archive of an image, or a damaged one") from None
+        raise AnsibleError("it is not an archive of an image, or a damaged one") from None
     blobs.update({path: blobs[target] for path, target in links.items() if target in blobs})
     return files

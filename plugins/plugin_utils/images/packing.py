@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
 BLOCK = 1 << 20
@@ -14,10 +15,6 @@ BLOCK = 1 << 20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 # By the end of a file's name.
 ENDINGS = {".tar": "none", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd", ".tar.bz2": "bzip2"}
-
-
-class PackingError(Exception):
-    """The compressed data is damaged, or a program is missing; the message is one line."""
 
 
 def has_zstd() -> bool:
@@ -41,12 +38,12 @@ def form_by_name(path: Path) -> str | None:
 
 
 def packed(form: str, data: Iterable[bytes], level: int = 1) -> Iterator[bytes]:
-    """Yield data, compressed in a form. Raises PackingError."""
+    """Yield data, compressed in a form. Raises AnsibleError."""
     return _filtered(form, data, [f"-{level}", *(["-T0"] if form == "zstd" else [])])
 
 
 def unpacked(form: str, data: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield data, decompressed. Raises PackingError."""
+    """Yield data, decompressed. Raises AnsibleError."""
     return _filtered(form, data, ["-d"], "it is damaged: ")
 
 
@@ -55,6 +52,6 @@ def _filtered(form: str, data: Iterable[bytes], options: list[str], failure: str
         yield from data
         return
     if shutil.which(form) is None:
-        raise PackingError(f"{form} is not on this machine: install {form}")
+        raise AnsibleError(f"{form} is not on this machine: install {form}")
     command = host_pipe.local([form, "-q", "-c", *options])
-    yield from host_pipe.output(command, feed=data, failure=lambda reason: PackingError(f"{failure}{reason}"))
+    yield from host_pipe.output(command, feed=data, failure=failure)

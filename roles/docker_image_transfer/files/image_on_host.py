@@ -351,7 +351,7 @@ def ask(path):
 def held(names):
     """Return what the host has.
 
-    engine: dockerd's version; machine: as uname -m; containerd: whether it stores the images; images: {ID: [names,
+    machine: as uname -m; containerd: whether it stores the images; images: {ID: [names,
     diff IDs]}; blobs: digests in containerd, None where it does not answer; configs: {ID: digests of configurations}
     of the images in containerd with one of names; place: the directory of layers; free: bytes free there; zstd: whether
     the program is installed.
@@ -378,7 +378,7 @@ def held(names):
     except (ValueError, KeyError, Failed):
         pass
     return {
-        "engine": info.get("ServerVersion") or "", "machine": info.get("Architecture") or os.uname()[4],
+        "machine": info.get("Architecture") or os.uname()[4],
         "containerd": uses_containerd(info), "images": images, "blobs": blobs, "configs": configs, "place": place,
         "free": free, "zstd": has_program("zstd"),
     }  # fmt: skip
@@ -420,7 +420,7 @@ def load(*names):
         if isinstance(error, CutOff):
             raise error
         remove(order["gone"])
-        reason = before[0] and before[1] or now[1]
+        reason = (before[0] and before[1]) or now[1]
         raise Failed("docker load failed: %s" % reason) if reason else error
     remove(order["gone"])
     say({"id": (ask("/images/%s/json" % order["name"]) or {}).get("Id")})
