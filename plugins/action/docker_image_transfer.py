@@ -130,7 +130,7 @@ class ActionModule(ActionBase):
     def _saved(self, name: str | None, found: dict[str, Any], progress: transfer_progress.Progress) -> Iterable[bytes]:
         """Return the output of docker save at the source."""
         form = self._wire_form(found)
-        blocks = host_pipe.output(self._export("save", f"{form},{name}"), _stopped)
+        blocks = host_pipe.output(self._export("save", form, str(name)), _stopped)
         return progress.counted(packing.unpacked(form, blocks))
 
     def _survey(self) -> dict[str, Any]:

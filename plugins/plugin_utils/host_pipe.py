@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import secrets
 import selectors
 import shlex
@@ -30,7 +29,6 @@ BLOCK = 1 << 20
 _POLL = 0.2
 # Seconds without output after which ssh, the login shell and sudo have failed.
 _TIMEOUT = 120.0
-_PLAIN = re.compile(r"[A-Za-z0-9_./:=+,-]+")
 
 
 class Stopped(Exception):
@@ -99,9 +97,7 @@ def as_json(command: Command) -> dict[str, Any] | None:
 
 
 def from_json(given: dict[str, Any], name: str, value: str) -> Command:
-    """Return as_json's command with a value in place of name. Raises AnsibleError unless it is one word to a shell."""
-    if not _PLAIN.fullmatch(value):
-        raise AnsibleError(f"{value!r} cannot be sent to the host as a word")
+    """Return as_json's command with a value, which no shell changes, in place of name."""
     words = [word.replace(name, value).encode() for word in given["words"]]
     return Command(words, success=given["success"].encode(), remote=given["remote"])
 
@@ -190,11 +186,9 @@ class Pipe:
     def _prelude(self) -> bytearray:
         """Return the output before the command's own."""
         command, printed, answered = self.command, bytearray(), False
-        # Output since the last prompt.
-        recent = {"stdout": bytearray(), "stderr": bytearray()}
         with selectors.DefaultSelector() as selector:
-            selector.register(self.stdout, selectors.EVENT_READ, "stdout")
-            selector.register(self._stderr, selectors.EVENT_READ, "stderr")
+            selector.register(self.stdout, selectors.EVENT_READ, printed)
+            selector.register(self._stderr, selectors.EVENT_READ, self.errors)
             while not (printed.endswith(b"\n") and command.success in printed):
                 ready = selector.select(_TIMEOUT)
                 if not ready:
@@ -205,16 +199,15 @@ class Pipe:
                     )
                 for key, _events in ready:
                     # Byte by byte: the output after the line with success is for others to read.
-                    text, most = (printed, 1) if key.fileobj is self.stdout else (self.errors, BLOCK)
-                    block = os.read(key.fd, most)
-                    text += block
-                    recent[key.data] += block
-                    if not block and text is printed:
+                    block = os.read(key.fd, 1 if key.data is printed else BLOCK)
+                    key.data.extend(block)
+                    if not block and key.data is printed:
                         return printed
                     if not block:
                         selector.unregister(key.fileobj)
-                if command.become and _is_asked(command, [*recent.values()], answered):
-                    answered, recent = True, {pipe: bytearray() for pipe in recent}
+                if command.become and _is_asked(command, [printed, self.errors], answered):
+                    answered = True
+                    printed.clear()
                     self.errors.clear()
                     self.write(command.password + b"\n")
         return printed

@@ -113,7 +113,7 @@ def test_an_archive_for_containerd_is_a_layout_whose_digests_fit() -> None:
 
 
 def test_an_image_is_told_as_export_image_py_describes_one() -> None:
-    packed = [Layer(digest(b"a"), digest(b"packed"), 6, "t", "containerd,/x,y")]
+    packed = [Layer(digest(b"a"), digest(b"packed"), 6, "t", ["containerd", "/x", "y"])]
     manifest = dumped({"layers": [{"digest": digest(b"packed"), "size": 6, "mediaType": "t"}]})
     for one in (ABC, image_archive.with_manifest(ABC.config, packed, manifest)):
         assert image_archive.from_json(json.loads(json.dumps(image_archive.as_json(one)))) == one

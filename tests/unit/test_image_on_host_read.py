@@ -57,6 +57,10 @@ def stored(root: Path, files: dict[str, bytes], cache: str = "0abc") -> bytes:
     return data.getvalue()
 
 
+def word(*parts: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
 FILES = {"bin/tool": b"x" * 3_000_000, "empty": b"", "tëxt": b"words"}
 
 
@@ -65,7 +69,7 @@ def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary
     digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     assert b"".join(script.overlay2_layer(str(tmp_path), CHAIN)) == archive
     for form, most in (("none", 1), ("gzip", 0.1), ("zstd", 0.1)):
-        assert script.main("layer", f"{form},{digest},overlay2,{tmp_path},{CHAIN}") == 0
+        assert script.main("layer", word(form, digest, "overlay2", str(tmp_path), CHAIN)) == 0
         out = capfdbinary.readouterr().out
         assert b"".join(packing.unpacked(form, [out])) == archive
         assert len(out) <= most * len(archive)
@@ -73,7 +77,7 @@ def test_a_layer_comes_out_byte_by_byte(script: Any, tmp_path: Path, capfdbinary
 
 def test_a_layer_with_another_digest_is_not_taken_for_whole(script: Any, tmp_path: Path, capfd: Any) -> None:
     stored(tmp_path, FILES)
-    assert script.main("layer", f"none,sha256:{'0' * 64},overlay2,{tmp_path},{CHAIN}") == 3
+    assert script.main("layer", word("none", f"sha256:{'0' * 64}", "overlay2", str(tmp_path), CHAIN)) == 3
     assert re.fullmatch(r"expected sha256:0{12}, got sha256:[0-9a-f]{12}\n", capfd.readouterr().err)
 
 
@@ -85,7 +89,7 @@ def test_an_image_is_described_with_the_sizes_of_its_layers_archives(script: Any
     said = script.of_overlay2(str(tmp_path), "sha256:abc", [f"sha256:{CHAIN}"])
     image = image_archive.from_json(said)
     assert (image.config, image.layers[0].size) == (b"{}", len(archive))
-    assert image.layers[0].place == f"overlay2,{tmp_path},{CHAIN}"
+    assert image.layers[0].place == ["overlay2", str(tmp_path), CHAIN]
 
 
 def test_files_outside_of_the_layer_and_shorter_ones_are_refused(script: Any, tmp_path: Path) -> None:

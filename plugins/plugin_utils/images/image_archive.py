@@ -38,7 +38,7 @@ class Layer:
     digest: str
     size: int
     type: str = ""
-    place: str = ""
+    place: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Held:
     blobs: Iterable[str] | None = None
     configs: dict[str, list[str]] = field(default_factory=dict)
     machine: str = ""
-    place: str = ""
+    place: list[str] = field(default_factory=list)
     free: int | None = None
     zstd: bool = False
 
@@ -296,10 +296,6 @@ class _Entry:
     tags: list[str]
 
 
-class _Incomplete(AnsibleError):
-    """A file of an image is missing: docker save omits platforms that it does not have."""
-
-
 def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) -> tuple[tuple[Image, ...], list[str]]:
     """Return an archive's image, once for each complete platform, and its names as docker shows them.
 
@@ -316,17 +312,9 @@ def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) ->
         why = "index.json lists none" if "index.json" in files else "neither manifest.json nor index.json lists one"
         raise AnsibleError(f"it is not an archive of an image, or a damaged one: {why}")
     chosen = _chosen(entries, files, name)
-    images: dict[tuple[str, str, str], Image] = {}
-    incomplete = None
-    for entry in chosen:
-        try:
-            image = _image(files, blobs, entry)
-        except _Incomplete as error:
-            incomplete = error
-        else:
-            images[image.platform] = image
-    if incomplete is not None and not images:
-        raise incomplete
+    # docker save omits the content of platforms that it does not have.
+    complete = [one for one in chosen if one.config in files and all(path in blobs for path in one.paths)]
+    images = {image.platform: image for image in (_image(files, blobs, entry) for entry in complete or chosen)}
     return tuple(images.values()), list(dict.fromkeys(one for entry in chosen for one in entry.names))
 
 
@@ -396,15 +384,17 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
     unnamed = [entry for entry in entries if not entry.names and not entry.tags]
     # Without names, images for different platforms are one image.
     platforms = {_platform(_parsed(files, entry.config)) for entry in unnamed}
-    groups: list[list[_Entry]] = [unnamed] if unnamed and len(platforms) == len(unnamed) else []
-    for entry in [entry for entry in entries if not any(entry in group for group in groups)]:
+    one_image = len(platforms) == len(unnamed)
+    groups: list[list[_Entry]] = []
+    for entry in entries:
         # Platforms and tags of one image may have an entry each.
         same = [
             group for group in groups
             if any({*one.names} & {*entry.names} or one.paths == entry.paths for one in group)
+            or (one_image and entry in unnamed and group[0] in unnamed)
         ]  # fmt: skip
         groups = [group for group in groups if group not in same]
-        groups.append([one for group in same for one in group] + [entry])
+        groups.append([*(one for group in same for one in group), entry])
     labels = sorted({label for entry in entries for label in [*entry.names, *entry.tags]})
     known = ", ".join(labels) or "images without names"
     if name is None:
@@ -429,7 +419,7 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
 def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
     """Return the image of an entry. Raises AnsibleError."""
     if entry.config not in files:
-        raise _Incomplete("the archive is damaged: the configuration of the image is not in it")
+        raise AnsibleError("the archive is damaged: the configuration of the image is not in it")
     try:
         diff_ids = _parsed(files, entry.config)["rootfs"]["diff_ids"]
     except (KeyError, TypeError):
@@ -440,7 +430,7 @@ def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
     layers = []
     for number, (path, diff_id) in enumerate(zip(entry.paths, diff_ids, strict=True), 1):
         if path not in blobs:
-            raise _Incomplete(f"the archive is damaged: layer {number} of {total} is not in it")
+            raise AnsibleError(f"the archive is damaged: layer {number} of {total} is not in it")
         blob = blobs[path]
         if blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
             raise AnsibleError(f"the archive is damaged: layer {number} of {total} does not have the digest it should")

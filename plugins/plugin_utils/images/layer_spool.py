@@ -6,10 +6,12 @@ An interrupted run continues with the layers that are here; layers that no run u
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import secrets
 import tarfile
@@ -159,7 +161,9 @@ class Fetcher:
             form = self.form if layer.digest == layer.diff_id else "none"
             with transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
                 try:
-                    blocks = host_pipe.output(self.export(f"{form},{layer.digest},{layer.place}"), self._ends)
+                    word = json.dumps([form, layer.digest, *layer.place]).encode()
+                    command = self.export(base64.urlsafe_b64encode(word).decode())
+                    blocks = host_pipe.output(command, self._ends)
                     path = self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
                 except AnsibleError as error:
                     # The source failed, not the host that needs the layer.

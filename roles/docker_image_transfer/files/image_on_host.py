@@ -3,8 +3,8 @@
 """Read an image from the local dockerd, or load one into it. Python 2.7 and 3.5 syntax.
 
 image_on_host.py describe NAME              print describe() as one JSON object
-image_on_host.py layer FORM,DIGEST,PLACE    print a layer; PLACE comes from describe()
-image_on_host.py save FORM,NAME             print the output of docker save
+image_on_host.py layer LAYER                print a layer: a JSON list of FORM, digest and place of it, in base64
+image_on_host.py save FORM NAME             print the output of docker save
 image_on_host.py load NAME...               print held(), load an image from standard input, print {"id": its ID}
 
 FORM is none, gzip or zstd. The exit status is 0 on success; otherwise the last line of stderr gives the reason.
@@ -42,8 +42,6 @@ CONTAINERD_SOCKETS = ("/run/containerd/containerd.sock", "/run/docker/containerd
 # Seconds to wait for dockerd's answer to a query.
 TIMEOUT = 60
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z")
-# Passes through any shell unchanged, and has no comma.
-PLAIN = re.compile(r"^[A-Za-z0-9_./:+-]+\Z")
 STDIN = io.BufferedReader(io.FileIO(0, closefd=False), BLOCK)
 
 
@@ -61,10 +59,10 @@ def main(command, *words):
         if command == "describe":
             say(describe(*words))
         elif command == "save":
-            form, name = words[0].split(",")
+            form, name = words
             write(form, output("docker", "image", "save", name))
         elif command == "layer":
-            form, digest, kind, where, which = words[0].split(",")
+            form, digest, kind, where, which = decoded(base64.urlsafe_b64decode(words[0]))
             blocks = overlay2_layer(where, which) if kind == "overlay2" else content(where, "get", which)
             write(form, checked(digest, blocks))
         else:
@@ -228,7 +226,7 @@ def describe(name):
     try:
         if uses_containerd(info):
             images = of_containerd(image["Id"]) or None
-        elif info.get("Driver") == "overlay2" and PLAIN.match(info["DockerRootDir"]):
+        elif info.get("Driver") == "overlay2":
             images = [of_overlay2(info["DockerRootDir"], image["Id"], (image.get("RootFS") or {}).get("Layers") or [])]
     except (IOError, OSError, ValueError, KeyError, Failed):
         pass
@@ -245,7 +243,7 @@ def of_containerd(digest):
         config = b"".join(content(address, "get", document["config"]["digest"]))
         layers = [
             {"diff_id": diff_id, "digest": one["digest"], "size": one["size"], "type": one["mediaType"],
-             "place": "containerd,%s,%s" % (address, one["digest"])}
+             "place": ["containerd", address, one["digest"]]}
             for diff_id, one in zip(decoded(config)["rootfs"]["diff_ids"], document["layers"])
         ]  # fmt: skip
         images.append({"config": encoded(config), "manifest": encoded(manifest), "layers": layers})
@@ -260,7 +258,7 @@ def of_overlay2(root, image, diff_ids):
     for diff_id in diff_ids:
         chain = chain_of(chain, diff_id)
         size = sum(len(part) if path is None else size for part, path, size in entries(root, chain))
-        place = "overlay2,%s,%s" % (root, chain)
+        place = ["overlay2", root, chain]
         layers.append({"diff_id": diff_id, "digest": diff_id, "size": size, "type": "", "place": place})
     return {"config": config, "manifest": None, "layers": layers}
 
