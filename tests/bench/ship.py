@@ -44,6 +44,8 @@ PIPES = {
     "save | zstd": ("| {programs}/zstd -T0 -q -c", "{programs}/zstd -d -q -c |"),
     "plain save": ("", ""),
 }
+# gpuprov between hosts that have zstd, as the pipe with zstd needs it.
+ZSTD = "gpuprov, zstd"
 # The share of one processor for each host, to imitate processors of their own, as outside a lab; and
 # the period, in microseconds, in which they get it.
 SHARE = 0.1
@@ -63,7 +65,7 @@ def measure(lab: Lab, many: int, turns: int, keep: Keep) -> None:
         source.run(f"bash -s {version}", input=CONTEXT)
     for host in (source, *targets):
         _copy_programs(host)
-    every: dict[str, Run] = {"gpuprov": functools.partial(_ship, lab, source)}
+    every: dict[str, Run] = dict.fromkeys(("gpuprov", ZSTD), functools.partial(_ship, lab, source))
     every |= {who: functools.partial(_pipe, source, *ends) for who, ends in PIPES.items()}
     for work, image in IMAGES.items():
         size = int(source.run(f"docker image inspect -f '{{{{.Size}}}}' {image}:1").stdout)
@@ -79,8 +81,10 @@ def measure(lab: Lab, many: int, turns: int, keep: Keep) -> None:
         for _turn in range(turns):
             for who, run in every.items():
                 _clear(targets[:1])
+                _put_zstd_on_path((source, targets[0]), who == ZSTD)
                 take(who, run, targets[:1], "1")
                 take(who, run, targets[:1], "2")
+                _put_zstd_on_path((source, targets[0]), False)
             _clear(targets)
             take("gpuprov", every["gpuprov"], targets, "1")
             take("gpuprov", every["gpuprov"], targets, "2")
@@ -184,6 +188,11 @@ def _copy_programs(host: Host) -> None:
     host.run(f"mkdir -p {PROGRAMS}")
     for program in ("bzip2", "bunzip2", "zstd"):
         podman("cp", f"/usr/bin/{program}", f"{host.container}:{PROGRAMS}/{program}")
+
+
+def _put_zstd_on_path(hosts: Sequence[Host], there: bool) -> None:
+    for host in hosts:
+        host.run(f"ln -sf {PROGRAMS}/zstd /usr/local/bin/zstd" if there else "rm -f /usr/local/bin/zstd")
 
 
 def _run(words: list[str]) -> None:
