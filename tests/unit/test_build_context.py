@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
 from ansible_collections.gpuprov.gpuprov.plugins.modules import docker_build_context
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import build_context
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.build_context import (
     ContextError,
     Ignore,
@@ -152,9 +153,11 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
+@pytest.mark.parametrize("compressed", [0, 1 << 20])
 def test_the_first_time_all_travels_and_after_that_only_what_changed(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch
+    compressed: int, copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(build_context, "_COMPRESSED", compressed)
     write(copy.context, {"a": "1", "b/c": "2", "b/\u00fc \U0001f600": "3", "gone/x": "4"})
     (copy.context / "link").symlink_to("b/c")
     (copy.context / "outside").symlink_to("/etc")

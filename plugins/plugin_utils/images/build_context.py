@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 IGNORE_FILE = ".dockerignore"
+# Up to this many bytes, files are compressed for the host. More are mostly data that does not shrink: compressing them
+# takes longer than sending them.
+_COMPRESSED = 64 << 20
 
 
 class ContextError(ValueError):
@@ -162,8 +165,10 @@ def pack(context: Path, found: list[Entry], lacking: Iterable[int], archive: Pat
 
     Raises ContextError where a file is gone meanwhile.
     """
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        for number in lacking:
+    numbers = [*lacking]
+    small = sum(found[number].size for number in numbers) <= _COMPRESSED
+    with tarfile.open(archive, "w:gz", compresslevel=1) if small else tarfile.open(archive, "w") as tar:
+        for number in numbers:
             try:
                 tar.add(context / found[number].path, arcname=str(number), recursive=False)
             except OSError as error:
