@@ -67,6 +67,11 @@ def test_a_layer_is_there_only_when_it_is_whole(spool: Spool) -> None:
     assert content(spool, "sha256:1") == b"xxx"
 
 
+def test_a_file_of_another_version_beside_a_layer_is_not_the_layer(spool: Spool) -> None:
+    (spool.directory / f"{digest(b'x')[7:]}.json").write_text("{}")
+    assert spool.open(digest(b"x")) is None
+
+
 def test_what_nobody_came_back_for_goes(spool: Spool) -> None:
     layer_spool.keep(spool, [b"old"], "gzip")
     for path in spool.directory.iterdir():

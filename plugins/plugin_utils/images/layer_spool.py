@@ -31,6 +31,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import imag
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Image, Layer
 
 KEEP = 7 * 24 * 3600
+FORMS = ("none", "gzip", "zstd")
 # Files of an archive up to this size are read into memory: lists, configurations, manifests.
 _SMALL = 4 << 20
 # Smaller files are not worth a process that compresses them.
@@ -46,9 +47,9 @@ class Spool:
 
     def open(self, digest: str) -> IO[bytes] | None:
         """Return the file of a layer, None where the layer is not here."""
-        path = next(self.directory.glob(f"{_hex(digest)}.*"), None)
-        with contextlib.suppress(FileNotFoundError):  # removed by another run
-            return path.open("rb") if path else None
+        for form in FORMS:
+            with contextlib.suppress(FileNotFoundError):
+                return (self.directory / f"{_hex(digest)}.{form}").open("rb")
         return None
 
     def put(self, blocks: Iterable[bytes], form: str, digest: Callable[[], str]) -> Path:
