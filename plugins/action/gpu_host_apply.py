@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     host_command,
+    package_files,
     role_options,
     run_owner,
 )
@@ -43,17 +44,20 @@ class ActionModule(ActionBase):
         probe = host_planning.question(resolver, own, interpreter)
         proof = min(plan["to_prove"], options["containers"], key=host_plan.PROOFS.index)
         engine = host_plan.with_coming_engine(desired.wanted, before)["docker"]["version"]
-        done = self._execute_module(
-            module_args={
-                "work": {
-                    "steps": host_planning.steps(plan, desired),
-                    "probe": probe.words,
-                    "containers": host_proof.command(before, plan, options, proof, engine),
+        installs = any(step["part"] == "packages" for step in plan["steps"]) and not self._task.check_mode
+        with package_files.sent(self, list(desired.wanted.values()) if installs else []) as sets:
+            wants = desired._replace(wanted=dict(zip(desired.wanted, sets, strict=True))) if installs else desired
+            done = self._execute_module(
+                module_args={
+                    "work": {
+                        "steps": host_planning.steps(plan, wants),
+                        "probe": probe.words,
+                        "containers": host_proof.command(before, plan, options, proof, engine),
+                    },
+                    "lock": run_owner.lock(self, task_vars),
                 },
-                "lock": run_owner.lock(self, task_vars),
-            },
-            task_vars=task_vars,
-        )
+                task_vars=task_vars,
+            )
         answers = [done.pop(name, None) for name in ("probe", "containers")]
         added = done.pop("added", None)
         result |= done

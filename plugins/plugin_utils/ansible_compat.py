@@ -117,12 +117,12 @@ def temporary_directory(action: ActionBase) -> Iterator[str]:
             run_command(action, f"rm -rf {shlex.quote(path)}")
 
 
-def send_file(action: ActionBase, path: Path, directory: str) -> str:
+def send_file(action: ActionBase, path: Path, directory: str, name: str = "") -> str:
     """Copy a file to a directory of the action's host, for what the task becomes, and return its path there.
 
-    Fallback: the connection's put_file, and a mode that lets the other account read.
+    name is its name there. Fallback: the connection's put_file, and a mode that lets the other account read.
     """
-    remote = f"{directory.rstrip('/')}/{path.name}"
+    remote = f"{directory.rstrip('/')}/{name or path.name}"
     send = getattr(action, "_transfer_file", None)
     if send:
         send(str(path), remote)

@@ -8,6 +8,7 @@ __metaclass__ = type
 import base64
 import fcntl
 import glob
+import hashlib
 import os
 import pwd
 import re
@@ -70,6 +71,8 @@ OPTIONS = [
 DPKG_OPTIONS = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 # What the subjects of changes of keyrings and sources begin with.
 SOURCE_SUBJECTS = ("keyring ", "apt source ")
+# Where files of packages lie while apt installs them: its user _apt cannot read root's own directories.
+PACKAGES = "/var/lib/gpuprov/packages"
 LOCKS = (
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/lock",
@@ -344,7 +347,7 @@ class Apt:
             for package in one["packages"]:
                 have = found["packages"].get(package["name"])
                 if not package_set.is_installed(have) or have["version"] != package["version"]:
-                    words.append("%s=%s" % (package["name"], package["version"]))
+                    words.append(word_of(package))
             for name in one["remove"]:
                 if package_set.is_present(found["packages"].get(name)):
                     words.append(name + "-")
@@ -353,10 +356,32 @@ class Apt:
         # What is right already is named too, so that apt does not move it to suit the others.
         for one in self.sets:
             for package in one["packages"]:
-                word = "%s=%s" % (package["name"], package["version"])
-                if word not in words:
-                    words.append(word)
+                if word_of(package) not in words:
+                    words.append("%s=%s" % (package["name"], package["version"]))
         return words
+
+    def place_files(self, found):
+        """Put the files of packages that are not right yet where apt can read them. Raises HostError."""
+        self.remove_files()
+        for package in [package for one in self.sets for package in one["packages"] if package.get("file")]:
+            have = found["packages"].get(package["name"])
+            if package_set.is_installed(have) and have["version"] == package["version"]:
+                continue
+            if not package["file"].get("sent"):
+                raise HostError("%s changed during the run: run it again" % package["name"])
+            if not os.path.isdir(PACKAGES):
+                os.makedirs(PACKAGES)
+                for directory in (os.path.dirname(PACKAGES), PACKAGES):
+                    os.chmod(directory, 0o755)
+            path = word_of(package)
+            shutil.copyfile(package["file"]["sent"], path)
+            os.chmod(path, 0o644)
+            if sha256(path) != package["file"]["sha256"]:
+                raise HostError("%s changed on its way to the host: run it again" % package["file"]["path"])
+
+    def remove_files(self):
+        if os.path.isdir(PACKAGES):
+            shutil.rmtree(PACKAGES)
 
     def unpacked_in_part(self, found):
         """Return the words of the apt-get that unpacks packages again of which dpkg demands that.
@@ -364,7 +389,7 @@ class Apt:
         apt takes their version for installed. Those of another version it unpacks in any case.
         """
         return [
-            "%s=%s" % (package["name"], package["version"])
+            word_of(package)
             for one in self.sets
             for package in one["packages"]
             for have in [found["packages"].get(package["name"])]
@@ -494,6 +519,8 @@ class Apt:
             self.wait_for_lock()
             self.run("dpkg", "--force-confdef", "--force-confold", "--configure", "-a")
             found = self.found()
+        # Before anything else changes: a file that cannot be used leaves the host as it is.
+        self.place_files(found)
         changes = self.decide(found)
         sources = [one["source"] for one in self.sets if one["source"]]
         stale = self.apply_sources(found, changes, check=False)
@@ -511,6 +538,21 @@ class Apt:
         if left:
             what = ", ".join("%s is %s" % (change["subject"], change["from"] or "missing") for change in left)
             raise HostError("apt ran, and yet not everything is as wanted: %s" % what)
+
+
+def word_of(package):
+    """Return the word by which apt-get installs a package: its file, or its name and version."""
+    if package.get("file"):
+        return os.path.join(PACKAGES, package["name"] + ".deb")
+    return "%s=%s" % (package["name"], package["version"])
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def lock_holder():
@@ -634,6 +676,7 @@ def install(host, restart, apt, found, changes):
     try:
         apt.apply(found)
     finally:
+        apt.remove_files()
         lost = keep_gpus(host, restart, changes)["lost"]
         if lost:
             host.warn("these containers lost their GPU, start them again: %s" % ", ".join(lost))

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, mirrors, role_options, run_cache
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
+    ansible_compat,
+    mirrors,
+    package_files,
+    role_options,
+    run_cache,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -91,6 +97,8 @@ def planned(
     plan: dict[str, Any] = host_plan.plan(desired_of, found, problems, notes=notes, tags=tags)
     if any((change["role"], change["subject"][:11]) == ("nvidia_docker", "apt source ") for change in plan["changes"]):
         plan["notes"] += _mirror_notes(resolver, wants.options["nvidia_docker"])
+    if "docker_ce" in desired_of:
+        plan["notes"] += package_files.note(desired_of["docker_ce"]["packages"], plan["changes"])
     plan["wanted"] = {"stack": stack, "cdi": cdi}
     facts["gpu_host_plan"] = plan
     facts["gpu_host_findings"] = finding.ordered([*of_gpu, *host_findings.findings(found, plan)])
