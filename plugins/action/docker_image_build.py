@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_lock
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_proxy
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     ansible_compat,
@@ -43,7 +45,7 @@ class ActionModule(ActionBase):
     """Build one image."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("name", "context", "file", "args", "target", "no_cache", "directory"))
+    _VALID_ARGS = frozenset(("name", "context", "file", "args", "proxy", "target", "no_cache", "directory"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return docker_image; fail with the last line of the output."""
@@ -51,7 +53,12 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         self._interpreter = host_command.interpreter(self, task_vars)
         arguments = self._arguments()
-        values = _values(arguments["args"])
+        proxy = {
+            name: value
+            for lower in (False, True)
+            for name, value in daemon_proxy.variables(arguments["proxy"], lower=lower).items()
+        }
+        values = {**proxy, **_values(arguments["args"])}
         context = Path(arguments["context"]).expanduser().absolute()
         is_local = self._connection.transport == "local"
         try:
@@ -76,6 +83,7 @@ class ActionModule(ActionBase):
             file, no_cache = os.path.normpath(arguments["file"]), "yes" if arguments["no_cache"] else "no"
             words = [owner, str(lock["wait"]), place, file, str(name), arguments["target"], no_cache, *values]
             secrets = [values[key] for key, value in arguments["args"].items() if value is None]
+            secrets += _logins(arguments["proxy"])
             image["id"], image["size"] = self._build(task_vars["inventory_hostname"], words, values, secrets)
         return {**result, "changed": True, "docker_image": image}
 
@@ -86,6 +94,7 @@ class ActionModule(ActionBase):
                 "context": {"type": "str", "required": True},
                 "file": {"type": "str", "default": "Dockerfile"},
                 "args": {"type": "dict", "default": {}},
+                "proxy": {"type": "dict", "default": {}},
                 "target": {"type": "str", "default": ""},
                 "no_cache": {"type": "bool", "default": False},
                 "directory": {"type": "str", "default": "/var/cache/gpuprov/build"},
@@ -167,6 +176,13 @@ class ActionModule(ActionBase):
         if not size.isdecimal():
             raise AnsibleActionFail(f"docker build succeeded, but there is no {name} on the host: {last}")
         return image_id, int(size)
+
+
+def _logins(proxy: dict[str, str]) -> list[str]:
+    """Return the user information in the URLs of a proxy, and the passwords in it, as they stand and decoded."""
+    logins = [urlsplit(url).netloc.rpartition("@")[0] for url in proxy.values()]
+    words = [word for login in logins for word in (login, login.partition(":")[2])]
+    return [*words, *(unquote(word) for word in words)]
 
 
 def _values(arguments: dict[str, Any]) -> dict[str, str]:

@@ -26,6 +26,18 @@ options:
     description: Keys of daemon.json; objects are merged, V(null) takes a key away.
     type: dict
     required: true
+  proxy:
+    description:
+      - The proxy of dockerd, C(http), C(https) and C(no_proxy); goes into C(daemon.json) for an engine from 23.0 on,
+        into a file that a drop-in for C(docker.service) names for an older one. Where it is empty, that drop-in is
+        removed.
+    type: dict
+    default: {}
+  engine:
+    description:
+      - Version of the engine that is about to be installed and will read the file; empty for the one that is there.
+    type: str
+    default: ""
   path:
     description: The file.
     type: path

@@ -33,6 +33,13 @@ options:
         output. Values reach docker by its environment, never in an argument list.
     type: dict
     default: {}
+  proxy:
+    description:
+      - The proxy of the build's steps, C(http), C(https) and C(no_proxy). Goes the same way as O(args), as the build
+        arguments that docker predefines and leaves out of the image's history; a password in it is replaced in the
+        output.
+    type: dict
+    default: {}
   target:
     description: The stage to build.
     type: str

@@ -42,6 +42,11 @@ options:
         Where that fails, everything is as it was.
     type: bool
     default: false
+  proxy:
+    description:
+      - The proxy for apt, C(http), C(https) and C(no_proxy), where apt's own configuration names none.
+    type: dict
+    default: {}
   restart:
     description:
       - Whether packages may be changed that restart dockerd. With C(when-idle) not while containers

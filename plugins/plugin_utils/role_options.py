@@ -19,6 +19,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_proxy
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, mirrors
 
 ROLES_DIRECTORY = Path(__file__).parents[2] / "roles"
@@ -64,6 +65,11 @@ def convert(name: str, spec: Mapping[str, Any], value: Any) -> Any:
     pattern, needed = _PATTERNS.get(name, ("", ""))
     if pattern and not re.fullmatch(pattern, result):
         raise _wrong(name, value, needed)
+    if name.endswith("_proxy"):
+        try:
+            result = daemon_proxy.normalized(result)
+        except ValueError as error:
+            raise OptionError(f"{name}: {error}") from None
     if spec.get("required") and result in ("", [], {}):
         raise OptionError(f"{name} is empty, and it is required")
     return result

@@ -169,6 +169,12 @@ DRIFTS |= {
     "runtime hook missing": Drift(
         f"{DPKG} -r nvidia-container-runtime-hook", ["nvidia-container-runtime-hook + 1.4.0-1"], "xenial"
     ),
+    "proxy that is wanted no more": Drift(
+        "echo 'HTTP_PROXY=\"http://me:hunter2@proxy.invalid:1\"' > /etc/docker/gpuprov-proxy.env; "
+        "mkdir -p /etc/systemd/system/docker.service.d; "
+        "echo '[Service]' > /etc/systemd/system/docker.service.d/gpuprov-proxy.conf; systemctl daemon-reload",
+        ["proxy of docker.service - HTTP_PROXY=http://***@proxy.invalid:1"],
+    ),
     "a restart": Drift("systemctl restart docker", []),
 }  # fmt: skip
 # Each kind is tried once; every second one on the host with the modern engine and userland.

@@ -10,7 +10,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_planning
 
 ENGINE, STACK = {"role": "docker_ce"}, {"role": "nvidia_docker", "gpu": {"stack": "toolkit", "version": "1.19"}}
 VOLUME = {"role": "nvidia_docker", "subject": "volume of nvidia-docker v1", "from": "v", "to": None}
-LIMITS = {"lock_timeout": 300, "restart": "when-idle"}
+LIMITS = {"lock_timeout": 300, "restart": "when-idle", "proxy": {"http": "http://u:p@proxy.test:3128"}}
 WANTS = Desired(
     wanted={
         "docker_ce": ENGINE,

@@ -218,6 +218,7 @@ def test_a_bare_ubuntu_16_04_is_read() -> None:
             "needs_daemon_reload": False,
         },
         "version": "",
+        "proxy_files": {},
         "pending": None,
         "roots": {},
         "units": {},

@@ -18,7 +18,7 @@ import termios
 import time
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources, openpgp, package_set
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, dockerd
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, daemon_proxy, dockerd
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_files import (
@@ -36,6 +36,7 @@ ARGUMENTS = {
     "restart": {"type": "str", "choices": ["when-idle", "always", "never", "when-empty"], "default": "when-idle"},
     "lock_timeout": {"type": "int", "default": 300},
     "sources_only": {"type": "bool", "default": False},
+    "proxy": {"type": "dict", "default": {}, "no_log": True},
 }
 UNIT = "docker.service"
 HELPER = "/usr/lib/apt/apt-helper"
@@ -84,10 +85,13 @@ LOCKS = (
 class Apt:
     """apt and dpkg on this host."""
 
-    def __init__(self, host, sets, lock_timeout):
+    def __init__(self, host, sets, lock_timeout, proxy):
         self.host = host
         self.sets = sets
         self.lock_timeout = lock_timeout
+        # Not in a file, and not in an argument, which every account can see. What apt's own configuration says comes
+        # first: apt.conf(5).
+        self.environment = dict(ENVIRONMENT, **daemon_proxy.variables(proxy, lower=True))
         # What the sources and keyrings were: {path: (content, status)}, or None for a file that was not there.
         self.before = {}
         self.backups = []
@@ -95,7 +99,7 @@ class Apt:
 
     def run(self, *words):
         """Return (exit status, stdout, stderr)."""
-        return self.host.run_command(list(words), environ_update=ENVIRONMENT)
+        return self.host.run_command(list(words), environ_update=self.environment)
 
     # ---- what is there
 
@@ -729,7 +733,7 @@ def leave_terminal():
 def apply(host, params):
     """Apply keyrings, sources and packages; return {changed, changes, diff}. Raises HostError."""
     leave_terminal()
-    apt = Apt(host, params["sets"], params["lock_timeout"])
+    apt = Apt(host, params["sets"], params["lock_timeout"], params["proxy"])
     engine = engine_state(host)
     try:
         found = apt.found()

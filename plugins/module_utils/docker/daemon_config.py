@@ -16,6 +16,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils import host_files
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
     daemon_keys,
+    daemon_proxy,
     docker_service,
     dockerd,
 )
@@ -25,6 +26,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import r
 # The arguments of apply, as a module declares them.
 ARGUMENTS = {
     "options": {"type": "dict", "required": True, "no_log": True},
+    "proxy": {"type": "dict", "default": {}, "no_log": True},
+    "engine": {"type": "str", "default": ""},
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
     "mode": {"type": "str", "default": "0644"},
     "follow_symlink": {"type": "bool", "default": False},
@@ -73,21 +76,23 @@ class Docker(docker_service.Service):
         out = self.run("dockerd", "--version")[1]
         return out.partition("ersion ")[2].partition(",")[0].strip()
 
-    def found(self, path, validate, disruption):
+    def found(self, params):
         """Return this host's half of the decision, in the shape of the probe's ``docker``."""
         service, exec_start = self.state()
         active = service["active"] in ("active", "reloading")
         info = self.info()[0] if active else None
+        version = (info or {}).get("ServerVersion") or (self.version() if params["validate"] else "")
         return {
-            "config": docker_service.read_config(path),
+            "config": docker_service.read_config(params["path"]),
+            "proxy_files": docker_service.read_files(daemon_proxy.MODES),
             "service": service,
             "exec_start": exec_start,
             "info": info,
-            "version": (info or {}).get("ServerVersion") or (self.version() if validate else ""),
+            "version": params["engine"] if self.host.check_mode and params["engine"] else version or params["engine"],
             "running": self.running() if active else [],
             "pending": docker_service.pending(),
             # A plan that spoke of no restart knew of nothing that needs one.
-            "hook_unseen": disruption == "restart" and docker_service.hook_unseen(service),
+            "hook_unseen": params["disruption"] == "restart" and docker_service.hook_unseen(service),
             "clock": int(time.time()),
         }
 
@@ -101,9 +106,8 @@ class Docker(docker_service.Service):
         finally:
             os.unlink(path)
         if code and code != 127 and "unknown flag: --validate" not in err:
-            raise HostError(
-                "dockerd refuses the new daemon.json: %s" % (err or out).replace(path, "daemon.json").strip()
-            )
+            said = redact(err or out).replace(path, "daemon.json").strip()
+            raise HostError("dockerd refuses the new daemon.json: %s" % said)
 
     def confirm(self, options, config, timeout):
         """Wait until dockerd answers and shows the options in config in effect; return the keys that are not."""
@@ -132,28 +136,55 @@ def back_up(path, keep):
     with open(path, "rb") as handle:
         text = handle.read()
     status = os.stat(path)
-    host_files.write(backup, text, status.st_mode & 0o7777, status.st_uid, status.st_gid)
+    mode = int(daemon_json.mode_of("%o" % (status.st_mode & 0o7777), text), 8)
+    host_files.write(backup, text, mode, status.st_uid, status.st_gid)
     for old in sorted(glob.glob("%s.gpuprov-*" % glob_escape(path)))[: -max(keep, 1)]:
         os.unlink(old)
     return backup
+
+
+def difference(path, before, after):
+    """Return a file's part of Ansible's diff, without secrets."""
+    return {
+        "before_header": path,
+        "after_header": path,
+        "before": redact(before or ""),
+        "after": redact(after or ""),
+    }
 
 
 def glob_escape(path):
     return "".join("[%s]" % letter if letter in "*?[" else letter for letter in path)
 
 
-def change(docker, params, found, changes, text, config):
-    """Write daemon.json, make dockerd take it over, confirm, and restore it on failure. Return the backup's path."""
+def change(docker, params, found, changes, text, config, files):
+    """Write daemon.json, make dockerd take it over, confirm, and restore it on failure. Return the backup's path.
+
+    text: what daemon.json must have, None to keep it; files: those of the proxy, as daemon_proxy.differing has them.
+    """
     path = os.path.realpath(params["path"])
     old = found["config"]
     disruption = daemon_json.worst(one["disruption"] for one in changes)
-    mode = params["mode"] or old["mode"] or "0644"
+    new_text = base64.b64decode(old["data"] or "") if text is None else text
+    mode = daemon_json.mode_of(params["mode"], new_text) or old["mode"] or "0644"
+    version = daemon_json.engine_version(found)
+    unit_read = daemon_proxy.DROP_IN in files or (
+        disruption == "restart" and found["service"].get("needs_daemon_reload")
+    )
+    if unit_read and found["service"]["load"] != "not-found":
+        docker.keep_gpus("the proxy is not set", force=params["restart"] == "always")
     backup, waiting = None, docker.unread()
-    if text is not None:
-        # The first file of several that dockerd has not read is the one to go back to.
+    proxied = any(one["subject"] == daemon_proxy.SUBJECT for one in changes)
+    if text is not None or proxied:
+        # The first files of several that dockerd has not read are those to go back to.
         first = waiting["old"] if waiting else old
+        first_files = (waiting or {}).get("files") or {
+            path: found["proxy_files"].get(path) for path in daemon_proxy.MODES
+        }
         keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(first["data"] or ""), path), config)
-        docker_service.set_pending(found["service"]["main_pid"], keys, first, path)
+        keys += ["proxies"] if proxied and "proxies" not in keys else []
+        docker_service.set_pending(found["service"]["main_pid"], keys, first, path, first_files)
+    if text is not None:
         backup = back_up(path, params["backups"])
         if params["remove_empty"] and not config and old["kind"] == "file":
             os.unlink(path)
@@ -161,11 +192,16 @@ def change(docker, params, found, changes, text, config):
             host_files.write(path, text, int(mode, 8), old.get("uid", 0), old.get("gid", 0))
     elif any(one["subject"] == "daemon.json mode" for one in changes):
         os.chmod(path, int(mode, 8))
+    for name, content in files.items():
+        docker_service.put(name, None if content is None else content.encode("ascii"), daemon_proxy.MODES[name])
+    if unit_read and found["service"]["load"] != "not-found":
+        docker.run("systemctl", "daemon-reload")
     if disruption == "none":
         return backup
     before = {container["id"] for container in found["running"]}
     survive = daemon_json.survives_restart(changes, found)
-    options = daemon_keys.converted(params["options"])
+    options = daemon_proxy.with_proxy(daemon_keys.converted(params["options"]), params["proxy"], version)
+    options, config = [daemon_json.in_effect_with(params["proxy"], version, one) for one in (options, config)]
     try:
         if disruption == "reload":
             begun = int(time.time())
@@ -191,7 +227,7 @@ def change(docker, params, found, changes, text, config):
         if stopped and (disruption == "reload" or survive):
             raise HostError("%d containers that ran before do not run any more" % len(stopped))
     except HostError as error:
-        if text is None and not waiting:
+        if text is None and not proxied and not waiting:
             raise
         roll_back(docker, params["timeout"], disruption, str(error))
     docker_service.settle()
@@ -215,7 +251,7 @@ def apply(host, params):
     Raises HostError; dockerd runs then as it did before.
     """
     docker = Docker(host, params["timeout"])
-    found = docker.found(params["path"], params["validate"], params["disruption"])
+    found = docker.found(params)
     changes, text = daemon_json.decide(params, found)
     refusal = daemon_json.cdi_refusal(params["options"], found["info"]) or daemon_json.restart_refusal(
         params["restart"], changes, found
@@ -233,24 +269,24 @@ def apply(host, params):
     if refusal:
         raise HostError(refusal)
 
+    files = daemon_proxy.differing(params["proxy"], daemon_json.engine_version(found), found["proxy_files"])
     old_text = base64.b64decode(found["config"]["data"] or "")
     new_text = old_text if text is None else text
     result = {
         "changed": bool(changes),
         "changes": changes,
-        "diff": {
-            "before_header": params["path"],
-            "after_header": params["path"],
-            "before": redact(old_text.decode("utf-8", "replace")),
-            "after": redact(new_text.decode("utf-8", "replace")),
-        },
+        "diff": [difference(params["path"], old_text.decode("utf-8", "replace"), new_text.decode("utf-8", "replace"))]
+        + [
+            difference(name, daemon_proxy.content(found["proxy_files"], name), content)
+            for name, content in sorted(files.items())
+        ],
     }
     if changes and not host.check_mode:
         try:
             if text is not None and params["validate"]:
                 docker.validate(text)
             config = daemon_json.parse(new_text, params["path"])
-            backup = change(docker, params, found, changes, text, config)
+            backup = change(docker, params, found, changes, text, config, files)
         except (IOError, OSError) as error:
             raise HostError("daemon.json could not be written: %s; it is as it was" % error)
         if backup:

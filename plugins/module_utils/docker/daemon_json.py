@@ -16,7 +16,7 @@ import posixpath
 import re
 import socket
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_keys, dockerd_flags
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_keys, daemon_proxy, dockerd_flags
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
@@ -266,6 +266,8 @@ def judged(options, current, info):
                 for name, entry in option.items()
                 if entry is not None
             )
+        elif key == "proxies" and isinstance(wanted, dict):
+            good = daemon_proxy.in_effect(wanted, info)
         elif key == "labels":
             good = _same_value(key, info.get("Labels") or [], wanted)
         elif key == "features":
@@ -336,20 +338,20 @@ def current_config(wanted, found):
 def decide(wanted, found):
     """Return (changes, text): what differs from what is wanted, and the text that daemon.json must have.
 
-    wanted: {options, mode, follow_symlink}; found: the probe's ``docker`` object. text is None
+    wanted: {options, mode, follow_symlink, proxy}; found: the probe's ``docker`` object. text is None
     where the file stays as it is. Raises HostError for what must not be touched. Keys that
     gpuprov does not set are never a reason for a change.
     """
-    config = found["config"]
+    config, proxy = found["config"], wanted.get("proxy") or {}
     current = current_config(wanted, found)
-    options = daemon_keys.converted(wanted["options"])
+    running, version = runs(found), engine_version(found)
+    options = daemon_proxy.with_proxy(daemon_keys.converted(wanted["options"]), proxy, version)
     after = merge(current, options)
     wrong = errors(current, after, found)
     sentences = [wrong[key] for key in sorted(wrong)] + dockerd_flags.conflicts(after, found["exec_start"])
     if sentences:
         raise HostError("; ".join(sentences))
 
-    running, version = runs(found), engine_version(found)
     info = found.get("info") or {}
     keys = changed_keys(current, after)
     changes = []
@@ -361,12 +363,29 @@ def decide(wanted, found):
         if running and key == "runtimes" and brings_hook(current, after, found) and may_restart(wanted, found):
             disruption = "restart"
         changes += _key_changes(key, current, after, disruption)
-    mode = wanted.get("mode")
+    text = render(after) if keys else None
+    mode = mode_of(wanted.get("mode"), config_bytes(config) if text is None else text)
     if mode and config["kind"] != "absent" and int(config["mode"], 8) != int(mode, 8):
         changes.append(_change("daemon.json mode", config["mode"], mode, "none"))
+    in_unit = daemon_proxy.changes(proxy, version, found.get("proxy_files") or {}, "restart" if running else "none")
+    changes += [_change(*row) for row in in_unit]
     if running:
-        changes += _not_taken_over(options, current, found, keys, version)
-    return changes, (render(after) if keys else None)
+        options, current = in_effect_with(proxy, version, options), in_effect_with(proxy, version, current)
+        changes += _not_taken_over(options, current, found, keys + ["proxies"] * len(in_unit), version)
+    return changes, text
+
+
+def mode_of(mode, data):
+    """Return the mode that daemon.json must have with this content: one with a secret is root's alone."""
+    text = data.decode("utf-8", "replace")
+    return "0600" if redact(text) != text else mode
+
+
+def in_effect_with(proxy, version, config):
+    """Return a configuration with the proxy that dockerd gets from its environment."""
+    if not proxy or daemon_proxy.is_in_daemon_json(version):
+        return config
+    return dict(config, proxies=daemon_proxy.members(proxy))
 
 
 def brings_hook(current, after, found):

@@ -92,6 +92,10 @@ class Service(object):
         """
         waiting = pending()
         restore(waiting["old"], waiting["path"])
+        for path, entry in (waiting.get("files") or {}).items():
+            put(path, base64.b64decode(entry["data"]) if entry else None, int(entry["mode"], 8) if entry else None)
+        if self.state()[0]["needs_daemon_reload"]:
+            self.run("systemctl", "daemon-reload")
         if not waiting["pid"]:
             self.run("systemctl", "stop", SERVICE)
             self.run("systemctl", "reset-failed", *dockerd.COUNTING_UNITS)
@@ -108,14 +112,21 @@ class Service(object):
             gpu_scopes.Host(self.run).keep()
             self.run("systemctl", "unmask", unit)
 
+    def keep_gpus(self, undone, force=False):
+        """Keep the GPUs of running containers when systemd reads its units again; else raise HostError, unless forced.
+
+        undone: what is not done then.
+        """
+        lost = gpu_scopes.Host(self.run).keep()
+        if lost and not force:
+            raise HostError(
+                "%s: systemd would read its units again, and these containers would lose their GPUs: %s. "
+                "Stop them first" % (undone, ", ".join(sorted(lost)))
+            )
+
     def enable(self):
         """Have dockerd start at boot. systemd reads its units again, or it goes on to say that docker is disabled."""
-        lost = gpu_scopes.Host(self.run).keep()
-        if lost:
-            raise HostError(
-                "docker.service is not enabled: systemd would read its units again, and these containers would lose "
-                "their GPUs: %s. Stop them first" % ", ".join(sorted(lost))
-            )
+        self.keep_gpus("docker.service is not enabled")
         code, out, err = self.run("systemctl", "enable", SERVICE)
         if code:
             raise HostError("docker.service cannot be enabled: %s" % (err or out).strip())
@@ -213,6 +224,28 @@ def read_config(path=CONFIG):
     return result
 
 
+def read_files(paths):
+    """Return {path: {mode, uid, gid, data}} of those files that are there, in the shape of the probe's proxy_files."""
+    return {
+        path: {key: value for key, value in read_config(path).items() if key in ("mode", "uid", "gid", "data")}
+        for path in paths
+        if os.path.isfile(path)
+    }
+
+
+def put(path, data, mode):
+    """Write a file of ours, or remove it and its directory where that is empty then."""
+    if data is not None:
+        host_files.write(path, data, mode)
+        return
+    if os.path.lexists(path):
+        os.unlink(path)
+        try:
+            os.rmdir(os.path.dirname(path))
+        except OSError:
+            pass
+
+
 def restore(old, path):
     """Put daemon.json back as it was read, or take it away where there was none."""
     if old["kind"] == "absent":
@@ -234,9 +267,12 @@ def _uptime():
     return float(_text("/proc/uptime").split()[0])
 
 
-def set_pending(pid, keys, old, path):
-    """Record what dockerd must take over, before daemon.json is written; pid is the running dockerd's or 0."""
-    text = json.dumps({"pid": pid, "keys": keys, "old": old, "path": path, "at": _uptime()})
+def set_pending(pid, keys, old, path, files):
+    """Record what dockerd must take over, before daemon.json and the files of its proxy are written.
+
+    pid is the running dockerd's or 0; files are those of the proxy as they were, {path: entry or None}.
+    """
+    text = json.dumps({"pid": pid, "keys": keys, "old": old, "path": path, "files": files, "at": _uptime()})
     host_files.write(daemon_json.PENDING, text.encode("ascii"), 0o600)
 
 

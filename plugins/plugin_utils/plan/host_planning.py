@@ -170,16 +170,28 @@ def _work(role: str, part: str, plan: dict[str, Any], wants: Desired) -> tuple[s
         return "v1", {"script": _file(role, "nvidia-docker-v1.sh"), "changes": changes, **containers}
     if part in ("source", "packages"):
         sets = [wanted, wants.wanted["nvidia_docker"]] if role == "docker_ce" and plan["joined"] else [wanted]
-        limits = {name: options[name] for name in ("lock_timeout", "restart")}
+        limits = {name: options[name] for name in ("lock_timeout", "restart", "proxy")}
         return "packages", {"sets": sets, "sources_only": part == "source", **limits}
     if part == "service":
         return "service", {"timeout": options["start_timeout"]}
     if part == "settings":
-        limits = {"disruption": plan["disruption"], "validate": not plan["engine_comes"]}
+        limits = {
+            "disruption": plan["disruption"],
+            "validate": not plan["engine_comes"],
+            "engine": _engine(plan, wants),
+        }
         return "daemon", {**wanted, "backups": options["backups"], **limits}
     if part == "launcher":
         return "launcher", {"wanted": wanted, "launcher": _file(role, "dockerrun")}
     return ("toolkit", wanted["gpu"]) if part == "toolkit" else ("group", wanted)
+
+
+def _engine(plan: dict[str, Any], wants: Desired) -> str:
+    """Return the version of the engine that a plan installs, or "" where it installs none."""
+    if all(change["subject"] != "docker-ce" for change in plan["changes"]):
+        return ""
+    packages = wants.wanted["docker_ce"]["packages"]
+    return next((str(package["version"]) for package in packages if package["name"] == "docker-ce"), "")
 
 
 def _file(role: str, name: str) -> str:

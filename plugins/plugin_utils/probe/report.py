@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
+    daemon_proxy,
     docker_data,
     dockerd_flags,
     dockerrun_files,
@@ -143,12 +144,13 @@ def without_contents(found: dict[str, Any]) -> dict[str, Any]:
         registry = info.get("RegistryConfig") or {}
         info = {key: info.get(key) for key in _INFO}
         info["RegistryConfig"] = {key: registry.get(key) for key in ("Mirrors", "InsecureRegistryCIDRs")}
+    proxy_files = {path: _without_data(entry) for path, entry in docker["proxy_files"].items()}
     config, pending = _without_data(docker["config"]), bool(docker["pending"])
     return redacted(
         {
             **found,
             "apt": {**apt, "keyrings": keyrings, "source_files": sorted(apt["source_files"])},
-            "docker": {**docker, "config": config, "info": info, "pending": pending},
+            "docker": {**docker, "config": config, "proxy_files": proxy_files, "info": info, "pending": pending},
         }
     )
 
@@ -300,6 +302,11 @@ def _docker(single: dict[str, str], every: _Rows, files: _Files) -> dict[str, An
     return {
         "config": config,
         "exec_start": start,
+        "proxy_files": {
+            path: {**files[path], "data": base64.b64encode(files[path]["data"]).decode("ascii")}
+            for path in daemon_proxy.MODES
+            if path in files
+        },
         "version": (answer.info or {}).get("ServerVersion") or single.get("dockerd_version", ""),
         "pending": _json(_text(files, daemon_json.PENDING)),
         "roots": _roots(every.get("root", []), start),

@@ -700,7 +700,8 @@ probe_files() { # keyrings...
 	set -- "$@" $units
 	IFS=$words
 	set +f
-	set -- "$@" "$daemon_json" /run/gpuprov/daemon.json.pending /etc/default/docker /etc/os-release /etc/debian_version /etc/apt/sources.list \
+	set -- "$@" "$daemon_json" /run/gpuprov/daemon.json.pending /etc/docker/gpuprov-proxy.env \
+		/etc/systemd/system/docker.service.d/gpuprov-proxy.conf /etc/default/docker /etc/os-release /etc/debian_version /etc/apt/sources.list \
 		/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
 		/etc/nvidia-container-runtime/config.toml /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json
 	for path; do
