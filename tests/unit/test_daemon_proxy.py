@@ -173,6 +173,16 @@ def test_a_dockerd_that_runs_without_its_proxy_is_restarted(version: str, config
     assert text is None
 
 
+def test_a_new_password_that_dockerd_was_kept_from_reading_is_still_pending() -> None:
+    found = docker(None, info=info(HttpProxy="http://xxxxx:xxxxx@proxy.test:3128", NoProxy="localhost,.test"))
+    found["service"]["main_pid"] = 7
+    found |= {"proxy_files": files(TEXTS), "pending": {"pid": 7, "keys": ["proxies"]}}
+    assert decide(OLDER, PROXY, found)[0] == [
+        ("docker daemon", "runs without proxies", "daemon.json in effect", "restart")
+    ]
+    assert decide(OLDER, PROXY, {**found, "pending": {"pid": 6, "keys": ["proxies"]}})[0] == []
+
+
 @pytest.mark.parametrize(
     ("pinned", "subject"),
     [(OLDER, "proxy of docker.service"), ("5:29.7.2-1~ubuntu.24.04~noble", "daemon.json")],
@@ -180,7 +190,7 @@ def test_a_dockerd_that_runs_without_its_proxy_is_restarted(version: str, config
 def test_the_plan_goes_by_the_engine_that_will_be_installed_and_shows_no_password(
     pinned: str, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = Host(monkeypatch).plan("one-gpu", docker_daemon_proxy=PROXY, docker_ce_version=pinned)
+    result = Host(monkeypatch).plan("no-gpu", docker_daemon_proxy=PROXY, docker_ce_version=pinned)
     assert "failed" not in result, result
     plan = result["ansible_facts"]["gpu_host_plan"]
     said = [change["subject"] for change in plan["changes"] if "proxy.test" in str(change["to"])]

@@ -240,6 +240,22 @@ def test_a_dockerd_that_does_not_run_is_started_with_its_file_written_before(
     assert (roles_of(result), result["engine_comes"]) == (roles, comes)
 
 
+@pytest.mark.parametrize(
+    ("pinned", "first"), [("5:20.10.24~3-0~debian-bookworm", True), ("5:28.0.1-1~debian.12~bookworm", False)]
+)
+def test_a_key_that_an_older_engine_does_not_know_leaves_the_file_before_that_engine_comes(
+    pinned: str, first: bool
+) -> None:
+    host = drifted(docker__config=config({**CONFIG, "proxies": {"http-proxy": "http://proxy.test:3128"}}))
+    host["docker"]["info"]["ServerVersion"] = "29.7.2"
+    wants = wanted()
+    wants["docker_ce"]["packages"] = [{"name": "docker-ce", "version": pinned}]
+    wants["docker_daemon"]["proxy"] = {"http": "http://proxy.test:3129"}
+    result = plan(host, wants)
+    assert roles_of(result) == (["docker_daemon", "docker_ce"] if first else ["docker_ce", "docker_daemon"])
+    assert result["engine_comes"] == first
+
+
 def test_what_a_dockerd_that_does_not_run_needs_for_gpus_is_seen_once_it_runs() -> None:
     result = plan(drifted(docker__service={"active": "inactive"}))
     assert (result["steps"][-1]["role"], result["steps"][-1]["part"]) == ("nvidia_docker", "toolkit")
@@ -551,6 +567,30 @@ def test_a_plan_foretells_what_becomes_of_running_containers(
     assert [name for note in notes for name in note["containers"]] == containers
     said = [note for note in notes if "is never" not in note["message"]]
     assert all(name in note["message"] for note in said for name in note["containers"])
+
+
+@pytest.mark.parametrize(
+    ("live", "losing", "policy", "names"),
+    [
+        (True, {UNIT: ["/dev/nvidia0"]}, "when-idle", ["gpu-containers-keep"]),
+        (True, {UNIT: []}, "when-idle", ["refused"]),
+        (True, {UNIT: []}, "always", ["gpu-containers-lose"]),
+        (False, {UNIT: []}, "always", []),
+    ],
+)
+def test_a_plan_foretells_that_a_drop_in_has_systemd_read_its_units_again(
+    live: bool, losing: dict[str, Any], policy: str, names: list[str]
+) -> None:
+    found = drifted(docker__config=config({**CONFIG, "live-restore": live}), gpu__nodes=[NODE])
+    found["docker"]["running"] = [JOB, IDLE]
+    found["docker"]["info"] |= {"LiveRestoreEnabled": live, "ServerVersion": "20.10.24"}
+    wants = wanted()
+    wants["docker_daemon"]["proxy"] = {"http": "http://proxy.test:3128"}
+    planned = plan(found, wants)
+    assert [change["subject"] for change in planned["changes"]] == ["proxy of docker.service"]
+    assert host_plan.reloads_systemd(planned, found)
+    notes = host_plan.outlook(planned, found, losing, dict.fromkeys(host_plan.ROLES, policy))
+    assert [note["name"] for note in notes] == names
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,15 @@ class Docker(docker_service.Service):
         active = service["active"] in ("active", "reloading")
         info = self.info()[0] if active else None
         version = (info or {}).get("ServerVersion") or (self.version() if params["validate"] else "")
+        if params["engine"] and (self.host.check_mode or not params["validate"] or not version):
+            version = params["engine"]
         return {
             "config": docker_service.read_config(params["path"]),
             "proxy_files": docker_service.read_files(daemon_proxy.MODES),
             "service": service,
             "exec_start": exec_start,
             "info": info,
-            "version": params["engine"] if self.host.check_mode and params["engine"] else version or params["engine"],
+            "version": version,
             "running": self.running() if active else [],
             "pending": docker_service.pending(),
             # A plan that spoke of no restart knew of nothing that needs one.

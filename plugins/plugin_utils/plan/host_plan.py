@@ -12,6 +12,8 @@ from typing import Any
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import package_set
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
+    daemon_keys,
+    daemon_proxy,
     docker_service,
     dockerrun_files,
     group_members,
@@ -84,7 +86,9 @@ def plan(
     joined = {("docker_ce", "packages"), ("nvidia_docker", "packages")} <= pending
     if ("docker_ce", "packages") in pending and tags.choose("docker_ce", ["service"]):
         pending.add(("docker_ce", "service"))
-    steps = _ordered(pending, joined, found)
+    roles = {role for role, _ in pending}
+    first = configured_first(roles, found) or (engine_changes and leaves_file(changes, judged))
+    steps = _ordered(pending, joined, first)
     # Only a running dockerd tells what it needs of the toolkit.
     if (
         _has_toolkit(wanted)
@@ -103,7 +107,7 @@ def plan(
         "left_out": left_out,
         "steps": [{"role": role, "part": part, "name": PARTS[role][part]} for role, part in steps],
         "joined": joined,
-        "engine_comes": engine_changes and configured_first({role for role, _ in pending}, found),
+        "engine_comes": engine_changes and first and "docker_daemon" in roles,
         "to_prove": to_prove(changes),
         "problems": problems,
         "notes": [*notes, *_daemon_notes(wanted, judged), *_tag_notes(left_out)],
@@ -140,13 +144,15 @@ def with_coming_engine(wanted: dict[str, Any], found: dict[str, Any]) -> dict[st
 
 
 def reloads_systemd(plan: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Return whether a plan's packages make systemd read its units again while containers with GPUs may run."""
-    packages = [change for role, changes in _transactions(plan) if role != "docker_daemon" for change in changes]
-    return (
-        found["init"] == "systemd"
-        and bool(found["gpu"]["nodes"])
-        and daemon_json.worst(change["disruption"] for change in packages) != "none"
-    )
+    """Return whether a plan makes systemd read its units again while containers with GPUs may run."""
+    changes = [change for role, changes in _transactions(plan) for change in _of_units(role, changes)]
+    return found["init"] == "systemd" and bool(found["gpu"]["nodes"]) and bool(changes)
+
+
+def _of_units(role: str, changes: _Changes) -> _Changes:
+    """Return the changes of a role that make systemd read its units again: packages, and the drop-in with a proxy."""
+    changes = [change for change in changes if change["disruption"] != "none"]
+    return [change for change in changes if role != "docker_daemon" or change["subject"] == daemon_proxy.SUBJECT]
 
 
 def outlook(
@@ -170,9 +176,9 @@ def outlook(
             # The run ends there: later steps do not happen.
             return [*notes, _problem("refused", f"will be refused: {refusal}", containers=names)]
         restarts = daemon_json.worst(change["disruption"] for change in changes) == "restart"
-        if of_daemon or (restarts and up and not daemon_json.survives_restart(changes, known)):
+        if restarts and up and not daemon_json.survives_restart(changes, known):
             continue
-        subjects = [change["subject"] for change in changes if change["disruption"] != "none"]
+        subjects = [change["subject"] for change in _of_units(role, changes)]
         fate = gpu_scopes.fate(subjects, losing, gpu_scopes.untellable(losing), docker["running"], policies[role])
         if fate["refusal"]:
             return [*notes, _problem("refused", f"will be refused: {fate['refusal']}", containers=fate["lost"])]
@@ -234,10 +240,13 @@ def _has_toolkit(wanted: dict[str, Any]) -> bool:
     return "nvidia_docker" in wanted and wanted["nvidia_docker"]["gpu"]["stack"] == "toolkit"
 
 
-def _ordered(pending: set[tuple[str, str]], joined: bool, found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the pending parts of roles, (role, part), in the order of the work, without the toolkit's."""
+def _ordered(pending: set[tuple[str, str]], joined: bool, first: bool) -> list[tuple[str, str]]:
+    """Return the pending parts of roles, (role, part), in the order of the work, without the toolkit's.
+
+    first: daemon.json is written before the engine is installed or started.
+    """
     roles = list(ROLES)
-    if configured_first({role for role, _ in pending}, found):
+    if first:
         # So that dockerd has its configuration when it starts.
         roles.remove("docker_daemon")
         roles.insert(0, "docker_daemon")
@@ -262,6 +271,16 @@ def configured_first(roles: Collection[str], found: dict[str, Any]) -> bool:
     """Return whether daemon.json is written before the engine is installed or started."""
     return {"docker_daemon", "docker_ce"} <= set(roles) and not (
         engine_installed(found) and found["docker"]["service"]["active"] in ("active", "reloading")
+    )
+
+
+def leaves_file(changes: _Changes, judged: dict[str, Any]) -> bool:
+    """Return whether a key leaves daemon.json with which the engine that comes, an older one, would not start."""
+    version = daemon_json.engine_version(daemon(judged))
+    return any(
+        not daemon_keys.is_known(change["from"].partition(" ")[0].partition(".")[0], version)
+        for change in changes
+        if change["subject"] == "daemon.json" and change["to"] is None
     )
 
 
