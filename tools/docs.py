@@ -29,6 +29,7 @@ ROLES = (
     "gpu_host_verify",
     "docker_image",
     "docker_image_transfer",
+    "registry_cache",
 )
 BEGIN, END = "<!-- variables: written by ./dev docs -->", "<!-- end of variables -->"
 # The last sentence of a description whose default is not a constant.

@@ -32,12 +32,20 @@ _SPECS: dict[str, dict[str, Any]] = {}
 _PATTERNS = {
     # YAML reads 0644 without quotes as the number 420.
     "docker_daemon_config_mode": (r"|0[0-7]{3}", 'four octal digits in quotes such as "0644", or empty'),
+    "registry_cache_max_size": (r"|[1-9][0-9]{0,8}[KMGT]?", 'a size such as "50G", or empty'),
+    "registry_cache_upstream": (
+        r"https?://[^\s/?#@]+",
+        "the URL of a registry without a path, such as https://registry-1.docker.io",
+    ),
+    "registry_cache_directory": (r"/[^\s\"\\%$]+", "an absolute path without spaces, quotes and %"),
+    "registry_cache_address": (r"[0-9A-Za-z.:-]*", "an address of the host, or empty"),
 }
 
 # Variables of the playbooks, which no role has: see docs/ansible.md.
 PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_full": {"type": "bool"},
     "gpuprov_quiet": {"type": "bool"},
+    "gpuprov_registry_cache_hosts": {"type": "str"},
     "gpuprov_max_fail_percentage": {"type": "int"},
     "gpuprov_mirror": {"type": "str", "choices": ["", *mirrors.MIRRORS]},
     "gpuprov_serial": {"type": "list", "elements": "str"},

@@ -26,6 +26,7 @@ ENTRY_POINTS = {
     for name in yaml.safe_load(path.read_text())["argument_specs"]
 }
 IMAGE = "hello-world:latest"
+CACHE = {"registry_cache_upstream": "{{ docker_daemon_registry_mirrors[0] }}", "registry_cache_insecure": "yes"}
 SAVED = "/tmp/gpuprov-alone.tar"  # on the controller
 
 
@@ -79,6 +80,7 @@ INSTALL = [
     one("dockerrun"),
     one("gpu_host_probe", way="roles"),
     one("gpu_host_verify"),
+    one("registry_cache", **CACHE),
 ]
 # On a host that has all of it: nothing changes.
 AGAIN = [
@@ -88,9 +90,11 @@ AGAIN = [
     one("docker_daemon", "main", "roles", docker_daemon_nvidia_runtime="yes"),
     *(one(role, way="roles") for role in ("docker_ce", "nvidia_docker", "docker_group", "dockerrun")),
     one("gpu_host_verify", "main", "import_role"),
+    one("registry_cache", "main", "roles", **CACHE),
     Use(("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun", "gpu_host_probe")),
 ]  # fmt: skip
 UNINSTALL = [
+    one("registry_cache", "uninstall", registry_cache_uninstall_data="yes"),
     one("docker_ce", "check_uninstall"),
     one("dockerrun", "uninstall"),
     one("docker_daemon", "uninstall"),

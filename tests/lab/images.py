@@ -42,10 +42,11 @@ DRIVER_LIBRARIES = ("libcuda", "libnvidia-ml")
 DRIVER_VERSION = "580.159.04"
 # Served to the hosts as their distribution, with all that these depend on.
 DISTRO_PACKAGES = {
-    "bullseye": "docker.io containerd runc nftables python3 python3-apt python2.7",
-    "bookworm": "docker.io containerd runc nftables python3 python3-apt zsh fish tcsh opendoas",
-    "trixie": "docker.io docker-cli containerd runc nftables python3 python3-apt",
-    "forky": "docker.io docker-cli docker-buildx containerd runc nftables python3 python3-apt zsh fish tcsh",
+    "bullseye": "docker.io containerd runc nftables python3 python3-apt python2.7 docker-registry",
+    "bookworm": "docker.io containerd runc nftables python3 python3-apt zsh fish tcsh opendoas docker-registry",
+    "trixie": "docker.io docker-cli containerd runc nftables python3 python3-apt docker-registry",
+    "forky": "docker.io docker-cli docker-buildx containerd runc nftables python3 python3-apt zsh fish tcsh"
+    " docker-registry",
 }
 # What a suite's root file system has beside PACKAGES.
 EXTRA_PACKAGES = {"bullseye": "lsb-base", "bookworm": "lsb-base", "forky": "sudo-rs rust-coreutils"}
