@@ -61,6 +61,8 @@ class Upstream:
         if authorization != "Bearer t0k":
             challenge = f'{self.challenge} realm="{self.url}/token",service="registry"'
             return self.say(request, 401, b"", {"WWW-Authenticate": challenge})
+        if path == "/v2/":
+            return self.say(request, 200, b"{}")
         name = path.rpartition("/")[2]
         if "/blobs/" in path:
             return self.say(request, 307, b"", {"Location": f"{self.store}/store/{name}"})
@@ -109,7 +111,7 @@ def open_cache(upstream: Upstream) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            upstream.say(self, 200, upstream.files[self.path.rpartition("/")[2]])
+            upstream.say(self, 200, upstream.files.get(self.path.rpartition("/")[2], b"{}"))
 
         def log_message(self, *_words: Any) -> None:
             pass
@@ -192,11 +194,25 @@ def test_what_cannot_be_fetched_is_said_in_one_line_and_nothing_is_stored(
     assert digest(b"whole").partition(":")[2] not in {path.parent.name for path in tmp_path.rglob("data*")}
 
 
-def test_a_registry_that_wants_a_password_itself_is_named(upstream: Upstream, open_cache: str, tmp_path: Path) -> None:
-    upstream.image("1", b"layer")
+def test_an_upstream_registry_that_docker_registry_cannot_use_is_refused(upstream: Upstream, open_cache: str) -> None:
+    account = {"username": "fleet"}
+    registry_cache.check({"upstream": upstream.url, **account})
+    registry_cache.check({"upstream": upstream.url, "username": ""})
+    registry_cache.check({"upstream": open_cache, "username": ""})
     upstream.challenge = "Basic"
-    with pytest.raises(HostError, match="gives out no tokens"):
-        fetch(upstream, tmp_path, "train:1", cache=open_cache)
+    registry_cache.check({"upstream": upstream.url, "username": ""})
+    for url in (upstream.url, open_cache):
+        with pytest.raises(HostError, match="gives out no tokens"):
+            registry_cache.check({"upstream": url, **account})
+    with pytest.raises(HostError, match="does not answer this host"):
+        registry_cache.check({"upstream": "http://127.0.0.1:1", "username": ""})
+
+
+def test_the_password_goes_to_no_realm_without_encryption(upstream: Upstream) -> None:
+    registry = registry_cache.Registry("https://registry.example.com", "fleet", "secret")
+    with pytest.raises(HostError, match="which is not encrypted"):
+        registry._log_in(f'Bearer realm="{upstream.url}/token"', "library/train")
+    assert upstream.asked == []
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,6 @@ import json
 import os
 import re
 
-try:
-    from urllib.parse import quote
-except ImportError:  # Python 2
-    from urllib import quote  # type: ignore[attr-defined,no-redef]
-
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
@@ -44,6 +39,16 @@ class Registry:
         # The cache's certificate has the name under which the fleet knows the host.
         self._how = {"validate_certs": not loopback, "use_proxy": not loopback, "timeout": _TIMEOUT}
         self._token = ""
+
+    def challenge(self):
+        """Return how the registry asks for an account, "" where it does not. Raises HostError."""
+        try:
+            open_url(self._url + "/v2/", **self._how).close()
+        except Exception as error:  # Python, ssl and Ansible raise many kinds
+            if getattr(error, "code", None) != 401:
+                raise HostError("the upstream registry %s does not answer this host: %s" % (self._url, error))
+            return error.headers.get("WWW-Authenticate") or ""
+        return ""
 
     def manifest(self, path, reference):
         """Return a manifest, or a list of manifests. Raises HostError."""
@@ -83,7 +88,7 @@ class Registry:
             raise HostError("%s asks for a password, and gives out no tokens" % self._url)
         if self._url.startswith("https:") and not realm.startswith("https:"):
             raise HostError("%s sends passwords to %s, which is not encrypted" % (self._url, realm))
-        query = "service=%s&scope=repository:%s:pull" % (quote(parts.get("service", ""), safe=""), path)
+        query = "service=%s&scope=repository:%s:pull" % (_quoted(parts.get("service", "")), path)
         url = realm + ("&" if "?" in realm else "?") + query
         account = {"url_username": self._username, "url_password": self._password, "force_basic_auth": True}
         try:
@@ -92,6 +97,10 @@ class Registry:
         except Exception as error:
             raise HostError("%s gives no token for %s: %s" % (realm, path, error))
         self._token = found.get("token") or found.get("access_token") or ""
+
+
+def _quoted(text):
+    return re.sub("[^A-Za-z0-9._-]", lambda found: "%%%02X" % ord(found.group()), text)
 
 
 class Store:
@@ -144,6 +153,19 @@ def _replacing(path):
         if os.path.exists(new):
             os.unlink(new)
         raise
+
+
+def check(params):
+    """Check that docker-registry can use the upstream registry. Raises HostError.
+
+    It does not start without an answer, and has no other way to log in than for a token.
+    """
+    challenge = Registry(params["upstream"]).challenge()
+    if params["username"] and not challenge.lower().startswith("bearer "):
+        raise HostError(
+            "%s gives out no tokens, and docker-registry can log in only for a token: use it without an account"
+            % params["upstream"]
+        )
 
 
 def fetch(params, check_mode):
