@@ -33,6 +33,11 @@ DOCTOR_HELP = (
     "failed; 4 a host was unreachable, and nothing to fix on the others; 1 gpuprov could not run; 130 interrupted."
 )
 
+LOCK_HELP = (
+    "Exit status: 0 the lock was written, or fits; 2 with --check, it does not fit, or a host failed; 4 a host was "
+    "unreachable; 1 gpuprov could not run; 130 interrupted."
+)
+
 
 @command(app, "tags", "skip_tags", epilog=PLAN_HELP)
 def plan(options: Options) -> None:
@@ -82,6 +87,21 @@ def doctor(options: Options) -> None:
         return report.findings_text(done.hosts, done.seconds) + _errors_view(done)
 
     run("doctor", options, view)
+
+
+@command(app, "check", epilog=LOCK_HELP)
+def lock(
+    options: Options,
+    upgrade: Annotated[
+        bool, Option("--upgrade", help="Take the newest versions in docker_ce_channel and nvidia_docker_channel.")
+    ] = False,
+) -> None:
+    """Resolve the pins to exact files, and write gpuprov.lock.yml beside the inventory. Changes no host.
+
+    With --check it writes nothing, and reports whether the lock still fits the inventory and the repositories.
+    """
+    options.variables |= {"gpuprov_quiet": True, "gpuprov_lock_upgrade": upgrade}
+    run("lock", options, lambda done: report.lock_text(done.hosts) + _errors_view(done))
 
 
 @command(app, "check", "diff", "yes", "wait")

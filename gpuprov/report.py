@@ -165,6 +165,11 @@ def _finding_lines(host: Host) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def lock_text(hosts: list[Host]) -> str:
+    """Return what was locked, or what does not fit."""
+    return "".join(f"{line}\n" for host in hosts if host.lock for line in host.lock["lines"])
+
+
 # ---- the end
 
 
@@ -270,7 +275,7 @@ def interrupted_text(run: Run) -> str:
 
 # ---- JSON
 
-_KEYS = ("facts", "plan", "changes", "steps", "left", "verify", "image", "findings", "error")
+_KEYS = ("facts", "plan", "changes", "steps", "left", "verify", "image", "lock", "findings", "error")
 
 
 def document(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _failures = plugin("plugin_utils/text/failures")
 # Host's fields, and the keys of a task's result that hold them.
 _FIELDS = {
     "facts": "gpu_host_probe", "findings": "gpu_host_findings", "plan": "gpu_host_plan", "verify": "gpu_host_verify",
-    "image": "docker_image", "left": "docker_data_left",
+    "image": "docker_image", "left": "docker_data_left", "lock": "gpuprov_lock",
 }  # fmt: skip
 AGAIN = "fix that and run gpuprov again: it continues where it stopped"
 
@@ -30,6 +30,7 @@ class Host:
     plan: dict[str, Any] | None = None
     verify: dict[str, Any] | None = None
     image: dict[str, Any] | None = None
+    lock: dict[str, Any] | None = None
     findings: list[dict[str, str]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +58,11 @@ class Host:
     def ill(self) -> bool:
         """Return whether there is a finding of severity error or warning."""
         return any(finding["severity"] != "info" for finding in self.findings or [])
+
+    @property
+    def unfit(self) -> bool:
+        """Return whether the lock does not fit."""
+        return any(system["unfit"] for system in (self.lock or {}).get("systems", []))
 
     @property
     def failure(self) -> str:
@@ -107,7 +113,8 @@ class Run:
             return 130
         if not hosts:
             return 1
-        if "failed" in failures or (self.command == "doctor" and any(host.ill for host in hosts)):
+        ill = any(host.ill for host in hosts) if self.command == "doctor" else any(host.unfit for host in hosts)
+        if "failed" in failures or ill:
             return 2
         if "unreachable" in failures:
             return 4

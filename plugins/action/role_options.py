@@ -47,7 +47,8 @@ class ActionModule(ActionBase):
             message = "\n".join(problem["message"] for problem in resolver.problems)
             return {**result, "failed": True, "msg": message}
         # Options may hold passwords, of a proxy for example: callbacks do not show them.
-        return ansible_compat.without_display({**result, "changed": False, "options": options})
+        locked = resolver.locked(arguments["role"])
+        return ansible_compat.without_display({**result, "changed": False, "options": options, "locked": locked})
 
     def _login_user(self) -> str:
         """Return the account that logged in, "" for root, and where the host does not say."""

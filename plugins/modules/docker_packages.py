@@ -47,6 +47,12 @@ options:
       - The proxy for apt, C(http), C(https) and C(no_proxy), where apt's own configuration names none.
     type: dict
     default: {}
+  locked:
+    description:
+      - All packages that may be installed, by name, each a list of version and SHA-256. Anything else that apt would
+        install is refused before it begins, and sources are as they were. Empty allows everything.
+    type: dict
+    default: {}
   restart:
     description:
       - Whether packages may be changed that restart dockerd. With C(when-idle) not while containers

@@ -21,6 +21,7 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_T
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_proxy
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, mirrors
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file
 
 ROLES_DIRECTORY = Path(__file__).parents[2] / "roles"
 
@@ -39,11 +40,17 @@ _PATTERNS = {
     ),
     "registry_cache_directory": (r"/[^\s\"\\%$]+", "an absolute path without spaces, quotes and %"),
     "registry_cache_address": (r"[0-9A-Za-z.:-]*", "an address of the host, or empty"),
+    **dict.fromkeys(
+        ("docker_ce_channel", "nvidia_docker_channel"),
+        (r"|[0-9]+(\.[0-9]+){0,2}", 'the beginning of a version in quotes such as "29" or "29.7", or empty'),
+    ),
 }
 
 # Variables of the playbooks, which no role has: see docs/ansible.md.
 PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "gpuprov_full": {"type": "bool"},
+    "gpuprov_lock": {"type": "str"},
+    "gpuprov_lock_upgrade": {"type": "bool"},
     "gpuprov_quiet": {"type": "bool"},
     "gpuprov_registry_cache_hosts": {"type": "str"},
     "gpuprov_max_fail_percentage": {"type": "int"},
@@ -289,6 +296,7 @@ class Resolver:
         self._load = load
         self._converted: set[str] = set()
         self._failed: set[str] = set()
+        self._lock: tuple[Path | None, str | None] | None = None
         self._reveal_siblings()
 
     def _reveal_siblings(self) -> None:
@@ -334,8 +342,61 @@ class Resolver:
                 options[name.removeprefix(f"{role}_")] = self.variables[name]
             elif spec.get("required") and name not in self._failed:
                 self._wrong.append({"name": name, "message": f"{name} is required, and is not set"})
-        self.variables[f"__{role}"] = {"options": options}
+        self.variables[f"__{role}"] = {"options": options, "locked": {}}
+        if entry_point in ("main", "check"):
+            self._hold(role, options)
         return options
+
+    def lock(self) -> tuple[Path | None, str | None]:
+        """Return where the lock of the inventory is, and its text; None without one. Raises LockFileError."""
+        if self._lock is None:
+            named = self.playbook_option("gpuprov_lock")
+            path = held.path_of(self.variables, named)
+            self._lock = path, held.text_of(path, named)
+        return self._lock
+
+    def lock_path(self) -> Path:
+        """Return where the lock of the inventory is, or must be written. Raises LockFileError."""
+        path = held.path_of(self.variables, self.playbook_option("gpuprov_lock"))
+        if path is None:
+            raise lock_file.LockFileError("there is no place for a lock: gpuprov_lock is empty")
+        return path
+
+    def playbook_option(self, name: str) -> Any:
+        """Return a variable of the playbooks, None where it is not set or wrong."""
+        self._resolve(name, PLAYBOOK_OPTIONS[name])
+        return self.variables[name] if name in self._converted else None
+
+    def _hold(self, role: str, options: dict[str, Any]) -> None:
+        """Hold the versions of a role's packages to the lock of the inventory."""
+        codename = (self.variables.get("ansible_facts") or {}).get("distribution_release")
+        if role not in held.ROLES or not codename:
+            return
+        try:
+            path, text = self.lock()
+            if path is None or text is None:
+                return
+            architecture = self.architecture()
+            system = held.system_of(lock_file.parse(text, str(path)), codename, architecture, path)
+        except lock_file.LockFileError as error:
+            self._wrong.append({"name": "lock", "message": str(error)})
+            return
+        versions, problems = held.held(role, options, system, path)
+        self._wrong += [{"name": "lock", "message": problem} for problem in problems]
+        for option, version in versions.items():
+            options[option] = version
+            self.variables[f"{role}_{option}"] = ansible_compat.literal(version)
+        self.variables[f"__{role}"]["locked"] = held.packages_of(system)
+
+    def locked(self, role: str) -> dict[str, list[str]]:
+        """Return what the lock has for the host, {package: [version, SHA-256]}, once a role is resolved."""
+        return dict(self.variables[f"__{role}"]["locked"])
+
+    def architecture(self) -> str:
+        """Return dpkg's word for the architecture of the host, whose facts are known."""
+        self.reveal("docker_ce")
+        machine = str(self.variables["ansible_facts"]["architecture"])
+        return str(self.variables["docker_ce_architectures"].get(machine, machine))
 
     def option(self, role: str, name: str) -> Any:
         """Return one option of a role, or None where it is wrong or cannot be read yet."""

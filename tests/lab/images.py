@@ -46,7 +46,7 @@ DISTRO_PACKAGES = {
     "bookworm": "docker.io containerd runc nftables python3 python3-apt zsh fish tcsh opendoas docker-registry",
     "trixie": "docker.io docker-cli containerd runc nftables python3 python3-apt docker-registry",
     "forky": "docker.io docker-cli docker-buildx containerd runc nftables python3 python3-apt zsh fish tcsh"
-    " docker-registry",
+    " docker-registry init-system-helpers",
 }
 # What a suite's root file system has beside PACKAGES.
 EXTRA_PACKAGES = {"bullseye": "lsb-base", "bookworm": "lsb-base", "forky": "sudo-rs rust-coreutils"}

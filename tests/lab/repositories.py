@@ -629,7 +629,7 @@ def _distro(suite: str, distro: Path, workspace: Path) -> None:
         (distro / deb.name).hardlink_to(deb)
     for package in OLD_PACKAGES:
         _pack(package, distro, workspace)
-    _flat(distro)
+    _index(distro, distro, distro, {"Origin": "Debian", "Label": "Debian", "Codename": suite})
 
 
 def _suite(suite: str, new: Path, workspace: Path) -> None:

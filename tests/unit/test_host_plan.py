@@ -477,6 +477,24 @@ def test_sources_and_keys_come_before_anything_else(found: dict[str, Any], roles
 
 
 @pytest.mark.parametrize(
+    ("found", "first"),
+    [
+        (pristine(), ["docker_ce source", "docker_daemon settings"]),
+        (
+            drifted(docker={"v1_volumes": ["a"]}, apt__packages={TOOLKIT: None}),
+            ["nvidia_docker source", "nvidia_docker v1"],
+        ),
+        (package("docker-ce", version="5:28"), ["docker_ce packages"]),
+        (right(), []),
+    ],
+)
+def test_packages_are_compared_with_the_lock_before_anything_else(found: dict[str, Any], first: list[str]) -> None:
+    steps = [f"{step['role']} {step['part']}" for step in plan(found, locked=True)["steps"]]
+    assert steps[: len(first)] == first
+    assert len(plan(found)["steps"]) == len(steps) - sum(step.endswith("source") for step in first)
+
+
+@pytest.mark.parametrize(
     ("run", "skip", "changed", "steps"),
     [
         (

@@ -27,6 +27,7 @@ WANTS = Desired(
         "dockerrun": {},
     },
     problems=[],
+    locked={"docker-ce": ["5:29", "ab"]},
 )
 
 
@@ -41,7 +42,7 @@ def work(role: str, part: str, **plan: Any) -> list[dict[str, Any]]:
     [
         ("docker_ce", "source", {}, "packages", {"sets": [ENGINE], "sources_only": True, "restart": "when-idle"}),
         ("docker_ce", "source", {"joined": True}, "packages", {"sets": [ENGINE, STACK]}),
-        ("docker_ce", "packages", {"joined": True}, "packages", {"sets": [ENGINE, STACK], "sources_only": False}),
+        ("docker_ce", "packages", {"joined": True}, "packages", {"sets": [ENGINE, STACK], "locked": WANTS.locked}),
         ("docker_ce", "service", {}, "service", {"timeout": 120}),
         ("nvidia_docker", "packages", {}, "packages", {"sets": [STACK], "sources_only": False}),
         ("nvidia_docker", "toolkit", {}, "toolkit", {"stack": "toolkit"}),

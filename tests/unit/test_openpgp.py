@@ -170,3 +170,37 @@ def test_another_key_is_refused_by_the_fingerprints_that_there_are() -> None:
 def test_a_part_of_a_fingerprint_is_not_enough(wanted: str) -> None:
     with pytest.raises(KeyringError, match="it has the fingerprint"):
         openpgp.only(KEY + key_packet(b"\x03old"), wanted)
+
+
+def signature(*subpackets: bytes, version: int = 4) -> bytes:
+    """A signature packet whose subpackets that are not signed are these, and that has none that are."""
+    data = b"".join(bytes([len(one)]) + one for one in subpackets)
+    size = 4 if version == 6 else 2
+    body = bytes([version, 1, 22, 8]) + bytes(size) + len(data).to_bytes(size, "big") + data + b"\0\0"
+    return new_packet(2, body)
+
+
+SUBKEY = b"\4" + bytes(50)
+BY_FINGERPRINT = b"\x21\4" + bytes.fromhex(FINGERPRINT)
+BY_ID = b"\x10" + bytes.fromhex(FINGERPRINT[-16:])
+
+
+@pytest.mark.parametrize(
+    ("signed", "found"),
+    [
+        (KEY, [FINGERPRINT]),  # its own signature of itself
+        (signature(BY_FINGERPRINT), [FINGERPRINT]),
+        (signature(b"\x02time", BY_ID), [FINGERPRINT]),
+        (signature(BY_ID, version=6), [FINGERPRINT]),
+        (signature(b"\x10" + bytes.fromhex(version4(SUBKEY)[-16:])), [FINGERPRINT]),
+        (new_packet(2, b"\3\5\0" + b"time" + BY_ID[1:] + b"\1\1"), [FINGERPRINT]),
+        (signature(b"\x10" + bytes(8)), []),
+        (signature(b"\x10" + bytes(8)) + signature(BY_ID) + signature(BY_FINGERPRINT), [FINGERPRINT]),
+    ],
+)
+def test_the_primary_keys_behind_signatures_are_found(signed: bytes, found: list[str]) -> None:
+    keyring = KEY + new_packet(14, SUBKEY)
+    assert openpgp.signers(signed, [keyring]) == found
+    armored = b"-----BEGIN PGP SIGNATURE-----\n\n" + base64.b64encode(signed) + b"\n-----END PGP SIGNATURE-----\n"
+    text = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: x\n" + armored
+    assert openpgp.signers(text, [keyring]) == found

@@ -15,7 +15,14 @@ import struct
 
 _BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _END = b"-----END PGP PUBLIC KEY BLOCK-----"
+_BEGIN_SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
+_END_SIGNATURE = b"-----END PGP SIGNATURE-----"
+_SIGNATURE = 2
 _PUBLIC_KEY = 6
+_PUBLIC_SUBKEY = 14
+# Subpackets of a signature: RFC 9580, 5.2.3.12 and 5.2.3.35.
+_ISSUER = 16
+_ISSUER_FINGERPRINT = 33
 _HTML = (b"<!doctype", b"<html", b"<?xml")
 
 
@@ -33,12 +40,17 @@ def dearmor(data):
             page = data.lstrip()[:9].lower().startswith(_HTML)
             raise KeyringError("it is a web page, no OpenPGP key" if page else "it is no OpenPGP key")
         return data
+    return _blocks(data, _BEGIN, _END)
+
+
+def _blocks(data, begin, end):
+    """Return the bytes of all armored blocks between such lines."""
     result, block = b"", None
     for line in data.splitlines():
         line = line.strip()
-        if line == _BEGIN:
+        if line == begin:
             block = []
-        elif line == _END:
+        elif line == end:
             if block is None:
                 raise KeyringError("its armor is damaged")
             result += _unpacked(block)
@@ -128,6 +140,57 @@ def certificates(data):
         raise KeyringError("it holds no public key")
     ends = [start for _name, start in found[1:]] + [len(data)]
     return [(name, data[start:end]) for (name, start), end in zip(found, ends)]
+
+
+def signers(signed, keyrings):
+    """Return the fingerprints of the primary keys of keyrings (bytes) that made the signatures in signed (bytes).
+
+    In the order of the signatures; those of unknown keys are left out. Verifies nothing: apt did. Raises KeyringError.
+    """
+    primary = {}
+    for data in keyrings:
+        for name, certificate in certificates(dearmor(data)):
+            for tag, _start, body, end in _packets(certificate):
+                if tag in (_PUBLIC_KEY, _PUBLIC_SUBKEY):
+                    own = _fingerprint(certificate[body:end])
+                    # The ID of a key is at the end of a fingerprint of version 4, and at the start of newer ones.
+                    primary[own] = primary[own[-16:] if len(own) == 40 else own[:16]] = name
+    found = []
+    signatures = _blocks(signed, _BEGIN_SIGNATURE, _END_SIGNATURE) if _BEGIN_SIGNATURE in signed else signed
+    for tag, _start, body, end in _packets(signatures):
+        if tag == _SIGNATURE:
+            names = [primary[issuer] for issuer in _issuers(signatures[body:end]) if issuer in primary]
+            found += [name for name in names[:1] if name not in found]
+    return found
+
+
+def _issuers(body):
+    """Return the fingerprints and IDs by which a signature names its key."""
+    octets = bytearray(body)
+    if octets[0] == 3:
+        return [_hexadecimal(octets[7:15])]
+    size = 4 if octets[0] == 6 else 2
+    found, place = [], 4
+    # The subpackets that are signed, and those that are not.
+    for _part in range(2):
+        length = _number(octets[place : place + size])
+        place, behind = place + size, place + size + length
+        while place < behind:
+            first = octets[place]
+            width = 1 if first < 192 else 2 if first < 255 else 5
+            length = first if width == 1 else _number(octets[place : place + 2]) - (192 << 8) + 192
+            length = _number(octets[place + 1 : place + 5]) if width == 5 else length
+            kind, value = octets[place + width] & 0x7F, octets[place + width + 1 : place + width + length]
+            if kind == _ISSUER_FINGERPRINT:
+                found.insert(0, _hexadecimal(value[1:]))
+            elif kind == _ISSUER:
+                found.append(_hexadecimal(value))
+            place += width + length
+    return found
+
+
+def _hexadecimal(octets):
+    return binascii.hexlify(bytes(octets)).decode("ascii").upper()
 
 
 def _fingerprint(body):

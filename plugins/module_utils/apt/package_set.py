@@ -106,6 +106,12 @@ def _numbers(version):
     return tuple(int(part) for part in match.group(1).split(".")) if match else ()
 
 
+def in_channel(version, channel):
+    """Return whether a version is in a channel: 5:29.7.2-1~debian.12~bookworm is in "29", "29.7", "29.7.2" and ""."""
+    upstream = version.partition(":")[2] if ":" in version else version
+    return not channel or re.match(re.escape(channel) + r"([^0-9]|\Z)", upstream) is not None
+
+
 def _package_changes(wanted, package, have, engine_installed):
     role, name, version = wanted["role"], package["name"], package["version"]
     versions = [version] + ([have["version"]] if is_present(have) else [])

@@ -37,6 +37,7 @@ ARGUMENTS = {
     "lock_timeout": {"type": "int", "default": 300},
     "sources_only": {"type": "bool", "default": False},
     "proxy": {"type": "dict", "default": {}, "no_log": True},
+    "locked": {"type": "dict", "default": {}},
 }
 UNIT = "docker.service"
 HELPER = "/usr/lib/apt/apt-helper"
@@ -80,18 +81,30 @@ LOCKS = (
     "/var/lib/apt/lists/lock",
     "/var/cache/apt/archives/lock",
 )
+ARCHIVES = "/var/cache/apt/archives"
+PREFERENCES = "/etc/apt/preferences"
+# Below 1000: what is installed is not downgraded for it. Source: apt_preferences(5).
+_PREFERENCE = "Package: %s\nPin: version %s\nPin-Priority: 990\n\n"
+_PRINTED = re.compile(r"'([^']+)' (\S+) (\d+) (?:SHA256:([0-9a-f]{64}))?")
+
+
+class LockRefusal(HostError):
+    """apt would install what the lock does not name; nothing was installed."""
 
 
 class Apt:
     """apt and dpkg on this host."""
 
-    def __init__(self, host, sets, lock_timeout, proxy):
+    def __init__(self, host, sets, lock_timeout, proxy, locked=None):
         self.host = host
         self.sets = sets
         self.lock_timeout = lock_timeout
         # Not in a file, and not in an argument, which every account can see. What apt's own configuration says comes
         # first: apt.conf(5).
         self.environment = dict(ENVIRONMENT, **daemon_proxy.variables(proxy, lower=True))
+        # {name: [version, SHA-256]} of all that may be installed, or nothing without a lock.
+        self.locked = locked or {}
+        self.scratch = None
         # What the sources and keyrings were: {path: (content, status)}, or None for a file that was not there.
         self.before = {}
         self.backups = []
@@ -118,14 +131,8 @@ class Apt:
                 "status": status.strip(),
                 "hold": status[:1] == "h",
             }
-        files, links = {}, {}
-        paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
-        for path in [apt_sources.MAIN] + paths:
-            if os.path.isfile(path):
-                # Keep every byte, whatever the encoding is.
-                files[path] = read(path).decode("latin-1")
-                if os.path.realpath(path) != path:
-                    links[path] = os.path.realpath(path)
+        files = source_files()
+        links = {path: os.path.realpath(path) for path in files if os.path.realpath(path) != path}
         keyrings = {}
         for one in self.sets:
             source = one["source"] or one.get("source_gone")
@@ -406,9 +413,7 @@ class Apt:
         unread are the sources whose lists were not read in this run, more are further options. apt decides
         before it touches anything, so what it refuses is looked into afterwards, and costs nothing where it does not.
         """
-        options = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"] + DPKG_OPTIONS + list(more)
-        if not any(one["install_recommends"] for one in self.sets):
-            options.append("--no-install-recommends")
+        options = self.install_options() + list(more)
         if any(word.endswith("-") for word in words):
             self.check_versions(words, unread)
             self.simulate(options, words)
@@ -432,7 +437,54 @@ class Apt:
             lines = [line for line in said.splitlines() if re.match(r"(E:|dpkg: error|Err:| subprocess)", line.strip())]
             raise HostError("apt could not install the set: %s" % ("; ".join(lines[-4:]) or said.strip()[-300:]))
 
+    def install_options(self):
+        options = ["-y", "-q", "--allow-downgrades", "--allow-change-held-packages"] + DPKG_OPTIONS
+        if not any(one["install_recommends"] for one in self.sets):
+            options.append("--no-install-recommends")
+        return options + (["-o", "Dir::Etc::Preferences=" + self.preferences()] if self.locked else [])
+
+    def preferences(self):
+        """Return the path of preferences with which apt takes the locked version of what is not installed yet."""
+        if not self.scratch:
+            self.scratch = tempfile.mkdtemp(prefix="gpuprov-lock-")
+            os.makedirs(os.path.join(self.scratch, "archives", "partial"))
+            text = "".join(_PREFERENCE % (name, self.locked[name][0]) for name in sorted(self.locked)).encode("ascii")
+            own = read(PREFERENCES) if os.path.isfile(PREFERENCES) else b""
+            create(os.path.join(self.scratch, "preferences"), text + own)
+        return os.path.join(self.scratch, "preferences")
+
+    def close(self):
+        """Remove the files that were made for apt's calls."""
+        if self.scratch:
+            shutil.rmtree(self.scratch)
+
+    def hold_to_lock(self, options, words):
+        """Raise LockRefusal where apt would install what the lock does not name, to the hash of its verified index.
+
+        Return (exit status, output) of the apt-get that was asked.
+        """
+        archives = os.path.join(self.scratch, "archives")
+        # Nothing is in that directory, so apt names all files. It compares those in its own by their size alone.
+        more = ["--print-uris", "-o", "Dir::Cache::Archives=" + archives, "-o", "Acquire::ForceHash=SHA256"]
+        code, out, err = self.apt_get(*(options + more + ["install"] + words))
+        if code:
+            return code, out + err
+        files = printed_uris(out)
+        wrong = [text for text in [unlocked(self.locked, self.architecture, one) for one in files] if text]
+        if wrong:
+            others = " and %d more" % (len(wrong) - 5) if len(wrong) > 5 else ""
+            raise LockRefusal("refused, nothing was installed: %s%s" % ("; ".join(wrong[:5]), others))
+        for _uri, name, _size, digest in files:
+            path = os.path.join(ARCHIVES, name)
+            if os.path.isfile(path) and sha256(path) != digest:
+                os.unlink(path)
+        return code, out + err
+
     def attempt(self, options, words):
+        if self.locked:
+            code, said = self.hold_to_lock(options, words)
+            if code:
+                return code, said
         code, out, err = self.apt_get(*(options + ["install"] + words))
         return code, out + err
 
@@ -508,8 +560,14 @@ class Apt:
         sources = [one["source"] for one in self.sets if one["source"]]
         try:
             stale = self.write_sources(sources, [change["subject"] for change in changes])
-            if check:
-                self.check_versions(self.transaction(found), [])
+            words = self.transaction(found) if check else []
+            if words:
+                self.check_versions(words, [])
+            if words and self.locked:
+                code, said = self.hold_to_lock(self.install_options(), words)
+                if code and "unmet dependencies" in said:
+                    self.update(None)
+                    self.hold_to_lock(self.install_options(), words)
             return stale
         except (HostError, IOError, OSError):
             # A source that cannot be used would be in the way of every other apt.
@@ -529,13 +587,17 @@ class Apt:
         sources = [one["source"] for one in self.sets if one["source"]]
         stale = self.apply_sources(found, changes, check=False)
         unread = [source for source in sources if source not in stale]
-        reinstalled = self.unpacked_in_part(found)
-        if reinstalled:
-            self.install(reinstalled, unread, "--reinstall")
-            found = self.found()
-        words = self.transaction(found)
-        if words:
-            self.install(words, unread)
+        try:
+            reinstalled = self.unpacked_in_part(found)
+            if reinstalled:
+                self.install(reinstalled, unread, "--reinstall")
+                found = self.found()
+            words = self.transaction(found)
+            if words:
+                self.install(words, unread)
+        except LockRefusal:
+            self.put_back()
+            raise
         self.forget_sources()
         self.hold()
         left = self.decide(self.found())
@@ -557,6 +619,46 @@ def sha256(path):
         for block in iter(lambda: handle.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def source_files():
+    """Return {path: text} of apt's sources; texts keep every byte, whatever the encoding is."""
+    paths = glob.glob(apt_sources.DIRECTORY + "/*.list") + glob.glob(apt_sources.DIRECTORY + "/*.sources")
+    return {path: read(path).decode("latin-1") for path in [apt_sources.MAIN] + paths if os.path.isfile(path)}
+
+
+def printed_uris(text):
+    """Parse what apt-get --print-uris prints into [(URI, name of the file, size, SHA-256 or "")]."""
+    matches = [_PRINTED.match(line) for line in text.splitlines()]
+    return [(match.group(1), match.group(2), int(match.group(3)), match.group(4) or "") for match in matches if match]
+
+
+def parsed_file_name(name):
+    """Return (package, version, architecture) of the name that apt gives a file."""
+    package, version, architecture = name.rsplit(".", 1)[0].split("_")
+    return package, unquote(version), architecture
+
+
+def unlocked(locked, native, printed):
+    """Return why a file of printed_uris must not be installed under a lock, or None."""
+    _uri, file_name, _size, digest = printed
+    name, version, architecture = parsed_file_name(file_name)
+    if name not in locked or architecture not in (native, "all"):
+        return "%s %s is not in the lock: add it with gpuprov lock" % (name, version)
+    if version != locked[name][0]:
+        return "apt would install %s %s, and the lock has %s: see gpuprov lock --check" % (
+            name,
+            version,
+            locked[name][0],
+        )
+    if digest != locked[name][1]:
+        return "%s %s is not the file that was locked: the repository has SHA-256 %s, the lock has %s" % (
+            name,
+            version,
+            digest or "(none)",
+            locked[name][1],
+        )
+    return None
 
 
 def lock_holder():
@@ -733,7 +835,7 @@ def leave_terminal():
 def apply(host, params):
     """Apply keyrings, sources and packages; return {changed, changes, diff}. Raises HostError."""
     leave_terminal()
-    apt = Apt(host, params["sets"], params["lock_timeout"], params["proxy"])
+    apt = Apt(host, params["sets"], params["lock_timeout"], params["proxy"], params["locked"])
     engine = engine_state(host)
     try:
         found = apt.found()
@@ -748,13 +850,15 @@ def apply(host, params):
         )
         if refusal:
             raise HostError(refusal)
-        if changes and not host.check_mode:
-            if params["sources_only"]:
+        if not host.check_mode:
+            if params["sources_only"] and (changes or params["locked"]):
                 apt.apply_sources(found, changes)
-            else:
+            elif changes:
                 install(host, params["restart"], apt, found, changes)
     except HostError as error:
         raise HostError(redact(str(error)) + bring_back(host, engine))
     except (IOError, OSError) as error:
         raise HostError("a file could not be written: %s%s" % (error, bring_back(host, engine)))
+    finally:
+        apt.close()
     return {"changed": bool(changes), "changes": changes, "diff": diff}

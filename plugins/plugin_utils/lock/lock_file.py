@@ -90,15 +90,19 @@ class Lock:
 
 def load(path: Path) -> Lock:
     """Read a lock. Raises LockFileError."""
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> str:
+    """Return the text of a lock. Raises LockFileError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise LockFileError(f"the lock {path} does not exist") from None
+        raise LockFileError(f"the lock {path} does not exist: gpuprov lock writes it") from None
     except UnicodeDecodeError:
         raise LockFileError(f"the lock {path} is not UTF-8 text") from None
     except OSError as error:
         raise LockFileError(f"the lock {path} cannot be read: {error.strerror}") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, where: str = NAME) -> Lock:

@@ -40,6 +40,7 @@ _PROBLEMS = {
         "gpuprov does not change daemon.json while the result would be invalid",
         "correct /etc/docker/daemon.json, or the variables docker_daemon_*",
     ),
+    "lock": ("the host would not get the locked packages", "gpuprov lock INVENTORY, and review what changed"),
     "docker_group": ("gpuprov adds only users that the host knows", "correct docker_group_users"),
 }
 # {package: [(the versions before this one, the first with the fixes, what is fixed)]}, as numbers without epoch and

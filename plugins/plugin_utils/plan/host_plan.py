@@ -45,11 +45,13 @@ def plan(
     problems: Iterable[_Problem],
     notes: Iterable[_Problem] = (),
     tags: Tags = Tags(),  # noqa: B008 - it cannot change
+    locked: bool = False,
 ) -> dict[str, Any]:
     """Return the plan of one host.
 
     wanted: {role: its <role>_desired}; found: what the probe reported; problems: those known already,
-    [{name, message}]; notes: like problems, but they do not block the changes; tags: those of the run.
+    [{name, message}]; notes: like problems, but they do not block the changes; tags: those of the run; locked: whether
+    a lock may refuse packages.
     Result: {format, changes, left_out, steps, joined, to_prove, problems, notes, disruption, running}: left_out are
     the changes that the tags leave out; steps are [{role, part, name}], the pending parts of roles in order, with a
     name for people; joined says that nvidia_docker's packages go into docker_ce's transaction; engine_comes that
@@ -88,7 +90,9 @@ def plan(
         pending.add(("docker_ce", "service"))
     roles = {role for role, _ in pending}
     first = configured_first(roles, found) or (engine_changes and leaves_file(changes, judged))
-    steps = _ordered(pending, joined, first)
+    # Where sources are written, packages are compared with the lock: before anything else changes.
+    compared = {(role, "source") for role, part in pending if locked and part == "packages"}
+    steps = _ordered(pending | compared, joined, first)
     # Only a running dockerd tells what it needs of the toolkit.
     if (
         _has_toolkit(wanted)

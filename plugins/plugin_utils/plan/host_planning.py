@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     role_options,
     run_cache,
 )
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -33,6 +35,7 @@ class Desired(NamedTuple):
     wanted: dict[str, Any]  # {role: its <role>_desired}
     options: dict[str, dict[str, Any]]  # {role: its options}
     problems: list[dict[str, str]]
+    locked: dict[str, list[str]]  # {package: [version, SHA-256]} of the lock, empty without one
 
 
 class Planned(NamedTuple):
@@ -78,7 +81,7 @@ def planned(
         list(resolver.variables["docker_ce_architectures"].values()),
     )
     # Defaults are looked up by release: without one there are none.
-    wants = Desired({}, {}, unsupported) if unsupported else _desired(resolver)
+    wants = Desired({}, {}, unsupported, {}) if unsupported else _desired(resolver)
     problems += wants.problems
     of_gpu: list[dict[str, str]] = []
     stack, cdi = "none", False
@@ -94,7 +97,8 @@ def planned(
     ]
     desired_of = {} if problems else wants.wanted
     tags = Tags.of(task_vars, action._task.tags)
-    plan: dict[str, Any] = host_plan.plan(desired_of, found, problems, notes=notes, tags=tags)
+    locked = bool(wants.locked)
+    plan: dict[str, Any] = host_plan.plan(desired_of, found, problems, notes=notes, tags=tags, locked=locked)
     if any((change["role"], change["subject"][:11]) == ("nvidia_docker", "apt source ") for change in plan["changes"]):
         plan["notes"] += _mirror_notes(resolver, wants.options["nvidia_docker"])
     if "docker_ce" in desired_of:
@@ -130,7 +134,10 @@ def _desired(resolver: role_options.Resolver) -> Desired:
     # An earlier task may have registered options of these roles: compute them again.
     registered = {f"__{role}" for role in host_plan.ROLES}
     raw = {name: value for name, value in resolver.variables.items() if name not in registered}
-    return Desired(*run_cache.cached(run_cache.key(names, raw), lambda: _computed(resolver)))
+    with contextlib.suppress(lock_file.LockFileError):  # which _computed reports
+        raw["gpuprov.lock"] = held.identity(*resolver.lock())
+    key = run_cache.key([*names, "gpuprov.lock"], raw)
+    return Desired(*run_cache.cached(key, lambda: _computed(resolver)))
 
 
 def _computed(resolver: role_options.Resolver) -> Desired:
@@ -139,12 +146,12 @@ def _computed(resolver: role_options.Resolver) -> Desired:
         resolver.variables[name] = resolver.render(resolver.variables[name])
     options = {role: resolver.resolve(role) for role in (*host_plan.ROLES, *_LATER)}
     if resolver.problems:
-        return Desired({}, {}, resolver.problems)
+        return Desired({}, {}, resolver.problems, {})
     try:
         wanted = {role: resolver.desired(role) for role in host_plan.ROLES}
     except role_options.OptionError as error:
-        return Desired({}, {}, [{"name": "variables", "message": str(error)}])
-    return Desired(wanted, options, [])
+        return Desired({}, {}, [{"name": "variables", "message": str(error)}], {})
+    return Desired(wanted, options, [], resolver.locked("docker_ce"))
 
 
 def sentences(problems: list[dict[str, str]]) -> str:
@@ -171,6 +178,7 @@ def _work(role: str, part: str, plan: dict[str, Any], wants: Desired) -> tuple[s
     if part in ("source", "packages"):
         sets = [wanted, wants.wanted["nvidia_docker"]] if role == "docker_ce" and plan["joined"] else [wanted]
         limits = {name: options[name] for name in ("lock_timeout", "restart", "proxy")}
+        limits["locked"] = wants.locked
         return "packages", {"sets": sets, "sources_only": part == "source", **limits}
     if part == "service":
         return "service", {"timeout": options["start_timeout"]}

@@ -28,3 +28,25 @@ def finding_lines(findings: list[dict[str, str]]) -> list[str]:
         result += [f"{one['severity']} {one['name']}: {one['message']}", f"  why:  {one['why']}"]
         result.append(f"  cure: {one['cure']}")
     return result or ["healthy"]
+
+
+def lock_lines(lock: dict[str, Any]) -> list[str]:
+    """Return what gpuprov lock found or wrote, in lines."""
+    lines = []
+    for system in lock["systems"]:
+        count = f"{system['packages']} packages"
+        if lock["checked"]:
+            fits = (
+                f"{len(system['unfit'])} differences" if system["unfit"] else "fits the inventory and the repositories"
+            )
+            lines += [f"{system['name']}: {count}, {fits}", *(f"  {line}" for line in system["unfit"])]
+        else:
+            # Of the packages that were pulled in, a new lock has too many to show.
+            shown = [one for one in system["changes"] if one["role"] or not system["new"]]
+            hidden = len(system["changes"]) - len(shown)
+            width = max((len(one["subject"]) for one in shown), default=0)
+            lines.append(f"{system['name']}: {count}, " + ("as before" if not system["changes"] else "changed:"))
+            lines += [f"  {one['subject']:<{width}}  {change_text(one)}" for one in shown]
+            lines += [f"  and {hidden} more that these pull in"] if hidden else []
+        lines += [f"  ! {line}" for line in system["below_floors"]]
+    return lines
