@@ -192,7 +192,20 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     assert (
         list(a)
         == list(b)
-        == ["status", "facts", "plan", "changes", "steps", "left", "verify", "image", "findings", "error", "seconds"]
+        == [
+            "status",
+            "facts",
+            "plan",
+            "changes",
+            "steps",
+            "left",
+            "verify",
+            "image",
+            "lock",
+            "findings",
+            "error",
+            "seconds",
+        ]
     )
     assert (b["status"], b["facts"], b["plan"], b["changes"], b["error"]) == ("changed", None, None, [], None)
     assert a["facts"] == facts()
