@@ -50,4 +50,8 @@ options:
   description: The options, named without the role's prefix.
   returned: success
   type: dict
+locked:
+  description: The packages of the inventory's lock, by name, each a list of version and SHA-256; empty without one.
+  returned: success
+  type: dict
 """

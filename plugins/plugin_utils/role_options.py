@@ -342,9 +342,11 @@ class Resolver:
                 options[name.removeprefix(f"{role}_")] = self.variables[name]
             elif spec.get("required") and name not in self._failed:
                 self._wrong.append({"name": name, "message": f"{name} is required, and is not set"})
-        self.variables[f"__{role}"] = {"options": options, "locked": {}}
-        if entry_point in ("main", "check"):
-            self._hold(role, options)
+        self.variables[f"__{role}"] = {"options": options}
+        if role in held.ROLES:
+            self.variables[f"__{role}"]["locked"] = {}
+            if entry_point in ("main", "check"):
+                self._hold(role, options)
         return options
 
     def lock(self) -> tuple[Path | None, str | None]:
@@ -370,7 +372,7 @@ class Resolver:
     def _hold(self, role: str, options: dict[str, Any]) -> None:
         """Hold the versions of a role's packages to the lock of the inventory."""
         codename = (self.variables.get("ansible_facts") or {}).get("distribution_release")
-        if role not in held.ROLES or not codename:
+        if not codename:
             return
         try:
             path, text = self.lock()
@@ -390,7 +392,7 @@ class Resolver:
 
     def locked(self, role: str) -> dict[str, list[str]]:
         """Return what the lock has for the host, {package: [version, SHA-256]}, once a role is resolved."""
-        return dict(self.variables[f"__{role}"]["locked"])
+        return dict(self.variables[f"__{role}"].get("locked", {}))
 
     def architecture(self) -> str:
         """Return dpkg's word for the architecture of the host, whose facts are known."""
