@@ -165,12 +165,20 @@ def test_builds_get_the_proxy_and_images_do_not_keep_it(site: Site, tmp_path: Pa
 
 def test_without_the_variable_the_drop_in_goes_and_uninstall_leaves_nothing(site: Site) -> None:
     host = site.host("debian12")
-    host.run("printf '[Service]\\nLimitCORE=0\\n' > /etc/systemd/system/docker.service.d/own.conf")
+    # Somebody's own drop-in, with which dockerd does not start behind a proxy.
+    own = '[Service]\nExecStartPre=/bin/sh -c "[ -z $HTTP_PROXY ]"\n'
+    host.run("cat > /etc/systemd/system/docker.service.d/own.conf; systemctl daemon-reload", input=own)
     made = site.hosts("provision", "-l", "debian12")["debian12"]
     assert [change[2:] for change in shown(made["plan"]["changes"])] == [(None, "restart")]
     assert host.run(f"ls {ENVIRONMENT} {DROP_IN}", check=False).stdout == ""
     assert SECRET not in host.run("cat /proc/$(pidof dockerd)/environ").stdout
-    assert host.run("ls /etc/systemd/system/docker.service.d").stdout == "own.conf\n"
+    refused = site.run("provision", "-l", "debian12", **site.behind)
+    assert refused.status == 2
+    assert "is back, and dockerd runs with it" in refused.stdout
+    assert site.holding("debian12") == set()
+    assert (
+        host.run("ls /etc/systemd/system/docker.service.d; systemctl is-active docker").stdout == "own.conf\nactive\n"
+    )
     answer = site.run("uninstall", "--yes", "-l", "xenial,debian13", **site.behind)
     assert answer.status == 0, answer.text
     for name in ("xenial", "debian13"):

@@ -34,6 +34,7 @@ DICT = {
     "n": 3,
     "hosts": ["a", 'b"c'],
 }
+PROXY = {"http": "http://me:p%40ss@proxy.test:3128", "no_proxy": "localhost,.test"}
 LISTS = {"str": ["alice", "--mount type=bind,src=/a,dst=/b"], "raw": [{"a": {"b": True}}, {}]}
 
 PLAYBOOK = """
@@ -56,11 +57,11 @@ PLAYBOOK = """
 """
 
 
-def _plain(kind: str, spec: dict[str, Any], word: str) -> Any:
-    """The value that an option of a type is given, and has to come out as, beside its spelling in INI."""
-    if kind == "list":
+def _plain(name: str, spec: dict[str, Any]) -> Any:
+    """The value that an option is given, and has to come out as, beside its spelling in INI."""
+    if spec["type"] == "list":
         return LISTS[spec.get("elements", "str")]
-    return {"dict": DICT, "int": 7}.get(kind)
+    return {"dict": PROXY if name.endswith("_proxy") else DICT, "int": 7}.get(spec["type"])
 
 
 def _ini(boolean: str) -> str:
@@ -71,7 +72,7 @@ def _ini(boolean: str) -> str:
         if kind == "bool":
             lines.append(f"{name}={boolean}")
         elif kind in ("list", "dict"):
-            lines.append(f"{name}={json.dumps(_plain(kind, spec, boolean))}")
+            lines.append(f"{name}={json.dumps(_plain(name, spec))}")
         elif kind == "int":
             lines.append(f"{name}=7")
         elif name == "docker_image_name":
@@ -84,7 +85,7 @@ def _expected(boolean: bool) -> dict[str, Any]:
     for name, spec in OPTIONS.items():
         kind = spec.get("type", "str")
         if kind != "str":
-            values[name] = boolean if kind == "bool" else _plain(kind, spec, "")
+            values[name] = boolean if kind == "bool" else _plain(name, spec)
     return values
 
 
@@ -134,6 +135,7 @@ WRONG = [
     ("docker_daemon_options=live-restore", "docker_daemon_options needs a dictionary"),
     ('docker_daemon_options=["a"]', "docker_daemon_options needs a dictionary"),
     ('docker_daemon_options={"a": true, "a": false}', "docker_daemon_options has the key 'a' twice"),
+    ('docker_ce_proxy={"http": "proxy.test:3128"}', "docker_ce_proxy: http must be the URL of a proxy"),
     ('docker_daemon_registry_mirrors={"a": 1}', "docker_daemon_registry_mirrors is a dictionary, and must be a list"),
     ("docker_daemon_registry_mirrors=[https://a]", "docker_daemon_registry_mirrors is not JSON: "),
     ("docker_daemon_backups=few", "docker_daemon_backups is 'few', and must be a whole number"),
