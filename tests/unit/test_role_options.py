@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleUndefinedVariable
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import OptionError
 
 BOOL, INT, STR, DICT = {"type": "bool"}, {"type": "int"}, {"type": "str"}, {"type": "dict"}
@@ -231,3 +232,62 @@ def test_a_required_option_that_is_not_set_is_named() -> None:
 )
 def test_the_role_of_an_option_is_found_by_its_name(name: str, role: str | None) -> None:
     assert role_options.owner(name) == role
+
+
+# ---- The lock beside the inventory ---------------------------------------------------------------
+
+PINS = {"docker-ce": "5:29.7.2-1", "containerd.io": "2.3.3-1"}
+ENGINE = {
+    "docker_ce_version": "5:29.7.2-1", "docker_ce_containerd_version": "2.3.3-1", "docker_ce_buildx_version": "",
+    "docker_ce_compose_version": "", "docker_ce_restart": "never", "docker_ce_repo_url": "https://x",
+    "docker_ce_proxy": {}, "docker_ce_remove_packages": [], "docker_ce_release": {},
+}  # fmt: skip
+
+
+def _locked(directory: Path, codename: str = "bookworm", **more: Any) -> role_options.Resolver:
+    source = lock_file.Source("https://x", "bookworm", (), "1" * 40, "2026-11-27T10:11:12Z", "0" * 64)
+    packages = tuple(
+        lock_file.Package(name, "amd64", version, "a" * 64, 1, f"{name}.deb", "docker_ce", "docker_ce")
+        for name, version in PINS.items()
+    )
+    system = lock_file.System(PINS, {"docker_ce": source}, packages)
+    (directory / lock_file.NAME).write_text(lock_file.dump(lock_file.Lock({("bookworm", "amd64"): system})))
+    facts = {"distribution_release": codename, "architecture": "x86_64"}
+    return _resolver(**{**ENGINE, "inventory_dir": str(directory), "ansible_facts": facts, **more})
+
+
+def test_a_role_gets_the_lock_of_the_inventory(tmp_path: Path) -> None:
+    resolver = _locked(tmp_path)
+    assert resolver.resolve("docker_ce")["version"] == "5:29.7.2-1"
+    assert resolver.problems == []
+    assert resolver.locked("docker_ce") == {name: [version, "a" * 64] for name, version in PINS.items()}
+    # A channel says that the versions are those of the lock.
+    moved = _locked(tmp_path, docker_ce_version="5:29.1", docker_ce_channel="29")
+    assert moved.resolve("docker_ce")["version"] == moved.variables["docker_ce_version"] == "5:29.7.2-1"
+    assert moved.problems == []
+
+
+@pytest.mark.parametrize(
+    ("more", "entry_point", "message"),
+    [
+        ({"docker_ce_version": "5:28"}, "main", "was made for docker-ce 5:29.7.2-1, the inventory says 5:28: run"),
+        ({"docker_ce_channel": "28"}, "check", "has docker-ce 5:29.7.2-1, which is not in docker_ce_channel 28: run"),
+        ({"docker_ce_channel": "next"}, "main", 'must be the beginning of a version in quotes such as "29"'),
+        (
+            {"codename": "trixie"},
+            "main",
+            "has nothing for trixie amd64 (it has bookworm amd64): add it with gpuprov lock",
+        ),
+        ({"gpuprov_lock": "other.yml"}, "main", "other.yml does not exist: gpuprov lock writes it"),
+        # What is removed needs no lock that fits.
+        ({"docker_ce_version": "5:28"}, "uninstall", ""),
+        ({"docker_ce_version": "5:28", "gpuprov_lock": ""}, "main", ""),
+    ],
+)
+def test_what_the_lock_does_not_have_stops_a_run(
+    more: dict[str, str], entry_point: str, message: str, tmp_path: Path
+) -> None:
+    resolver = _locked(tmp_path, **more)
+    resolver.resolve("docker_ce", entry_point)
+    messages = [problem["message"] for problem in resolver.problems]
+    assert (not messages) if not message else (len(messages) == 1 and message in messages[0]), messages
