@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.package_set import in_channel
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import printed_uris, unlocked
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import given_file, printed_uris, unlocked
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file, resolved
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import lock_lines
 
@@ -272,12 +272,19 @@ def test_only_what_the_lock_names_may_be_installed() -> None:
     found = [unlocked(locked, "amd64", one) for one in printed_uris(answer)]
     assert found == [
         None,
-        f"zlib1g 1:1.2 is not the file that was locked: the repository has SHA-256 {C}, the lock has {B}",
-        f"zlib1g 1:1.2 is not the file that was locked: the repository has SHA-256 (none), the lock has {B}",
+        f"zlib1g 1:1.2 is not the file that was locked: it has SHA-256 {C}, the lock has {B}",
+        f"zlib1g 1:1.2 is not the file that was locked: it has SHA-256 (none), the lock has {B}",
         "apt would install zlib1g 1:1.3, and the lock has 1:1.2: see gpuprov lock --check",
         "zlib1g 1:1.2 is not in the lock: add it with gpuprov lock",
         "new 1 is not in the lock: add it with gpuprov lock",
     ]
+
+
+def test_a_file_that_was_given_by_hand_is_compared_too() -> None:
+    given = {"name": "docker-ce", "version": ENGINE, "file": {"path": "/srv/x.deb", "sha256": C}}
+    assert given_file({"name": "docker-ce", "version": ENGINE}, "amd64") is None
+    said = unlocked(held.packages_of(LOCKED), "amd64", given_file(given, "amd64"))
+    assert said == f"docker-ce {ENGINE} is not the file that was locked: it has SHA-256 {C}, the lock has {A}"
 
 
 @pytest.mark.parametrize(

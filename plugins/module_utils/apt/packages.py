@@ -464,21 +464,27 @@ class Apt:
         Return (exit status, output) of the apt-get that was asked.
         """
         archives = os.path.join(self.scratch, "archives")
+        self.refuse([given_file(package, self.architecture) for one in self.sets for package in one["packages"]])
         # Nothing is in that directory, so apt names all files. It compares those in its own by their size alone.
         more = ["--print-uris", "-o", "Dir::Cache::Archives=" + archives, "-o", "Acquire::ForceHash=SHA256"]
         code, out, err = self.apt_get(*(options + more + ["install"] + words))
         if code:
             return code, out + err
         files = printed_uris(out)
-        wrong = [text for text in [unlocked(self.locked, self.architecture, one) for one in files] if text]
-        if wrong:
-            others = " and %d more" % (len(wrong) - 5) if len(wrong) > 5 else ""
-            raise LockRefusal("refused, nothing was installed: %s%s" % ("; ".join(wrong[:5]), others))
+        self.refuse(files)
         for _uri, name, _size, digest in files:
             path = os.path.join(ARCHIVES, name)
             if os.path.isfile(path) and sha256(path) != digest:
                 os.unlink(path)
         return code, out + err
+
+    def refuse(self, files):
+        """Raise LockRefusal where files of printed_uris, or None, are not those of the lock."""
+        wrong = [unlocked(self.locked, self.architecture, one) for one in files if one]
+        wrong = [text for text in wrong if text]
+        if wrong:
+            others = " and %d more" % (len(wrong) - 5) if len(wrong) > 5 else ""
+            raise LockRefusal("refused, nothing was installed: %s%s" % ("; ".join(wrong[:5]), others))
 
     def attempt(self, options, words):
         if self.locked:
@@ -633,6 +639,14 @@ def printed_uris(text):
     return [(match.group(1), match.group(2), int(match.group(3)), match.group(4) or "") for match in matches if match]
 
 
+def given_file(package, architecture):
+    """Return a package of a set whose file was given by hand in the shape of printed_uris, or None for another one."""
+    if not package.get("file"):
+        return None
+    name = "%s_%s_%s.deb" % (package["name"], package["version"], architecture)
+    return package["file"]["path"], name, 0, package["file"]["sha256"]
+
+
 def parsed_file_name(name):
     """Return (package, version, architecture) of the name that apt gives a file."""
     package, version, architecture = name.rsplit(".", 1)[0].split("_")
@@ -652,7 +666,7 @@ def unlocked(locked, native, printed):
             locked[name][0],
         )
     if digest != locked[name][1]:
-        return "%s %s is not the file that was locked: the repository has SHA-256 %s, the lock has %s" % (
+        return "%s %s is not the file that was locked: it has SHA-256 %s, the lock has %s" % (
             name,
             version,
             digest or "(none)",
