@@ -56,10 +56,11 @@ def main():
         },
         supports_check_mode=True,
     )
-    # URLs of sources may hold passwords; the results hold none.
+    # URLs of sources and the proxy may hold passwords: the module's result must not repeat its parameters.
     host.no_log_values.clear()
+    params, host.params = host.params, {}
     try:
-        host.exit_json(**resolution.apply(host, host.params))
+        host.exit_json(**resolution.apply(host, params))
     except HostError as error:
         host.fail_json(msg=redact(str(error)))
 

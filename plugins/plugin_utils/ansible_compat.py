@@ -276,6 +276,8 @@ def preload_plugins() -> None:
     # Asking for one filter or test loads all of them.
     filter_loader.get("ansible.builtin.bool")
     test_loader.get("ansible.builtin.match")
+    # Roles' defaults need this one, and plans another: these are loaded together too.
+    filter_loader.get("gpuprov.gpuprov.mirror_url")
     for loader, name in ((connection_loader, "ssh"), (become_loader, "sudo"), (shell_loader, "sh")):
         loader.get(name, class_only=True)
     # https://docs.python.org/3/library/gc.html#gc.freeze

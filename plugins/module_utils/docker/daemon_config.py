@@ -186,6 +186,8 @@ def change(docker, params, found, changes, text, config, files):
         keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(first["data"] or ""), path), config)
         keys += ["proxies"] if proxied and "proxies" not in keys else []
         docker_service.set_pending(found["service"]["main_pid"], keys, first, path, first_files)
+    for name, content in files.items():
+        docker_service.put(name, None if content is None else content.encode("ascii"), daemon_proxy.MODES[name])
     if text is not None:
         backup = back_up(path, params["backups"])
         if params["remove_empty"] and not config and old["kind"] == "file":
@@ -194,8 +196,6 @@ def change(docker, params, found, changes, text, config, files):
             host_files.write(path, text, int(mode, 8), old.get("uid", 0), old.get("gid", 0))
     elif any(one["subject"] == "daemon.json mode" for one in changes):
         os.chmod(path, int(mode, 8))
-    for name, content in files.items():
-        docker_service.put(name, None if content is None else content.encode("ascii"), daemon_proxy.MODES[name])
     if unit_read and found["service"]["load"] != "not-found":
         docker.run("systemctl", "daemon-reload")
     if disruption == "none":
