@@ -85,6 +85,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert dump(mixed) == dump(LOCK)
 
 
+def test_a_text_as_ansible_registers_it_is_read() -> None:
+    class UnsafeText(str):
+        pass
+
+    assert parse(UnsafeText(TEXT)) == parse(TEXT)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "hosts: all", "version: 2\nsystems: {}", "version: 1", "version: 1\nsystems: []", "{", "\0"]
 )

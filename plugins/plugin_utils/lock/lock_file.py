@@ -108,7 +108,8 @@ def read(path: Path) -> str:
 def parse(text: str, where: str = NAME) -> Lock:
     """Return the lock that a text holds; where names it in errors. Raises LockFileError."""
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # Before ansible-core 2.19, registered texts are of a subclass of str, which the loader does not take.
+        document = yaml.load(str.encode(text, "utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         return _lock(document)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
