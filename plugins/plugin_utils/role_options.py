@@ -361,7 +361,9 @@ class Resolver:
         """Return where the lock of the inventory is, or must be written. Raises LockFileError."""
         path = held.path_of(self.variables, self.playbook_option("gpuprov_lock"))
         if path is None:
-            raise lock_file.LockFileError("there is no place for a lock: gpuprov_lock is empty")
+            raise lock_file.LockFileError(
+                "there is no place for a lock: the inventory is not a file, or gpuprov_lock is empty. Set gpuprov_lock"
+            )
         return path
 
     def playbook_option(self, name: str) -> Any:
