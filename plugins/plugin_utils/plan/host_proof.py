@@ -45,7 +45,9 @@ def command(
         str(options["timeout"]),
         options["gpu_image"],
         "nvidia.com/gpu=all" if plan["wanted"]["cdi"] else "",
-        "all" if gpu_reload.has_flag(engine) else "",
+        "device=0" if gpu_reload.has_flag(engine) else "",
+        # A network namespace of its own costs as much as the rest of the container's start.
+        "none" if options["gpu_image"] or _remaps(found, plan) else "host",
         (files / "gpu_check.py").read_text(encoding="utf-8"),
         " ".join(python["path"] for python in found["pythons"]),
     ]
@@ -77,6 +79,15 @@ def _with_gpu(found: dict[str, Any], plan: dict[str, Any], options: dict[str, An
     """Return whether containers must see a GPU: the stack is wanted, and a GPU's driver answers on the host."""
     gpu = found["gpu"]
     return bool(options["gpu"] and plan["wanted"]["stack"] != "none" and (gpu["devices"] or gpu.get("smi")))
+
+
+def _remaps(found: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Return whether dockerd maps, or will map, users of containers to others: then it refuses the host's network."""
+    for change in plan["changes"]:
+        if change["subject"] == "userns-remap":
+            return change["to"] is not None
+    options = (found["docker"]["info"] or {}).get("SecurityOptions") or []
+    return any(option.startswith("name=userns") for option in options)
 
 
 def state_checks(found: dict[str, Any], plan: dict[str, Any]) -> list[_Check]:
@@ -275,6 +286,12 @@ def _none_checks(title: str, seen: dict[str, Any], _host: _Gpus) -> list[_Check]
     return [_check(title, not there, f"it sees {' '.join(there)}" if there else "it sees none")]
 
 
+def _flag_checks(title: str, seen: dict[str, Any], host: _Gpus) -> list[_Check]:
+    """Check the container that asks for one GPU with --gpus."""
+    asked = tuple(of_host & of_container or of_host for of_host, of_container in zip(host, _visible(seen), strict=True))
+    return [*_one_checks(_ONE, seen, host), *_every_checks(title, seen, (asked[0], asked[1]))]
+
+
 def _every_checks(title: str, seen: dict[str, Any], host: _Gpus) -> list[_Check]:
     visible, mig = _visible(seen)
     differences = _differences(visible, host[0], "GPUs") + _differences(mig, host[1], "MIG devices")
@@ -285,12 +302,13 @@ def _every_checks(title: str, seen: dict[str, Any], host: _Gpus) -> list[_Check]
     return [_check(title, not differences, "; ".join(differences) or " ".join(sorted(visible | mig)))]
 
 
+_ONE = "one GPU where one is asked for"
 # The steps of containers.sh that look for GPUs: {step: (the check's name, the function that judges)}.
 _LOOKS: dict[str, tuple[str, Callable[[str, dict[str, Any], _Gpus], list[_Check]]]] = {
     "all": ("container sees the GPU", _all_checks),
-    "one": ("one GPU where one is asked for", _one_checks),
+    "one": (_ONE, _one_checks),
     "none": ("no GPU where none is asked for", _none_checks),
-    "gpus": ("GPU with --gpus", _every_checks),
+    "gpus": ("GPU with --gpus", _flag_checks),
     "cdi": ("GPU by CDI", _every_checks),
 }
 # Errors of docker, runc and NVIDIA's hook about --gpus, with their cures.

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Proves on a host that containers run, and that they have of the GPUs what they should.
+# Prove on a host that containers run, and that each has the GPUs that it asks for, and no others.
 # $1: image to run   $2: gpu | no-gpu   $3: seconds that one step may take
-# $4: image to look for the GPUs in; empty: one that is made here   $5: CDI device to ask for, or empty
-# $6: what to ask --gpus for, or empty   $7: gpu_check.py's text   $8: Pythons of this host, parted by blanks
-# Prints one line for each step: NAME<TAB>ok|failed<TAB>what was said, in one line; of a look at the
-# GPUs that is gpu_check.py's JSON.
+# $4: image for the checks of the GPUs; empty: $1 with this host's own Python mounted
+# $5: CDI device to ask for, or empty   $6: device to ask --gpus for, or empty for an engine without that option
+# $7: network of the containers that check GPUs   $8: text of gpu_check.py
+# $9: Pythons of this host, separated by blanks
+# Print one line for each step: NAME<TAB>ok|failed<TAB>message in one line; for a check of GPUs the JSON of gpu_check.py.
 set -u
 LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}
 export LC_ALL PATH
@@ -19,38 +20,47 @@ bounded() {
 	timeout "$seconds" "$@" </dev/null 2>&1
 }
 
-# An image of this host's own Python and libraries, so that nothing has to be pulled for the check.
-import_own_image() {
-	files=$("$python" -E -S -B -c "$program" files) || return 1
-	printf '%s\n' "$files" | tar --create --dereference --hard-dereference --files-from=- 2>/dev/null |
-		docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$1"
-}
-
-own_python() { # the first of this host's that can do it, by its own name
-	for candidate in $pythons; do
-		if "$candidate" -E -S -B -c 'import ctypes, json' 2>/dev/null; then
-			readlink -f "$candidate"
-			break
-		fi
+# Copy this host's Python and the libraries that it needs below $tree, so that nothing has to be pulled for the checks.
+# Print the path of that Python, or what is wrong. In /var/lib: other places may be mounted noexec.
+copy_python() {
+	for left in /var/lib/gpuprov-verify.*; do
+		kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
 	done
+	for python in $pythons ''; do
+		[ -n "$python" ] && files=$("$python" -E -S -B -c "$program" files 2>/dev/null) && break
+	done
+	if [ -z "$python" ]; then
+		echo "no Python of this host has ctypes (${pythons:-none found}): install python3"
+		return 1
+	fi
+	mkdir -m 0711 "$tree" "$tree/python" || return 1
+	printf '%s\n' "$files" | tar --create --dereference --hard-dereference --files-from=- 2>/dev/null |
+		tar --extract --directory="$tree/python" || return 1
+	# With userns-remap, root of a container is another user here.
+	chmod -R a+rwX "$tree/python" && readlink -f "$python"
 }
 
-look() { # name of the step, gpu_check.py's word, what docker is told: has a container of its own look
+look() { # name of the step, gpu_check.py's word, options of docker: run a container that checks its GPUs
 	step=$1 word=$2
 	shift 2
 	name="gpuprov-verify-$$-$step"
-	if [ -n "$python" ]; then
-		set -- "$@" --entrypoint "$python" "$gpu_image" -E -S -B -c "$program" "$word"
-	else
-		# An image of somebody else's: whichever Python it has.
+	if [ -n "$gpu_image" ]; then
+		# Whichever Python the image has.
 		# shellcheck disable=SC2016
 		set -- "$@" --entrypoint sh "$gpu_image" -c \
 			'exec "$(command -v python3 || command -v python)" -B -c "$@"' sh "$program" "$word"
+	else
+		set -- "$@" --user 0:0 --env PATH="$PATH" --entrypoint "$python" "$image" -E -S -B -c "$program" "$word"
+		# A directory of its own: the runtime puts the driver's files into it.
+		cp -al "$tree/python" "$tree/$step"
+		for directory in "$tree/$step"/*; do
+			set -- --volume "$directory:/${directory##*/}" "$@"
+		done
 	fi
-	output=$(bounded docker run --rm --network none --name "$name" "$@")
+	output=$(bounded docker run --rm --network "$network" --name "$name" "$@")
 	status=$?
 	if [ $status -eq 0 ]; then
-		# Before it is what Python and docker may warn of.
+		# Warnings of Python and docker may come before it.
 		report "$step" 0 "$(printf '%s\n' "$output" | sed -n '$p')"
 	else
 		[ $status -ne 124 ] || docker rm --force "$name" >/dev/null 2>&1
@@ -58,7 +68,10 @@ look() { # name of the step, gpu_check.py's word, what docker is told: has a con
 	fi
 }
 
-image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 flag=$6 program=$7 pythons=$8 python=''
+image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 flag=$6 network=$7 program=$8 pythons=$9 python=''
+tree=/var/lib/gpuprov-verify.$$
+trap 'rm -rf "$tree"' EXIT
+trap 'exit 1' HUP INT TERM
 
 output=$(bounded docker run --rm "$image")
 status=$?
@@ -73,50 +86,41 @@ else
 fi
 [ "$gpu" = gpu ] || exit 0
 
-own_image=''
 if [ -n "$gpu_image" ]; then
 	output=$(docker image inspect --format '{{.Id}}' "$gpu_image" 2>/dev/null || bounded docker pull --quiet "$gpu_image")
 	status=$?
+elif [ $status -eq 0 ]; then
+	output=$(copy_python 2>&1)
+	status=$?
+	python=$output
 else
-	own_image="gpuprov-verify:$$"
-	python=$(own_python)
-	if [ -n "$python" ]; then
-		gpu_image=$own_image
-		output=$(import_own_image "$gpu_image" 2>&1)
-		status=$?
-	else
-		output="no Python of this host has ctypes (${pythons:-there is none}): install python3"
-		status=1
-	fi
+	output="not tried: $image does not run"
 fi
 if [ $status -ne 0 ]; then
 	report image $status "$output"
 	exit 0
 fi
 
-ask() { # name of the step, gpu_check.py's word, NVIDIA_VISIBLE_DEVICES or nothing
-	step=$1 word=$2
-	shift 2
-	look "$step" "$word" --runtime=nvidia --env NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-		${1:+--env "NVIDIA_VISIBLE_DEVICES=$1"}
+ask() { # name of the step, gpu_check.py's word, NVIDIA_VISIBLE_DEVICES
+	look "$1" "$2" --runtime=nvidia --env NVIDIA_DRIVER_CAPABILITIES=compute,utility --env NVIDIA_VISIBLE_DEVICES="$3"
 }
 
-# An image of somebody else's may say what is visible; "void" is what saying nothing means.
-nothing=void
-[ -z "$own_image" ] || nothing=''
-# Side by side: each one's answer waits in its pipe, and they come in this order.
+# Side by side: the answer of each waits in its pipe, and they come in this order. "void" means no GPU, as does the
+# missing variable; the image may set it.
 { [ -z "$cdi" ] || look cdi look --device "$cdi"; } | {
-	{ [ -z "$flag" ] || look gpus look --gpus "$flag" --env NVIDIA_DRIVER_CAPABILITIES=compute,utility; } | {
-		ask none look $nothing | {
-			ask one look 0 | {
-				ask all compute all
-				cat
-			}
+	{
+		if [ -n "$flag" ]; then
+			look gpus look --gpus "$flag" --env NVIDIA_DRIVER_CAPABILITIES=compute,utility
+		else
+			ask one look 0
+		fi
+	} | {
+		ask none look void | {
+			ask all compute all
 			cat
 		}
 		cat
 	}
 	cat
 }
-[ -z "$own_image" ] || docker image rm --force "$own_image" >/dev/null 2>&1
 exit 0

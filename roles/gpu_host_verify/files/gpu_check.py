@@ -53,7 +53,7 @@ END:
     ret;
 }
 """
-COUNT = 65536
+COUNT = 16384
 WIDTH = 256
 FACTOR = 40503
 
@@ -251,11 +251,12 @@ def files():
                 found.update([path, re.sub(r"\.pyc$", ".py", path)])
     with open("/proc/self/maps") as maps:
         mapped = {line.split(None, 5)[5].strip() for line in maps if "/" in line}
-    for path in mapped:
-        found.add(path)
-        # Programs ask for a library by the name of a link to it.
-        for link in glob.glob(os.path.join(os.path.dirname(path), "*.so*")):
-            if os.path.islink(link) and os.path.realpath(link) == path:
+    found.update(mapped)
+    # Programs ask for a library by the name of a link to it.
+    for directory in {os.path.dirname(path) for path in mapped}:
+        for name in os.listdir(directory):
+            link = os.path.join(directory, name)
+            if ".so" in name and os.path.islink(link) and os.path.realpath(link) in mapped:
                 found.add(link)
     # The name of the loader is written in every program.
     found.update(glob.glob("/lib*/ld-linux*.so*"))
