@@ -12,7 +12,7 @@ from gpuprov.report import progress_text, steps_done
 from gpuprov.result import Host
 from gpuprov.shared import plugin
 
-_text = plugin("plugin_utils/text/image_text")
+_fleet = plugin("plugin_utils/text/fleet")
 _progress = plugin("plugin_utils/images/transfer_progress")
 
 # Seconds between two lines about one transfer, without a terminal.
@@ -74,7 +74,7 @@ class Plain:
 
 def transfer_text(transfer: Any, now: float) -> str:
     """Describe a transfer in one line: bytes done, total, rate and remaining time."""
-    done, total, size = transfer.done, transfer.total, _text.size_text
+    done, total, size = transfer.done, transfer.total, _fleet.size_text
     head = f"{transfer.label}: {transfer.what}"
     if total and done >= total:
         return f"{head} {size(done)}: all of it is there, and is unpacked"

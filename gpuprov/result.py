@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from gpuprov.options import Options
 from gpuprov.shared import plugin
 
-counted = plugin("plugin_utils/text/image_text").counted
+_fleet = plugin("plugin_utils/text/fleet")
 redacted, redact = plugin("module_utils/redaction").redacted, plugin("module_utils/redaction").redact
 _failures = plugin("plugin_utils/text/failures")
 # Host's fields, and the keys of a task's result that hold them.
@@ -102,7 +101,7 @@ class Run:
     @property
     def hosts(self) -> list[Host]:
         """Return the hosts in natural order: gpu2 before gpu10."""
-        return [self.by_name[name] for name in sorted(self.by_name, key=natural)]
+        return [self.by_name[name] for name in sorted(self.by_name, key=_fleet.natural)]
 
     @property
     def status(self) -> int:
@@ -148,7 +147,7 @@ class Run:
             if str(data.get("task_action", "")).endswith("gpu_host_apply"):
                 subjects = dict.fromkeys(change["subject"] for change in host.planned)
                 host.applying = True
-                host.doing = f"{counted(len(host.planned), 'change')}: {', '.join(subjects)}"
+                host.doing = f"{_fleet.counted(len(host.planned), 'change')}: {', '.join(subjects)}"
             return ("start", host)
         host.applying &= kind != "runner_on_skipped"
         host.take(result)
@@ -162,8 +161,3 @@ class Run:
             host.error = {"task": result.get("step") or host.doing, "message": redact(message), "hint": hint}
             return (host.failure, host)
         return ("done", host)
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return the sort key for natural order: gpu2 before gpu10, 1.9.1 before 1.10.0."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import change_text
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.fleet import change_text
 
 from tests.integration.conftest import run
 from tests.lab.lab import Host, Lab

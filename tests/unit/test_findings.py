@@ -20,7 +20,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu as probed_gpu
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import finding_lines
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.fleet import finding_lines
 
 DATA = Path(__file__).parent / "data" / "probe"
 RECORDINGS = sorted(path.stem for path in DATA.glob("*.txt"))
@@ -449,7 +449,7 @@ def test_what_is_pending_is_worth_knowing() -> None:
 def test_the_worst_finding_comes_first() -> None:
     unsorted = [finding.finding(severity, severity, "m", "w", "c") for severity in ("info", "error", "warning")]
     assert [one["name"] for one in finding.ordered(unsorted)] == ["error", "warning", "info"]
-    assert finding_lines(unsorted[:1]) == ["info info: m", "  why:  w", "  cure: c"]
+    assert finding_lines(unsorted[1:2]) == ["1 error", "error error: m", "  why:  w", "  cure: c"]
     assert finding_lines([]) == ["healthy"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import docker_service
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.tags import Tags
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import plan_lines
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 MIRROR = "http://mirror.example:5000"
 NVIDIA = {"nvidia": {"path": "nvidia-container-runtime"}}
@@ -127,6 +127,10 @@ def roles_of(result: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(step["role"] for step in result["steps"] if step["part"] not in ("source", "toolkit")))
 
 
+def plan_lines(plan: dict[str, Any]) -> list[str]:
+    return [fleet.change_lines([change])[0].replace("  ", ": ", 1) for change in plan["changes"]]
+
+
 def test_a_host_that_is_right_has_nothing_to_run() -> None:
     nothing: dict[str, Any] = {
         "changes": [],
@@ -138,7 +142,7 @@ def test_a_host_that_is_right_has_nothing_to_run() -> None:
         "to_prove": "none",
     }
     assert plan(right()) == {**nothing, "format": 1, "joined": False, "engine_comes": False, "disruption": "none"}
-    assert plan_lines(plan(right())) == ["up to date"]
+    assert fleet.plan_lines(plan(right()), None) == ["up to date"]
 
 
 def test_a_pristine_host_is_configured_before_its_daemon_first_starts() -> None:

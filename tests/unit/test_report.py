@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 from gpuprov import report
 from gpuprov.options import Options
@@ -309,7 +310,7 @@ def test_a_plan_says_what_changes_how_disruptive_it_is_and_counts() -> None:
 )
 def test_a_change_reads_as_from_and_to(before: str | None, after: str | None, said: str) -> None:
     (host,) = collected(event("on_ok", res={"changes": [{**change(), "from": before, "to": after}]}))
-    assert report.change_lines(host.changes) == [f"docker-ce  {said}"]
+    assert fleet.change_lines(host.changes) == [f"docker-ce  {said}"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ def test_the_table_has_a_row_a_host(host: Host, row: tuple[str, ...]) -> None:
     ],
 )
 def test_names_in_a_row_are_given_as_an_inventory_gives_them(names: list[str], ranges: str) -> None:
-    assert report.host_ranges(names) == ranges
+    assert fleet.host_ranges(names) == ranges
 
 
 def test_hosts_of_one_plan_are_shown_together_and_long_lists_are_wrapped() -> None:

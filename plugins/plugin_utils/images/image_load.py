@@ -20,7 +20,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
     transfer_progress,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images.image_archive import Held, Image, Layer
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import image_text
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def load(
     if check_mode or not (changed or left):
         return Loaded(image, missing, before, None if changed else before, changed)
     need = sum(layer.size for layer in missing)
-    need_text = image_text.size_text(need)
+    need_text = fleet.size_text(need)
     if held.free is not None and need > held.free:
-        free = f"{held.place} has {image_text.size_text(held.free)} free"
+        free = f"{held.place} has {fleet.size_text(held.free)} free"
         raise AnsibleError(f"the disk is too full: {free}, the layers that are missing need {need_text}")
     parts = image_archive.parts(image, missing) if changed else []
     partial = [image_archive.partial_tag(names[0], image.id, count) for count, _ in parts[:-1]]

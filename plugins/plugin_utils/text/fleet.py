@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Describe hosts to people, for gpuprov and for playbooks: pure functions. Imports nothing of the collection.
+
+Hosts with the same lines are grouped, and named as ranges.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+# Longer names get lines of their own.
+_LABEL = 40
+
+
+# ---- parts
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: ``1 host``, ``2 hosts``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(number: int) -> str:
+    """Return bytes as people read them: 512 B, 4.3 MB, 12.1 GB (of 1000 each, as Docker counts)."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return the sort key for natural order: gpu2 before gpu10, 1.9.1 before 1.10.0."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def host_ranges(names: Iterable[str]) -> str:
+    """Return host names as ranges, as Ansible inventories write them: ``gpu[01:16], gpu18, login``."""
+    runs: list[tuple[str, str, str, str]] = []  # prefix, first number, last number, suffix
+    for name in names:
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
+        before, number, after = match.groups() if match else (name, "", "")
+        if runs and number:
+            former, first, last, rest = runs[-1]
+            follows = last and number == str(int(last) + 1).zfill(len(last))
+            wider = first[:1] == "0" and len(number) > len(first)
+            if follows and not wider and (former, rest) == (before, after):
+                runs[-1] = (before, first, number, after)
+                continue
+        runs.append((before, number, number, after))
+    return ", ".join(
+        f"{before}[{first}:{last}]{after}" if first != last else f"{before}{first}{after}"
+        for before, first, last, after in runs
+    )
+
+
+def grouped(said_of: Iterable[tuple[Any, str]]) -> dict[Any, str]:
+    """Return {what is said: the hosts that it is said of, as ranges}."""
+    names: dict[Any, list[str]] = {}
+    for said, host in said_of:
+        names.setdefault(said, []).append(host)
+    return {said: host_ranges(of) for said, of in names.items()}
+
+
+def grouped_lines(said_of: Iterable[tuple[list[str], str]]) -> list[str]:
+    """Return the lines of each host; hosts with the same lines are grouped."""
+    labels = grouped((tuple(lines), host) for lines, host in said_of)
+    width = max((len(label) for label in labels.values() if len(label) <= _LABEL), default=0)
+    text = []
+    for lines, label in labels.items():
+        *above, beside = [label] if len(label) <= _LABEL else [*textwrap.wrap(label, 78), ""]
+        text += [*above, f"{beside:<{width}}  {lines[0]}", *(f"  {line}" for line in lines[1:])]
+    return text
+
+
+def table_lines(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# ---- plan and findings
+
+
+def os_name(probe: dict[str, Any] | None) -> str:
+    """Return a host's OS, e.g. ``debian 12``."""
+    system = (probe or {}).get("os") or {}
+    return f"{system.get('id', '')} {system.get('version_id', '')}".strip()
+
+
+def change_text(change: dict[str, Any]) -> str:
+    """Describe a change, e.g. ``5:28 → 5:29`` or ``+ alice``."""
+    before, after = change["from"], change["to"]
+    return f"+ {after}" if before is None else f"- {before}" if after is None else f"{before} → {after}"
+
+
+def change_lines(changes: list[dict[str, Any]]) -> list[str]:
+    """Return an aligned line for each change."""
+    width = max((len(change["subject"]) for change in changes), default=0)
+    return [
+        f"{change['subject']:<{width}}  {change_text(change)}"
+        + ("" if change.get("disruption", "none") == "none" else f"  ({change['disruption']})")
+        for change in changes
+    ]
+
+
+def plan_lines(plan: dict[str, Any], probe: dict[str, Any] | None) -> list[str]:
+    """Return the lines of a host's plan: a heading, the changes, then problems that do not block them."""
+    notes = [f"! {note['message']}" for note in plan.get("notes", [])]
+    if not plan.get("changes"):
+        return ["up to date", *notes]
+    parts = [counted(len(plan["changes"]), "change")]
+    if plan["disruption"] != "none":
+        parts.append(f"{plan['disruption']} needed")
+    if plan["running"]:
+        parts.append(f"{counted(len(plan['running']), 'container')} running")
+    holder = ((probe or {}).get("apt") or {}).get("lock_holder")
+    if holder:
+        parts.append(f"apt held by {holder}")
+    return [f"{os_name(probe)}   {', '.join(parts)}", *change_lines(plan["changes"]), *notes]
+
+
+def finding_lines(findings: list[dict[str, str]]) -> list[str]:
+    """Return a heading, then message, reason and cure of each finding.
+
+    The cure is not wrapped, so that it can be copied.
+    """
+    severities = [finding["severity"] for finding in findings]
+    counts = [counted(severities.count(word), word) for word in ("error", "warning") if word in severities]
+    lines = [", ".join(counts) or "healthy"]
+    for one in findings:
+        for text, indent in ((f"{one['severity']} {one['name']}: {one['message']}", 2), (f"  why:  {one['why']}", 8)):
+            lines += textwrap.wrap(text, 76, subsequent_indent=" " * indent, break_on_hyphens=False)
+        lines.append(f"  cure: {one['cure']}")
+    return lines
+
+
+def lock_lines(lock: dict[str, Any]) -> list[str]:
+    """Return what gpuprov lock found or wrote, in lines."""
+    lines = []
+    for system in lock["systems"]:
+        count = f"{system['packages']} packages"
+        if lock["checked"]:
+            fits = (
+                f"{len(system['unfit'])} differences" if system["unfit"] else "fits the inventory and the repositories"
+            )
+            lines += [f"{system['name']}: {count}, {fits}", *(f"  {line}" for line in system["unfit"])]
+        else:
+            # Of the packages that were pulled in, a new lock has too many to show.
+            shown = [one for one in system["changes"] if one["role"] or not system["new"]]
+            hidden = len(system["changes"]) - len(shown)
+            width = max((len(one["subject"]) for one in shown), default=0)
+            lines.append(f"{system['name']}: {count}, " + ("as before" if not system["changes"] else "changed:"))
+            lines += [f"  {one['subject']:<{width}}  {change_text(one)}" for one in shown]
+            lines += [f"  and {hidden} more that these pull in"] if hidden else []
+        lines += [f"  ! {line}" for line in system["below_floors"]]
+    return lines
+
+
+# ---- images
+
+
+def short_id(image_id: str) -> str:
+    """Return an image's ID as Docker shortens it."""
+    return image_id.rpartition(":")[2][:12]
+
+
+def images_lines(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[str]:
+    """Return a table of {host: its images (host_images.read)}, with those that differ between hosts first.
+
+    If a name is not the same image on all hosts, or some hosts lack it, each case has a line, the first marked ≠.
+    """
+    if not found:
+        return []
+    rows = sorted(_image_rows(found), key=lambda row: (row[0] == 1, natural(row[1])))
+    names = [name for _cases, name, _lines in rows if len(name) <= _LABEL]
+    column = max(map(len, ["image", *names]))
+    room = max(width - column - 28, 16)
+    text = [f"   {'image':<{column}}  {'ID':<12}  {'size':>7}  hosts"] if rows else []
+    for cases, name, lines in rows:
+        mark = " " if cases == 1 else "≠"
+        if len(name) > _LABEL:
+            text.append(f"{mark}  {name}")
+            mark, name = " ", ""
+        for image_id, size, label in lines:
+            for part in textwrap.wrap(label, room, break_long_words=False) or [""]:
+                text.append(f"{mark}  {name:<{column}}  {image_id:<12}  {size:>7}  {part}".rstrip())
+                mark, name, image_id, size = " ", "", "", ""
+    differ = sum(cases > 1 for cases, _name, _lines in rows)
+    same = f": {len(rows) - differ} the same on all, {differ} not" if len(found) > 1 else ""
+    return [*text, f"{counted(len(found), 'host')}, {counted(len(rows), 'image')}{same}."]
+
+
+def _image_rows(found: dict[str, list[dict[str, Any]]]) -> list[tuple[int, str, list[tuple[str, str, str]]]]:
+    """Return (number of cases, name, [(ID, size, hosts)]) for each image name; hosts without it are a case too."""
+    cases_of: dict[str, dict[str, tuple[dict[str, Any], list[str]]]] = {}
+    for host, images in found.items():
+        for image in images:
+            names = image["tags"] or [digest[: digest.index("@") + 20] for digest in image["digests"]]
+            for name in names or ["<none>"]:
+                # Images without a name share one row.
+                _image, having = cases_of.setdefault(name, {}).setdefault(
+                    image["content"] if names else "", (image, [])
+                )
+                having += [host] if host not in having else []
+
+    def where(names: list[str]) -> str:
+        return "all" if len(names) == len(found) > 1 else host_ranges(names)
+
+    rows = []
+    for name, by_content in cases_of.items():
+        cases = sorted(by_content.values(), key=lambda case: len(case[1]), reverse=True)
+        without = [host for host in found if all(host not in having for _image, having in cases)]
+        lines = [(short_id(image["id"]), size_text(image["size"]), where(having)) for image, having in cases]
+        if name == "<none>":
+            lines = [("", "", lines[0][2])]
+        elif without:
+            lines.append(("-", "", where(without)))
+        rows.append((len(lines), name, lines))
+    return rows
+
+
+def going_text(decision: dict[str, Any]) -> str:
+    """Return how much a decision (image_prune.decide) takes: ``2 containers, 3 images, 1.2 GB``."""
+    kinds = (("containers", "container"), ("images", "image"))
+    shown = [counted(len(decision[kind]), noun) for kind, noun in kinds if decision[kind]]
+    return ", ".join([*shown, size_text(decision["bytes"])]) if shown else "nothing to remove"
+
+
+def prune_lines(decision: dict[str, Any]) -> list[str]:
+    """Return a heading, and an aligned line for each container and image that a decision takes."""
+    rows = [(f"container {one['name']}", one["why"], size_text(one["bytes"])) for one in decision["containers"]]
+    for one in decision["images"]:
+        names = one["names"] or [short_id(one["id"])]
+        rows.append((f"image {names[0]}", one["why"], size_text(one["bytes"])))
+        rows += [(f"  and {name}", "", "") for name in names[1:]]
+    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    lines = [f"{what:<{first}}  {why:<{second}}  {size:>8}".rstrip() for what, why, size in rows]
+    return [going_text(decision), *lines]
