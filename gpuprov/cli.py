@@ -13,7 +13,6 @@ from typer import Option
 from gpuprov import image, report
 from gpuprov.command import run
 from gpuprov.options import Options, UsageError, command
-from gpuprov.result import Run
 
 app = typer.Typer(
     help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
@@ -32,6 +31,7 @@ DOCTOR_HELP = (
     "Exit status: 0 all hosts healthy (a finding of severity info does not count); 2 a finding to fix, or a host "
     "failed; 4 a host was unreachable, and nothing to fix on the others; 1 gpuprov could not run; 130 interrupted."
 )
+RESULT_VIEWS = (report.result_text, report.notes_text, report.errors_text)
 
 LOCK_HELP = (
     "Exit status: 0 the lock was written, or fits; 2 with --check, it does not fit, or a host failed; 4 a host was "
@@ -43,7 +43,7 @@ LOCK_HELP = (
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
-    run("plan", options, lambda done: _plan_view(done) + _errors_view(done))
+    run("plan", options, report.plan_text, report.errors_text)
 
 
 @command(app, "check", "diff", "tags", "skip_tags", "wait")
@@ -59,34 +59,27 @@ def provision(
     ] = None,
 ) -> None:
     """Show the plan, apply it, and verify the result on the hosts."""
-    sizes = None if serial is None else waves(serial)
-    given = {"full": full or None, "serial": sizes, "max_fail_percentage": max_fail_percentage}
+    size = r"\s*([1-9]\d{0,5}|([1-9]\d?|100)%)\s*"
+    if serial is not None and not re.fullmatch(f"{size}(,{size})*", serial):
+        raise UsageError(f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {serial!r}")
+    given = {"full": full or None, "serial": serial, "max_fail_percentage": max_fail_percentage}
     options.variables |= {f"gpuprov_{name}": value for name, value in given.items() if value is not None}
 
-    def view(done: Run) -> str:
-        text = "" if done.previewed else _plan_view(done)
-        text += report.result_text(done) + report.steps_text(done.hosts) + _notes_view(done)
-        unfinished = "" if options.check else report.unfinished_text(done.hosts)
-        return text + report.errors_text(done.hosts) + unfinished + report.interrupted_text(done)
-
-    run("provision", options, view, _plan_view)
+    views = (report.result_text, report.steps_text, report.notes_text, report.errors_text, report.unfinished_text)
+    run("provision", options, *views, preview=report.plan_text)
 
 
 @command(app)
 def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
-    run("verify", options, _result_view)
+    run("verify", options, *RESULT_VIEWS)
 
 
 @command(app, epilog=DOCTOR_HELP)
 def doctor(options: Options) -> None:
     """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
-
-    def view(done: Run) -> str:
-        return report.findings_text(done.hosts, done.seconds) + _errors_view(done)
-
-    run("doctor", options, view)
+    run("doctor", options, report.findings_text, report.errors_text)
 
 
 @command(app, "check", epilog=LOCK_HELP)
@@ -118,32 +111,7 @@ def uninstall(
         data = ", with all images, containers and volumes" if purge_data else ""
         if not typer.confirm(f"Take docker away from the hosts{data}?", err=True):
             raise UsageError("nothing was done")
-    run("uninstall", options, _result_view)
-
-
-def waves(text: str) -> list[int | str]:
-    """Parse --serial into sizes for Ansible's serial: ``1,10%`` is [1, "10%"]. Raises UsageError."""
-    sizes = [part.strip() for part in text.split(",")]
-    for size in sizes:
-        if not re.fullmatch(r"[1-9]\d{0,5}|([1-9]\d?|100)%", size):
-            raise UsageError(f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {size!r}")
-    return [int(size) if size.isdecimal() else size for size in sizes]
-
-
-def _plan_view(done: Run) -> str:
-    return report.plan_text(done.hosts, done.seconds)
-
-
-def _notes_view(done: Run) -> str:
-    return "" if done.options.check else report.notes_text(done.hosts)
-
-
-def _errors_view(done: Run) -> str:
-    return report.errors_text(done.hosts) + report.interrupted_text(done)
-
-
-def _result_view(done: Run) -> str:
-    return report.result_text(done) + _notes_view(done) + _errors_view(done)
+    run("uninstall", options, *RESULT_VIEWS)
 
 
 def _version(wanted: bool) -> None:

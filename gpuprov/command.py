@@ -13,13 +13,14 @@ from typing import NoReturn
 import typer
 
 from gpuprov import report, runner
-from gpuprov.display import Plain, display
+from gpuprov.display import Live, Plain
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run, redact
 from gpuprov.shared import plugin
 
 _failures = plugin("plugin_utils/text/failures")
 
+INTERRUPTED = "Interrupted. Run it again to finish: what is done already stays.\n"
 # Returns text about a run.
 View = Callable[[Run], str]
 
@@ -40,9 +41,9 @@ def passwords_of(options: Options) -> dict[str, str]:
     return {option: password for option, password in asked.items() if password}
 
 
-def run(command: str, options: Options, view: View, preview: View | None = None) -> NoReturn:
+def run(command: str, options: Options, *views: View, preview: View | None = None) -> NoReturn:
     """Run the playbook of a command, print the result, and exit with gpuprov's exit status."""
-    finish(play(Run(command, options), view, passwords_of(options), preview))
+    finish(play(Run(command, options), passwords_of(options), *views, preview=preview))
 
 
 def finish(run: Run) -> NoReturn:
@@ -56,11 +57,11 @@ def _json(run: Run) -> str:
     return json.dumps(report.document(run), indent=2, sort_keys=True) + "\n"
 
 
-def play(run: Run, view: View, passwords: Mapping[str, str], preview: View | None = None) -> Run:
-    """Run a command's playbook, show progress and then the view of the result, and return the run.
+def play(run: Run, passwords: Mapping[str, str], *views: View, preview: View | None = None) -> Run:
+    """Run a command's playbook, show progress and then the views of the result, and return the run.
 
-    preview: shown before the first task that follows the hosts' plans. Raises UsageError if Ansible did not get as far
-    as a host.
+    preview: shown before the first task that follows the hosts' plans, or at the end. Raises UsageError if Ansible did
+    not get as far as a host.
     """
     options = run.options
     people = sys.stderr if options.as_json else sys.stdout
@@ -68,7 +69,10 @@ def play(run: Run, view: View, passwords: Mapping[str, str], preview: View | Non
 
     with (kept / "log").open("w", encoding="utf-8") as stream:
         log = Plain(stream, options.check)
-        with runner.temporary_directory() as directory, display(people, options.check, directory) as screen:
+        with (
+            runner.temporary_directory() as directory,
+            Live(people, directory) if people.isatty() else Plain(people, options.check) as screen,
+        ):
 
             def say(text: str) -> None:
                 screen.say(text)
@@ -79,7 +83,7 @@ def play(run: Run, view: View, passwords: Mapping[str, str], preview: View | Non
                 if output and options.verbosity:
                     screen.say(redact(output))
                 elif kind == "verbose" and re.match(r"[^\s|]+ \| ", output):
-                    say(redact(output))  # a line of docker build, after the host
+                    say(redact(output))  # a line of docker build or of a transfer, after the host
                 if output.strip() and options.diff and kind == "runner_on_file_diff":
                     say(redact(f"{event['event_data']['host']}:\n{output.strip()}"))
                 starts = kind in ("playbook_on_play_start", "playbook_on_task_start")
@@ -98,7 +102,8 @@ def play(run: Run, view: View, passwords: Mapping[str, str], preview: View | Non
             why = run.refusal or redact(_failures.not_begun(run.output, options.limit))
             log.say(why)
             raise UsageError(why)
-        text = view(run)
+        text = "" if run.previewed or not preview else preview(run)
+        text += "".join(view(run) for view in views) + (INTERRUPTED if run.interrupted else "")
         stream.write(text)
     people.write(text)
     people.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,36 +11,22 @@ from gpuprov.report import progress_text, steps_done
 from gpuprov.result import Host
 from gpuprov.shared import plugin
 
-_fleet = plugin("plugin_utils/text/fleet")
 _progress = plugin("plugin_utils/images/transfer_progress")
-
-# Seconds between two lines about one transfer, without a terminal.
-EVERY = 5.0
 
 
 class Plain:
-    """Print plain lines, for pipes and logs.
+    """Print plain lines, for pipes and logs. predicts: the run changes nothing."""
 
-    predicts: the run changes nothing. directory: the run's, whose longer transfers have a line now and then.
-    """
-
-    def __init__(self, stream: Any, predicts: bool = False, directory: Path | None = None) -> None:
+    def __init__(self, stream: Any, predicts: bool = False) -> None:
         self.stream = stream
         self.predicts = predicts
-        self.transfers = directory / "progress" if directory else None
         self.hosts: dict[str, Host] = {}
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._tell_transfers, daemon=True)
 
     def __enter__(self) -> Plain:
-        if self.transfers:
-            self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        if self.transfers:
-            self.thread.join()
+        return None
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -62,34 +47,17 @@ class Plain:
         if what == host.failure and host.error:
             self.say(f"{host.name}: {what}: {host.error['message'].splitlines()[0]}")
 
-    def _tell_transfers(self) -> None:
-        told: dict[tuple[str, str], float] = {}
-        while not self.over.wait(0.5):
-            now = time.time()
-            for one in _progress.read(self.transfers):
-                if not one.ended and now - told.setdefault((one.what, one.label), one.begun) >= EVERY:
-                    told[(one.what, one.label)] = now
-                    self.say(transfer_text(one, now))
-
-
-def transfer_text(transfer: Any, now: float) -> str:
-    """Describe a transfer in one line: bytes done, total, rate and remaining time."""
-    done, total, size = transfer.done, transfer.total, _fleet.size_text
-    head = f"{transfer.label}: {transfer.what}"
-    if total and done >= total:
-        return f"{head} {size(done)}: all of it is there, and is unpacked"
-    rate = done / max(now - transfer.begun, 0.1)
-    parts = [f"{size(done)} of {size(total)}" if total else size(done), f"{size(int(rate))}/s"]
-    if rate and total > done:
-        parts.append(f"{(total - done) / rate:.0f} s left")
-    return f"{head} {', '.join(parts)}"
-
 
 class Live(Plain):
-    """Show a line for each active host, as many as fit on the terminal, or a bar for each running transfer."""
+    """Show a line for each active host, as many as fit on the terminal, or a bar for each running transfer.
 
-    def __init__(self, stream: Any, predicts: bool = False, directory: Path | None = None) -> None:
-        super().__init__(stream, predicts, directory)
+    directory: the temporary directory of the run.
+    """
+
+    def __init__(self, stream: Any, directory: Path) -> None:
+        super().__init__(stream)
+        self.transfers = directory / "progress"  # ansible-playbook writes there
+        self.transfers.mkdir()
         self.tasks: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Live:
@@ -115,7 +83,7 @@ class Live(Plain):
         self.tell_failure(what, host)
 
     def _render(self) -> Any:
-        return (self._bars() if self.transfers else None) or self._hosts()
+        return self._bars() or self._hosts()
 
     def _hosts(self) -> Any:
         from rich.text import Text
@@ -158,8 +126,3 @@ class Live(Plain):
                 self.tasks[(label, what)] = self.bars.add_task(f"{label} {what}", total=total or None)
             self.bars.update(self.tasks[(label, what)], completed=done, total=total or None, visible=visible)
         return self.bars.get_renderable() if busy else None
-
-
-def display(stream: Any, predicts: bool = False, directory: Path | None = None) -> Plain:
-    """Return the display that fits a stream. directory: the temporary directory of the run."""
-    return (Live if stream.isatty() else Plain)(stream, predicts, directory)

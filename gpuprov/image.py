@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ import typer
 from typer import Argument, Option
 
 from gpuprov import image_report, report
-from gpuprov.command import View, finish, passwords_of, play, run
+from gpuprov.command import finish, passwords_of, play, run
 from gpuprov.options import NO_INVENTORY, Options, UsageError, command
-from gpuprov.result import Host, Run
+from gpuprov.result import Run
 from gpuprov.shared import plugin
 
 app = typer.Typer(
@@ -44,11 +43,6 @@ def _versioned(text: str, example: str) -> Any:
     if image.tag is None or image.digest is not None:
         raise UsageError(f"{example}: not {text}")
     return image
-
-
-def _view(lines: Callable[[list[Host]], str]) -> View:
-    """Return a view of lines about the hosts, then their errors."""
-    return lambda done: lines(done.hosts) + report.short_errors_text(done.hosts) + report.interrupted_text(done)
 
 
 # ---- build
@@ -92,12 +86,8 @@ def build(
     if on is not None:
         options.variables["gpuprov_build_on"] = options.limit = on
 
-    def view(done: Run) -> str:
-        # A host that failed had its line when it did.
-        return image_report.built_text(done.hosts, options.check) + report.interrupted_text(done)
-
     try:
-        run("image build", options, view)
+        run("image build", options, image_report.built_text)  # A host that failed had its line when it did.
     except UsageError as error:
         raise UsageError(str(error).replace("--limit", "--on")) from None
 
@@ -139,7 +129,7 @@ def tag(
     parsed("plugin_utils/images/image_versions", "read", image.tag)
     options.check = check
     options.variables["docker_image_name"] = str(image)
-    run("image tag", options, _view(lambda hosts: image_report.tag_text(hosts, check)))
+    run("image tag", options, image_report.tag_text, report.short_errors_text)
 
 
 @command(app)
@@ -147,7 +137,7 @@ def ls(options: Options) -> None:
     """List the images of the hosts, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    run("image ls", options, _view(lambda hosts: image_report.ls_text(hosts, width)))
+    run("image ls", options, lambda done: image_report.ls_text(done, width), report.short_errors_text)
 
 
 # ---- prune
@@ -188,23 +178,19 @@ def prune(
         "docker_image_prune_keep": keep,
         "gpuprov_quiet": True,
     }
-    going, freed = _view(image_report.going_text), _view(image_report.freed_text)
+    going, freed = image_report.going_text, (image_report.freed_text, report.short_errors_text)
     if options.check:
-        run("image prune", options, going)
+        run("image prune", options, going, report.short_errors_text)
     if options.yes:
-
-        def preview(done: Run) -> str:
-            return image_report.going_text(done.hosts).rstrip("\n")
-
-        run("image prune", options, freed, preview)
-    passwords = passwords_of(options)
-    done = play(Run("image prune", dataclasses.replace(options, check=True)), going, passwords)
-    only = image_report.agreed(done.hosts)
+        run("image prune", options, *freed, preview=going)
+    passwords, looking = passwords_of(options), dataclasses.replace(options, check=True)
+    done = play(Run("image prune", looking), passwords, going, report.short_errors_text)
+    only = image_report.agreed(done)
     if not done.interrupted and any(only.values()):
         if not typer.confirm("Remove this?", err=True):
             raise UsageError("nothing was done")
         options.variables["docker_image_prune_only"] = only
-        done = play(Run("image prune", options), freed, passwords)
+        done = play(Run("image prune", options), passwords, *freed)
     finish(done)
 
 

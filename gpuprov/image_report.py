@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpuprov.report import by_host, interrupted_text, joined
+from gpuprov.report import by_host, joined
 from gpuprov.result import Host, Run
 from gpuprov.shared import plugin
 
@@ -15,56 +15,59 @@ counted, size_text, short_id = _fleet.counted, _fleet.size_text, _fleet.short_id
 # ---- build
 
 
-def built_text(hosts: list[Host], check: bool) -> str:
+def built_text(run: Run) -> str:
     """Describe the image that was built and how much of the context was sent."""
     text = ""
-    for host in hosts:
+    for host in run.hosts:
         image = host.image or {}
         if "sent" not in image or host.error:
             continue
         sent = f"{counted(image['sent']['files'], 'file')} ({size_text(image['sent']['bytes'])})"
-        made = "to build" if check else f"is {short_id(image['id'])}, {size_text(image['size'])}"
-        text += f"{host.name}: {image['name']} {made}; {sent} of the context {'to send' if check else 'sent'}\n"
+        made = "to build" if run.options.check else f"is {short_id(image['id'])}, {size_text(image['size'])}"
+        text += (
+            f"{host.name}: {image['name']} {made}; {sent} of the context {'to send' if run.options.check else 'sent'}\n"
+        )
     return text
 
 
 # ---- ls, tag and prune
 
 
-def ls_text(hosts: list[Host], width: int = 80) -> str:
+def ls_text(run: Run, width: int = 80) -> str:
     """Return a table of images and the hosts that have them, with those that differ between hosts first."""
-    found = {host.name: host.image["images"] for host in hosts if host.image and not host.error}
+    found = {host.name: host.image["images"] for host in run.hosts if host.image and not host.error}
     return joined(_fleet.images_lines(found, width))
 
 
-def tag_text(hosts: list[Host], check: bool) -> str:
+def tag_text(run: Run) -> str:
     """List the tags that were moved, or would be, on each host."""
 
     def lines(host: Host) -> list[str]:
-        heading = f"{counted(len(host.changes), 'tag')} {'to move' if check else 'moved'}"
+        heading = f"{counted(len(host.changes), 'tag')} {'to move' if run.options.check else 'moved'}"
         return [heading, *_fleet.change_lines(host.changes)] if host.changes else ["as wanted"]
 
-    return by_host([host for host in hosts if not host.error], lines)
+    return by_host([host for host in run.hosts if not host.error], lines)
 
 
-def going_text(hosts: list[Host]) -> str:
+def going_text(run: Run) -> str:
     """List what will be removed on each host, and how many bytes that frees."""
-    looked = [host for host in hosts if "bytes" in (host.image or {}) and not host.error]
+    looked = [host for host in run.hosts if "bytes" in (host.image or {}) and not host.error]
     said = by_host(looked, lambda host: _fleet.prune_lines(host.image))
-    going = [host.image["bytes"] for host in looked if host.image and agreed([host])[host.name]]
+    going = [host.image["bytes"] for host in looked if host.image and _agreed(host)]
     total = f" on {counted(len(going), 'host')}" if going else ""
     return f"{said}To free: {size_text(sum(going))}{total}.\n" if said else ""
 
 
-def agreed(hosts: list[Host]) -> dict[str, list[str]]:
+def agreed(run: Run) -> dict[str, list[str]]:
     """Return {host: IDs} of the containers and images that were shown."""
-    return {
-        host.name: [one["id"] for kind in ("containers", "images") for one in (host.image or {}).get(kind, [])]
-        for host in hosts
-    }
+    return {host.name: _agreed(host) for host in run.hosts}
 
 
-def freed_text(hosts: list[Host]) -> str:
+def _agreed(host: Host) -> list[str]:
+    return [one["id"] for kind in ("containers", "images") for one in (host.image or {}).get(kind, [])]
+
+
+def freed_text(run: Run) -> str:
     """List what was removed on each host, what stayed nevertheless, and how many bytes that freed."""
 
     def lines(host: Host) -> list[str]:
@@ -77,8 +80,8 @@ def freed_text(hosts: list[Host]) -> str:
         return [heading, *(f"stays: {one['name']}: {one['why']}" for one in image["stayed"])]
 
     # A host that failed after it removed something has its line too.
-    said = by_host([host for host in hosts if not host.error or "freed" in (host.image or {})], lines)
-    freed = sum((host.image or {}).get("freed", 0) for host in hosts)
+    said = by_host([host for host in run.hosts if not host.error or "freed" in (host.image or {})], lines)
+    freed = sum((host.image or {}).get("freed", 0) for host in run.hosts)
     return f"{said}Freed: {size_text(freed)}.\n" if said else ""
 
 
@@ -89,7 +92,7 @@ def shipped_text(run: Run) -> str:
     """Return a table of what was sent, and which image is now on which hosts: one line, or one for each platform."""
     done = [(host, host.image) for host in run.hosts if host.image and not host.error]
     if not done:
-        return interrupted_text(run)
+        return ""
     rows: list[tuple[str, ...]] = [("host", "image ID", "layers", "sent", "seconds")]
     for host, image in done:
         layers = f"{image['sent_layers']} of {image['layers']}"
@@ -108,7 +111,7 @@ def shipped_text(run: Run) -> str:
             shown = ", ".join(sorted({short_id(one) for _host, one in others}))
             names = _fleet.host_ranges([host for host, _one in others])
             text += f"containerd shows it as {shown}, the digest of a manifest or an index: {names}\n"
-    return text + interrupted_text(run)
+    return text
 
 
 def saved_text(run: Run) -> str:
@@ -119,4 +122,4 @@ def saved_text(run: Run) -> str:
             image, file = host.image, Path(host.image["file"])
             told = (image["names"][0], short_id(image["id"]), size_text(image["bytes"]), image["file"])
             text += "  ".join(told) + f"\nsha256 {image['sha256']}, in {file.name}.sha256\n"
-    return text + interrupted_text(run)
+    return text

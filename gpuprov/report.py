@@ -59,17 +59,17 @@ def progress_text(hosts: Iterable[Host]) -> str:
 # ---- the plan, and what is wrong
 
 
-def plan_text(hosts: list[Host], seconds: float) -> str:
+def plan_text(run: Run) -> str:
     """Return the plan of all hosts. Hosts with the same plan are grouped; the last line counts hosts."""
-    said = by_host(hosts, lambda host: _failure_line(host) or _fleet.plan_lines(host.plan or {}, host.facts))
-    counts = _counts(hosts, lambda host: bool(host.planned), "to change", "up to date")
-    return f"{said}Plan: {counts}.  {seconds:.0f} s\n"
+    said = by_host(run.hosts, lambda host: _failure_line(host) or _fleet.plan_lines(host.plan or {}, host.facts))
+    counts = _counts(run.hosts, lambda host: bool(host.planned), "to change", "up to date")
+    return f"{said}Plan: {counts}.  {run.seconds:.0f} s\n"
 
 
-def findings_text(hosts: list[Host], seconds: float) -> str:
+def findings_text(run: Run) -> str:
     """Return the findings of all hosts. Hosts with the same findings are grouped; the last line counts hosts."""
-    said = by_host(hosts, lambda host: _failure_line(host) or _fleet.finding_lines(host.findings or []))
-    return f"{said}Doctor: {_counts(hosts, lambda host: host.ill, 'to cure', 'healthy')}.  {seconds:.0f} s\n"
+    said = by_host(run.hosts, lambda host: _failure_line(host) or _fleet.finding_lines(host.findings or []))
+    return f"{said}Doctor: {_counts(run.hosts, lambda host: host.ill, 'to cure', 'healthy')}.  {run.seconds:.0f} s\n"
 
 
 def _failure_line(host: Host) -> list[str]:
@@ -117,10 +117,10 @@ def _version(package: dict[str, Any] | None) -> str:
     return re.split(r"[-~+]", package["version"].rpartition(":")[2])[0]
 
 
-def steps_text(hosts: list[Host]) -> str:
+def steps_text(run: Run) -> str:
     """Return how many hosts took each step, and the seconds that it took."""
     seconds: dict[str, list[float]] = {}
-    for host in hosts:
+    for host in run.hosts:
         for step in host.steps:
             seconds.setdefault(step["name"], []).append(step["seconds"])
     rows: list[tuple[str, ...]] = [("step", "hosts", "seconds")]
@@ -130,10 +130,10 @@ def steps_text(hosts: list[Host]) -> str:
     return joined(_fleet.table_lines(rows)) if seconds else ""
 
 
-def notes_text(hosts: list[Host]) -> str:
+def notes_text(run: Run) -> str:
     """Return what people have to do after a run that changed the hosts, and what an uninstallation left there."""
     notes = []
-    for host in hosts:
+    for host in [] if run.options.check else run.hosts:
         users = [str(change["to"]) for change in host.changes if change["role"] == "docker_group" and change["to"]]
         if users:
             notes.append((f"Log in again for the group docker to take effect: {', '.join(users)} on", host.name))
@@ -141,9 +141,10 @@ def notes_text(hosts: list[Host]) -> str:
     return joined(f"{sentence} {names}" for sentence, names in grouped(notes).items())
 
 
-def unfinished_text(hosts: list[Host]) -> str:
+def unfinished_text(run: Run) -> str:
     """Describe the state of the hosts that a run did not finish."""
-    states = grouped((_state(host), host.name) for host in hosts if host.pending)
+    unfinished = [host for host in run.hosts if host.pending and not run.options.check]
+    states = grouped((_state(host), host.name) for host in unfinished)
     return joined(f"{names}: {state}" for state, names in states.items())
 
 
@@ -158,10 +159,10 @@ def _state(host: Host) -> str:
     return made + (", not verified" if len(host.changes) >= len(host.planned) else "")
 
 
-def errors_text(hosts: list[Host]) -> str:
+def errors_text(run: Run) -> str:
     """Return the task, the cause and what to do next for each host that failed."""
     lines = []
-    for host in hosts:
+    for host in run.hosts:
         if host.error:
             lines.append(f"{host.name}: {host.failure} at: {host.error['task']}")
             lines += [f"  {line}" for line in host.error["message"].splitlines()]
@@ -169,19 +170,14 @@ def errors_text(hosts: list[Host]) -> str:
     return joined(lines)
 
 
-def short_errors_text(hosts: list[Host]) -> str:
+def short_errors_text(run: Run) -> str:
     """Return the errors of the hosts in a line each; hosts with the same error are grouped."""
     errors = []
-    for host in hosts:
+    for host in run.hosts:
         if host.error:
             cure = "" if host.error["hint"] in ("", AGAIN) else f" ({host.error['hint']})"
             errors.append((f"{host.failure}: {host.error['message']}{cure}", host.name))
     return joined(f"{names}: {text}" for text, names in grouped(errors).items())
-
-
-def interrupted_text(run: Run) -> str:
-    """Return the last line of a run that was interrupted."""
-    return "Interrupted. Run it again to finish: what is done already stays.\n" if run.interrupted else ""
 
 
 # ---- JSON

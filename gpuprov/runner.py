@@ -169,10 +169,10 @@ def run(
 ) -> None:
     """Run the playbook of a command, call on_event with each of ansible-runner's events, and note in run how it ended.
 
-    passwords: as for arguments. directory: a temporary_directory. Raises UsageError for errors found before the start.
+    passwords: as for arguments. directory: a temporary_directory; the progress of transfers is written to its
+    directory progress, or printed if that is missing. Raises UsageError for errors found before the start.
     """
     root, stop, progress = ansible_root(), directory / "stop", directory / "progress"
-    progress.mkdir()
 
     def handle(event: Event) -> bool:
         run.complete |= event.get("event") == "playbook_on_stats"
@@ -188,7 +188,11 @@ def run(
         project_dir=os.getcwd(),
         playbook=str(root / "playbooks" / run.playbook),
         cmdline=shlex.join(arguments(run.options, passwords, directory)),
-        envvars=environment(os.environ, root) | {"GPUPROV_STOP": str(stop), "GPUPROV_PROGRESS": str(progress)},
+        envvars=environment(os.environ, root)
+        | {
+            "GPUPROV_STOP": str(stop),
+            "GPUPROV_PROGRESS": str(progress) if progress.is_dir() else "",
+        },
         fact_cache_type="memory",
     )
     config.prepare()

@@ -73,7 +73,7 @@ def test_each_way_in_which_a_container_s_gpu_is_wrong_fails_its_own_check(
     assert wrong[""] == wrong["busy"] == {}
     assert {fault: list(checks) for fault, checks in wrong.items() if checks} == {
         "lost": ["container sees the GPU", "one GPU where one is asked for", "GPU with --gpus"],
-        "leaks": ["one GPU where one is asked for", "no GPU where none is asked for"],
+        "leaks": ["no GPU where none is asked for", "one GPU where one is asked for"],
         "cuinit": ["CUDA starts in a container", "GPU computes right", "GPU with --gpus"],
         "arithmetic": ["GPU computes right"],
         "uuid": ["container sees the GPU", "GPU with --gpus"],

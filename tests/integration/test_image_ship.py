@@ -244,7 +244,7 @@ def test_a_layer_that_is_damaged_at_the_source_reaches_no_host(hosts: dict[str, 
         answer = ship("damaged", "-l", "debian11")
         assert answer.status == 2, answer.text
         # On a slow machine it says how far it is, too.
-        (line,) = [line for line in answer.stdout.splitlines() if ": sending " not in line]
+        (line,) = [line for line in answer.stdout.splitlines() if " | sending: " not in line]
         assert "debian12" in line, answer.text
         assert image_id(target, f"{IMAGE}:damaged") == ""
     source.run(f"docker image rm {IMAGE}:damaged")

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpuprov import cli
-from gpuprov.display import Live, Plain, display
+from gpuprov.display import Live, Plain
 from gpuprov.result import Host
 from tests.runs import Call, Runs
 
@@ -46,7 +46,7 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("provision a, --forks many", "Invalid value for '--forks' / '-f': "),
         (
             "provision a, --serial 1,ten",
-            "--serial takes numbers of hosts and percentages, such as 1,10%,25%: not 'ten'",
+            "--serial takes numbers of hosts and percentages, such as 1,10%,25%: not '1,ten'",
         ),
         ("plan a, --tags docker_grop", "there is no tag 'docker_grop'; the tags are docker_ce, docker_ce_packages, "),
         ("provision a, --serial 0", "--serial takes numbers of hosts and percentages"),
@@ -149,7 +149,7 @@ def test_version_names_gpuprov_s_and_ansible_s(gpuprov: Call) -> None:
         (["provision", "-C", "-D", "--full"], "provision.yml",
          {"check": True, "diff": True, "variables": {"gpuprov_full": True}}),
         (["provision", "--serial", "1, 10%,25%", "--wait", "--max-fail-percentage", "5"], "provision.yml",
-         {"variables": {"gpuprov_serial": [1, "10%", "25%"], "gpuprov_max_fail_percentage": 5,
+         {"variables": {"gpuprov_serial": "1, 10%,25%", "gpuprov_max_fail_percentage": 5,
                         "gpuprov_wait": 86400}}),
         (["provision", "-l", "x", "-f", "9", "-u", "me", "-vvv"], "provision.yml",
          {"limit": "x", "forks": 9, "user": "me", "verbosity": 3}),
@@ -308,12 +308,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_no_line_is_wider_than_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_no_line_is_wider_than_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {"COLUMNS": "80", "LINES": "10", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     stream = Terminal()
-    with display(stream) as screen:
-        assert type(screen) is Live
+    with Live(stream, tmp_path) as screen:
         for number in range(20):
             screen.update("start", Host(f"gpu{number}", doing="long " * 40))
         screen.update("failed", Host("bad", error={"message": "cause " * 40}))
@@ -333,10 +332,11 @@ def _at_work(name: str, **more: Any) -> Host:
 INSTALLED = {"name": "Install the pinned set", "changed": True, "seconds": 7.6}
 
 
-def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    with display(Terminal()) as screen:
-        assert type(screen) is Live
+    with Live(Terminal(), tmp_path) as screen:
         screen.update("start", _at_work("gpu1"))
         screen.update("changed", _at_work("gpu2", steps=[INSTALLED]))
         screen.update("failed", _at_work("gpu3", error={"message": "no"}))
@@ -347,7 +347,7 @@ def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(monkey
 
 def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
     stream = io.StringIO()
-    with display(stream) as screen:
+    with Plain(stream) as screen:
         screen.update("start", _at_work("gpu1"))
         screen.update("changed", _at_work("gpu1", steps=[INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]))
     assert stream.getvalue() == "gpu1: changed: Install the pinned set (8 s)\n1 of 1 host done\n"
@@ -355,8 +355,7 @@ def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
 
 def test_elsewhere_only_what_lasts_is_printed_without_escapes() -> None:
     stream = io.StringIO()
-    with display(stream) as screen:
-        assert type(screen) is Plain
+    with Plain(stream) as screen:
         for what in ("start", "done", "changed"):
             screen.update(what, Host("a", doing="Install"))
         screen.update("failed", Host("a", error={"message": "one\ntwo"}))

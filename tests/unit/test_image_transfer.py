@@ -11,7 +11,6 @@ import pytest
 
 from gpuprov import display
 from gpuprov.result import Host
-from tests import waiting
 from tests.runs import Call, Runs
 
 ID, SHOWN = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -138,26 +137,32 @@ def transfer(**more: Any) -> Any:
 
 def test_a_line_has_bytes_rate_and_the_time_left() -> None:
     one = transfer()
-    assert display.transfer_text(one, one.begun + 10) == "gpu1: sending 50.0 MB of 150 MB, 5.0 MB/s, 20 s left"
-    assert "left" not in display.transfer_text(transfer(total=0), time.time())
+    line = display._progress.line
+    assert line(one, one.begun + 10) == "gpu1 | sending: 50.0 of 150.0 MB, 5.0 MB/s, 20 s left"
+    assert line(transfer(label="gpu1 1a2b", what="fetching"), one.begun + 10).startswith("gpu1 | fetching 1a2b: 50.0")
+    assert "left" not in line(transfer(total=0), time.time())
 
 
-def test_lines_come_only_for_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
+def test_without_bars_a_line_is_printed_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GPUPROV_PROGRESS", raising=False)
+    monkeypatch.setattr(display._progress, "time", clock := Clock())
+    with display._progress.Progress("sending", "gpu1", 4_000_000) as progress:
+        for _block in progress.counted([b"x" * 1_000_000] * 4):
+            clock.now += 2
+    assert capsys.readouterr().out == "gpu1 | sending: 4.0 of 4.0 MB, 0.7 MB/s\n"
 
-    # Time stands still: a line for what began 10 s ago, and never a second one.
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
-    out = io.StringIO()
-    progress = tmp_path / "progress"
-    progress.mkdir()
-    (progress / "a.json").write_text(json.dumps(vars(transfer())))
-    (progress / "b.json").write_text(json.dumps(vars(transfer(label="gpu2", ended=True))))
-    (progress / "c.json").write_text("half a li")
-    with display.Plain(out, False, tmp_path):
-        waiting.until(out.getvalue, "a line is printed")
-    assert out.getvalue().count("gpu1: sending") == 1
-    assert "gpu2" not in out.getvalue()
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
 
 
 def test_a_terminal_has_a_bar_for_each_host_and_one_for_all(tmp_path: Path) -> None:
@@ -169,10 +174,10 @@ def test_a_terminal_has_a_bar_for_each_host_and_one_for_all(tmp_path: Path) -> N
         def isatty(self) -> bool:
             return True
 
-    (tmp_path / "progress").mkdir()
-    for label in ("gpu1", "gpu2"):
-        (tmp_path / "progress" / f"{label}.json").write_text(json.dumps(vars(transfer(label=label))))
-    with display.Live(Terminal(), False, tmp_path) as bars:
+    with display.Live(Terminal(), tmp_path) as bars:
+        for label in ("gpu1", "gpu2"):
+            (tmp_path / "progress" / f"{label}.json").write_text(json.dumps(vars(transfer(label=label))))
+        (tmp_path / "progress" / "torn.json").write_text("half a li")
         bars.update("start", Host("gpu1"))
         shown = io.StringIO()
         Console(file=shown, width=120).print(bars._render())

@@ -153,11 +153,11 @@ def test_a_failure_s_cause_is_in_words_without_a_traceback(res: dict[str, Any], 
 
 def test_errors_name_the_host_the_task_the_cause_and_what_to_do() -> None:
     hosts = collected(UNREACHABLE, failed("b", msg="two\nlines"), event("on_ok", "c"))
-    assert report.errors_text(hosts) == (
+    assert report.errors_text(ran("plan", *hosts)) == (
         "a: unreachable at: Install\n  connection refused by 10.0.0.3 port 22\n"
         f"b: failed at: Install\n  two\n  lines\n  What to do: {AGAIN}\n"
     )
-    assert report.errors_text(hosts[2:]) == ""
+    assert report.errors_text(ran("plan", *hosts[2:])) == ""
 
 
 GOOD, TO_CHANGE = Host("a"), Host("b", plan={"changes": [{}]})
@@ -234,16 +234,14 @@ def examined(host: str, *severities: str) -> dict[str, Any]:
 
 
 def test_hosts_with_the_same_findings_are_grouped_and_a_cure_stays_one_line() -> None:
-    text = report.findings_text(
-        collected(
-            examined("gpu1", "error", "warning", "warning"),
-            examined("gpu2", "error", "warning", "warning"),
-            examined("gpu3", "info"),
-            examined("gpu4"),
-            event("on_unreachable", "gpu5", res={"msg": REFUSED}),
-        ),
-        2.4,
+    hosts = collected(
+        examined("gpu1", "error", "warning", "warning"),
+        examined("gpu2", "error", "warning", "warning"),
+        examined("gpu3", "info"),
+        examined("gpu4"),
+        event("on_unreachable", "gpu5", res={"msg": REFUSED}),
     )
+    text = report.findings_text(ran("doctor", *hosts, seconds=2.4))
     assert [line for line in text.splitlines() if line.startswith("gpu")] == [
         "gpu[1:2]  1 error, 2 warnings",
         "gpu3      healthy",
@@ -278,26 +276,28 @@ def test_what_is_to_cure_ends_with_2_and_info_alone_with_0(events: list[Any], st
 
 def test_a_plan_notes_what_is_amiss_and_stands_in_nothing_s_way() -> None:
     noted = wanted(notes=[{"name": "no-gpu", "message": f"no GPU at {SECRET_URL}"}])
-    text = report.plan_text(collected(event("on_ok", res={"ansible_facts": {"gpu_host_plan": noted}})), 1)
+    text = report.plan_text(
+        ran("plan", *collected(event("on_ok", res={"ansible_facts": {"gpu_host_plan": noted}})), seconds=1)
+    )
     assert text.splitlines()[:2] == ["a  up to date", "  ! no GPU at http://***@proxy.test:3128"]
 
 
 def test_a_plan_names_who_holds_apt_on_a_host_that_is_to_change() -> None:
     found = facts()
     found["apt"]["lock_holder"] = "unattended-upgr (process 812)"
-    text = report.plan_text([Host("a", found, wanted(change())), Host("b", found, wanted())], 1)
+    text = report.plan_text(ran("plan", Host("a", found, wanted(change())), Host("b", found, wanted()), seconds=1))
     assert "1 change, apt held by unattended-upgr (process 812)" in text
     assert "b  up to date" in text
 
 
 def test_a_plan_says_what_changes_how_disruptive_it_is_and_counts() -> None:
     both = wanted(change(to="5:29", **{"from": "5:28"}), change("alice", disruption="restart"), running=[{}, {}])
-    (busy, idle, gone, broken) = (
+    hosts = (
         Host("a", facts(), both),
         Host("b", facts(), wanted()),
-        *collected(UNREACHABLE, failed("b", msg="no")),
+        *collected(failed("y", msg="no"), event("on_unreachable", "z", res={"msg": REFUSED})),
     )
-    lines = report.plan_text([busy, idle, gone, broken], 3.4).splitlines()
+    lines = report.plan_text(ran("plan", *hosts, seconds=3.4)).splitlines()
     assert lines[0].split("  ", 1)[1].strip() == "debian 12   2 changes, restart needed, 2 containers running"
     assert lines[1].split() == ["docker-ce", "5:28", "→", "5:29"]
     assert lines[2].split() == ["alice", "+", "5:29", "(restart)"]
@@ -350,7 +350,9 @@ def test_names_in_a_row_are_given_as_an_inventory_gives_them(names: list[str], r
 def test_hosts_of_one_plan_are_shown_together_and_long_lists_are_wrapped() -> None:
     same = wanted(change("alice"))
     names = [f"rack{number}-gpu" for number in range(0, 90, 3)]
-    text = report.plan_text([*(Host(name, facts(), same) for name in names), Host("z", facts(), wanted())], 1)
+    text = report.plan_text(
+        ran("plan", *(Host(name, facts(), same) for name in names), Host("z", facts(), wanted()), seconds=1)
+    )
     assert max(len(line) for line in text.splitlines()) <= 80
     assert text.count("alice") == 1
     assert [name for name in names if name not in text] == []
@@ -360,7 +362,10 @@ def test_hosts_of_one_plan_are_shown_together_and_long_lists_are_wrapped() -> No
 def test_who_has_to_log_in_again_is_said_once_for_all_hosts() -> None:
     joined = [{"role": "docker_group", "subject": "docker group", "from": None, "to": "alice"}]
     hosts = [Host("n1", changes=joined), Host("n2", changes=joined), Host("n3")]
-    assert report.notes_text(hosts) == "Log in again for the group docker to take effect: alice on n[1:2]\n"
+    assert (
+        report.notes_text(ran("provision", *hosts))
+        == "Log in again for the group docker to take effect: alice on n[1:2]\n"
+    )
 
 
 TWO_PENDING: dict[str, Any] = {"changes": [change(), change()], "disruption": "none", "running": []}
@@ -392,7 +397,7 @@ TWO_PENDING: dict[str, Any] = {"changes": [change(), change()], "disruption": "n
 )
 def test_a_run_that_stops_early_says_in_which_state_it_left_each_host(host: Host, state: str, said: str) -> None:
     assert f"  {state}  " in report.result_text(ran("provision", host, interrupted=True))
-    assert report.unfinished_text([host]) == said
+    assert report.unfinished_text(ran("provision", host)) == said
 
 
 # ---- a host that one task finishes
@@ -430,9 +435,9 @@ def test_progress_counts_the_hosts_to_change_that_are_done_and_those_that_failed
 
 def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> None:
     events = [*applied(steps=[step(), step("Prove", 2)]), *applied("b", steps=[step(seconds=31)])]
-    rows = [re.split("  +", line) for line in report.steps_text(collected(*events)).splitlines()]
+    rows = [re.split("  +", line) for line in report.steps_text(ran("provision", *collected(*events))).splitlines()]
     assert rows == [["step", "hosts", "seconds"], ["Install the pinned set", "2", "21 to 31"], ["Prove", "1", "2"]]
-    assert report.steps_text(collected(PENDING)) == ""
+    assert report.steps_text(ran("provision", *collected(PENDING))) == ""
 
 
 @pytest.mark.parametrize(
@@ -443,4 +448,4 @@ def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> N
     ],
 )
 def test_of_a_host_at_work_when_the_run_was_cut_off_nothing_is_claimed(ended: list[dict[str, Any]], said: str) -> None:
-    assert report.unfinished_text(collected(*applied(), *ended)) == said
+    assert report.unfinished_text(ran("provision", *collected(*applied(), *ended))) == said

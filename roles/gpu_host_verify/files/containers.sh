@@ -20,8 +20,8 @@ bounded() {
 	timeout "$seconds" "$@" </dev/null 2>&1
 }
 
-# Copy this host's Python and the libraries that it needs below $tree, so that nothing has to be pulled for the checks.
-# Print the path of that Python, or what is wrong. In /var/lib: other places may be mounted noexec.
+# Copy this host's Python and the libraries that it needs to $tree, so that nothing has to be pulled for the checks.
+# Print how to start that Python in a container, or what is wrong. In /var/lib: other places may be mounted noexec.
 copy_python() {
 	for left in /var/lib/gpuprov-verify.*; do
 		kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
@@ -33,11 +33,9 @@ copy_python() {
 		echo "no Python of this host has ctypes (${pythons:-none found}): install python3"
 		return 1
 	fi
-	mkdir -m 0711 "$tree" "$tree/python" || return 1
-	printf '%s\n' "$files" | tar --create --dereference --hard-dereference --files-from=- 2>/dev/null |
-		tar --extract --directory="$tree/python" || return 1
-	# With userns-remap, root of a container is another user here.
-	chmod -R a+rwX "$tree/python" && readlink -f "$python"
+	mkdir -m 0755 "$tree" && printf '%s\n' "$files" | sed 1d |
+		tar --create --dereference --hard-dereference --files-from=- 2>/dev/null | tar --extract --directory="$tree" &&
+		printf '%s\n' "$files" | sed 1q
 }
 
 look() { # name of the step, gpu_check.py's word, options of docker: run a container that checks its GPUs
@@ -50,12 +48,9 @@ look() { # name of the step, gpu_check.py's word, options of docker: run a conta
 		set -- "$@" --entrypoint sh "$gpu_image" -c \
 			'exec "$(command -v python3 || command -v python)" -B -c "$@"' sh "$program" "$word"
 	else
-		set -- "$@" --user 0:0 --env PATH="$PATH" --entrypoint "$python" "$image" -E -S -B -c "$program" "$word"
-		# A directory of its own: the runtime puts the driver's files into it.
-		cp -al "$tree/python" "$tree/$step"
-		for directory in "$tree/$step"/*; do
-			set -- --volume "$directory:/${directory##*/}" "$@"
-		done
+		# Not below /usr: the runtime and CDI mount the driver's files there.
+		set -- "$@" --user 0:0 --volume "$tree:/gpuprov:ro" --entrypoint "$loader" "$image" --library-path "$libraries" \
+			"$python" -E -S -B -c "$program" "$word"
 	fi
 	output=$(bounded docker run --rm --network "$network" --name "$name" "$@")
 	status=$?
@@ -68,7 +63,7 @@ look() { # name of the step, gpu_check.py's word, options of docker: run a conta
 	fi
 }
 
-image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 flag=$6 network=$7 program=$8 pythons=$9 python=''
+image=$1 gpu=$2 seconds=$3 gpu_image=$4 cdi=$5 flag=$6 network=$7 program=$8 pythons=$9
 tree=/var/lib/gpuprov-verify.$$
 trap 'rm -rf "$tree"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -92,7 +87,9 @@ if [ -n "$gpu_image" ]; then
 elif [ $status -eq 0 ]; then
 	output=$(copy_python 2>&1)
 	status=$?
-	python=$output
+	# shellcheck disable=SC2086
+	set -- $output ''
+	loader=$1 libraries=$2 python=$3
 else
 	output="not tried: $image does not run"
 fi

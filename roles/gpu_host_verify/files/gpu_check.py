@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Says what this process has of the GPUs, as one line of JSON. Made to run in a container.
 
-python gpu_check.py files     the files that this program needs to run, one a line, for an image of them
+python gpu_check.py files     how to start Python in a container, and the files that this program needs, one a line
 python gpu_check.py look      device nodes, and the GPUs that NVML and CUDA show
 python gpu_check.py compute   the same, and a kernel on each device of CUDA
 
@@ -63,6 +63,8 @@ CUDA_ERROR_DEVICE_UNAVAILABLE = 46
 NVML_ERROR_NO_PERMISSION = 4
 NVML_DEVICE_MIG_ENABLE = 1
 
+# Where containers have the copy of the files.
+MOUNTED = "/gpuprov"
 # The driver's libraries ask for these; some are parts of libc since glibc 2.34.
 NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1")
 # And this program, and the Pythons of all times at their start, for these.
@@ -235,7 +237,10 @@ def wrong_arithmetic(lib, device):
 
 
 def files():
-    """Return the files that this program has open or has imported, under every name that is asked for."""
+    """Return the dynamic loader, its library path and Python as a container has them, and the files that it needs.
+
+    These are the files that this program has open or has imported, under every name that is asked for.
+    """
     for name in ENCODINGS:
         codecs.lookup(name)
     for name in NEEDED:
@@ -258,9 +263,10 @@ def files():
             link = os.path.join(directory, name)
             if ".so" in name and os.path.islink(link) and os.path.realpath(link) in mapped:
                 found.add(link)
-    # The name of the loader is written in every program.
-    found.update(glob.glob("/lib*/ld-linux*.so*"))
-    return sorted(path for path in found if path.startswith("/") and os.path.isfile(path))
+    loader = [path for path in mapped if re.match(r"ld[-.]", os.path.basename(path))][0]
+    libraries = sorted({MOUNTED + os.path.dirname(path) for path in mapped if ".so" in path})
+    start = "%s %s %s" % (MOUNTED + loader, ":".join(libraries), MOUNTED + os.path.realpath(sys.executable))
+    return [start] + sorted(path for path in found if path.startswith("/") and os.path.isfile(path))
 
 
 def main(mode):
