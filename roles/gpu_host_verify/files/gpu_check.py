@@ -263,7 +263,7 @@ def files():
             link = os.path.join(directory, name)
             if ".so" in name and os.path.islink(link) and os.path.realpath(link) in mapped:
                 found.add(link)
-    loader = [path for path in mapped if re.match(r"ld[-.]", os.path.basename(path))][0]
+    loader = next(path for path in mapped if re.match(r"ld[-.]", os.path.basename(path)))
     libraries = sorted({MOUNTED + os.path.dirname(path) for path in mapped if ".so" in path})
     start = "%s %s %s" % (MOUNTED + loader, ":".join(libraries), MOUNTED + os.path.realpath(sys.executable))
     return [start] + sorted(path for path in found if path.startswith("/") and os.path.isfile(path))
