@@ -94,7 +94,7 @@ def lock(
     With --check it writes nothing, and reports whether the lock still fits the inventory and the repositories.
     """
     options.variables |= {"gpuprov_quiet": True, "gpuprov_lock_upgrade": upgrade}
-    run("lock", options, lambda done: report.lock_text(done.hosts) + _errors_view(done))
+    run("lock", options, report.lock_text, report.errors_text)
 
 
 @command(app, "check", "diff", "yes", "wait")

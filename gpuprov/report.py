@@ -76,9 +76,9 @@ def _failure_line(host: Host) -> list[str]:
     return [f"{host.failure}: {host.error['message'].splitlines()[0]}"] if host.error else []
 
 
-def lock_text(hosts: list[Host]) -> str:
+def lock_text(run: Run) -> str:
     """Return what was locked, or what does not fit."""
-    return "".join(f"{line}\n" for host in hosts if host.lock for line in host.lock["lines"])
+    return joined(line for host in run.hosts if host.lock for line in host.lock["lines"])
 
 
 # ---- the end

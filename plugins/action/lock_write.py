@@ -11,7 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements, role_options
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import host_lines
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 
 class ActionModule(ActionBase):
@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": f"the lock was not written: {error}"}
         views = [found[kind]["view"] for kind in sorted(found)]
         answer = {"path": str(path), "checked": checked, "systems": views}
-        lines = host_lines.lock_lines(answer)
+        lines = fleet.lock_lines(answer)
         lines += [] if checked else [f"{path}: {'written' if differs else 'as before'}"]
         return {**result, "changed": differs, "gpuprov_lock": {**answer, "lines": lines}}
 

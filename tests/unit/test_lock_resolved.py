@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.package_set import in_channel
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import given_file, printed_uris, unlocked
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file, resolved
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.host_lines import lock_lines
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.fleet import lock_lines
 
 ENGINE, CONTAINERD, LIBRARY = "5:29.7.2-1~debian.12~bookworm", "2.3.3-1~debian.12~bookworm", "2.36-9+deb12u10"
 A, B, C = "a" * 64, "b" * 64, "c" * 64
