@@ -94,12 +94,12 @@ AGAIN = [
     Use(("docker_ce", "nvidia_docker", "docker_daemon", "docker_group", "dockerrun", "gpu_host_probe")),
 ]  # fmt: skip
 UNINSTALL = [
-    one("registry_cache", "uninstall", registry_cache_uninstall_data="yes"),
     one("docker_ce", "check_uninstall"),
     one("dockerrun", "uninstall"),
     one("docker_daemon", "uninstall"),
     one("nvidia_docker", "uninstall"),
     one("docker_ce", "uninstall", docker_ce_uninstall_data="false", docker_ce_uninstall_running="no"),
+    one("registry_cache", "uninstall", registry_cache_uninstall_data="yes"),
 ]
 
 
@@ -200,6 +200,7 @@ def test_roles_install_alone_without_facts_where_variables_of_roles_are_private(
     assert changed(answer, INSTALL) == [
         ("docker_ce", "main"), ("nvidia_docker", "main"),
         ("nvidia_docker", "docker_daemon", "main"), ("docker_group", "main"), ("dockerrun", "main"),
+        ("registry_cache", "main"),
     ]  # fmt: skip
     assert "nvidia" in json.loads(host.run("cat /etc/docker/daemon.json").stdout)["runtimes"]
 
