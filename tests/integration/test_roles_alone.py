@@ -95,11 +95,11 @@ AGAIN = [
 ]  # fmt: skip
 UNINSTALL = [
     one("docker_ce", "check_uninstall"),
+    one("registry_cache", "uninstall", registry_cache_uninstall_data="yes"),
     one("dockerrun", "uninstall"),
     one("docker_daemon", "uninstall"),
     one("nvidia_docker", "uninstall"),
     one("docker_ce", "uninstall", docker_ce_uninstall_data="false", docker_ce_uninstall_running="no"),
-    one("registry_cache", "uninstall", registry_cache_uninstall_data="yes"),
 ]
 
 
