@@ -172,7 +172,9 @@ def _triples(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def test_the_messages_that_troubleshooting_explains_are_those_of_the_code() -> None:
-    said: set[tuple[str, ...]] = _triples(_words((ROOT / "roles/dockerrun/files/dockerrun").read_text()))
+    said: set[tuple[str, ...]] = set()
+    for path in [ROOT / "roles/dockerrun/files/dockerrun", *ROOT.glob("roles/*/files/*.sh")]:
+        said |= _triples(_words(path.read_text()))
     for path in [*ROOT.glob("plugins/**/*.py"), *ROOT.glob("gpuprov/**/*.py"), *ROOT.glob("roles/*/files/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
