@@ -11,6 +11,7 @@ import typer
 from typer import Option
 
 from gpuprov import image, report
+from gpuprov.bundle import BUNDLE_HELP, bundle
 from gpuprov.command import run
 from gpuprov.options import Options, UsageError, command
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(image.app, name="image")
+app.command(epilog=BUNDLE_HELP)(bundle)
 
 PLAN_HELP = (
     "Exit status: 0 nothing to do; 2 changes pending, or a host failed; 4 a host was unreachable; "

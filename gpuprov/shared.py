@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+
+_PLUGINS = "gpuprov._plugins"
 
 
 def ansible_root() -> Path:
@@ -18,14 +20,10 @@ def ansible_root() -> Path:
 
 @functools.cache
 def plugin(path: str) -> ModuleType:
-    """Return the module plugins/PATH.py, which imports nothing else of the collection."""
-    # Loaded by path: an `ansible` package beside gpuprov would hide our collection from a plain import.
-    collection = ansible_root() / "playbooks" / "collections" / "ansible_collections" / "gpuprov" / "gpuprov"
-    name = f"gpuprov._{path.rpartition('/')[2]}"
-    spec = importlib.util.spec_from_file_location(name, collection / "plugins" / f"{path}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where a dataclass looks for its module
-    spec.loader.exec_module(module)
-    return module
+    """Return the module plugins/PATH.py, which imports nothing else of the collection but by relative imports."""
+    # Under a name of our own: an `ansible` package beside gpuprov would hide our collection from a plain import.
+    if _PLUGINS not in sys.modules:
+        collection = ansible_root() / "playbooks" / "collections" / "ansible_collections" / "gpuprov" / "gpuprov"
+        sys.modules[_PLUGINS] = ModuleType(_PLUGINS)
+        sys.modules[_PLUGINS].__path__ = [str(collection / "plugins")]
+    return importlib.import_module(f"{_PLUGINS}.{path.replace('/', '.')}")

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""Make and check a bundle: everything that a lock names, for hosts without a network.
+
+Below the bundle: gpuprov.lock.yml, bundle.yml with the hash of every file, sources/ROLE/CODENAME/ARCHITECTURE/ with a
+vendor's own indexes and signature beside the locked packages, and sources/distribution/CODENAME/ARCHITECTURE/, a
+repository of our own for the rest. Imports nothing of the collection but its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...module_utils.apt import openpgp
+from .. import deb
+from ..lock import lock_file
+from . import download, repository
+
+FORMAT = 1
+NAME = "bundle.yml"
+_VENDORS = ("docker_ce", "nvidia_docker")
+# Where packages stay that a repository no longer has, by the last part of the repository's URL.
+_SNAPSHOTS = {
+    "debian": "https://snapshot.debian.org/archive/debian",
+    "debian-security": "https://snapshot.debian.org/archive/debian-security",
+    "ubuntu": "https://snapshot.ubuntu.com/ubuntu",
+}
+
+
+class BundleError(ValueError):
+    """The bundle cannot be made or read; the message is one line for people."""
+
+
+# ---- Making --------------------------------------------------------------------------------------
+
+
+def chosen(lock: lock_file.Lock, codenames: Collection[str]) -> lock_file.Lock:
+    """Return the part of a lock for some releases; none means all. Raises BundleError."""
+    known = sorted({codename for codename, _architecture in lock.systems})
+    for name in codenames:
+        if name not in known:
+            raise BundleError(f"the lock has no {name}, only {', '.join(known)}: gpuprov lock adds what hosts have")
+    return lock_file.Lock({key: one for key, one in lock.systems.items() if not codenames or key[0] in codenames})
+
+
+def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], total: Callable[[int], None]) -> int:
+    """Make a bundle, or complete one, and return its size in bytes.
+
+    total is told how many bytes the packages have, advance of those that are there. Raises ValueError with a line for
+    people, and OSError.
+    """
+    _begin(directory)
+    wanted: list[download.Wanted] = []
+    for (codename, architecture), system in sorted(lock.systems.items()):
+        for name, source in sorted(system.sources.items()):
+            packages = [package for package in system.packages if package.source == name]
+            if name in _VENDORS:
+                place = directory / "sources" / name / codename / architecture
+                _vendor(source, packages, place, architecture)
+                wanted += [_wanted(source, package, place / package.file.removeprefix("./")) for package in packages]
+            else:
+                place = directory / "sources" / "distribution" / codename / architecture / "pool"
+                wanted += [_wanted(source, package, place / file_name(package)) for package in packages]
+    total(sum(file.size for file in wanted))
+    download.fetch(wanted, advance)
+    expected = _expected(lock, directory)
+    for path in _files(directory / "sources"):
+        if path.relative_to(directory).as_posix() not in expected:
+            path.unlink()  # of an earlier lock
+    for path in sorted((directory / "sources").rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    key = repository.signing_key()
+    for (codename, architecture), system in sorted(lock.systems.items()):
+        place = directory / "sources" / "distribution" / codename / architecture
+        place.mkdir(parents=True, exist_ok=True)
+        date = max(source.date for source in system.sources.values())
+        repository.make(place, codename, architecture, date, key)
+    repository.replace(directory / lock_file.NAME, lock_file.dump(lock).encode())
+    files = {path: directory / path for path in expected}
+    described = {path: {"sha256": deb.sha256(file), "size": file.stat().st_size} for path, file in files.items()}
+    _write(directory, described)
+    return sum(file.stat().st_size for file in files.values())
+
+
+def file_name(package: lock_file.Package) -> str:
+    """Return a name that no other package has: one with the epoch, and nothing in it that an old apt would decode."""
+    return f"{package.name}_{package.version.replace(':', '_')}_{package.architecture}.deb"
+
+
+def _begin(directory: Path) -> None:
+    """Mark a directory as a bundle that is not complete yet. Raises BundleError where it is something else."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / NAME).is_file():
+        raise BundleError(f"{directory} is neither empty nor a bundle: name another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / NAME).is_file():
+        _write(directory, {})
+
+
+def _write(directory: Path, files: dict[str, Any]) -> None:
+    lines = ["# Written by gpuprov bundle.", f"version: {FORMAT}", "files:" if files else "files: {}"]
+    lines += [f"  {json.dumps(path)}: {json.dumps(one, sort_keys=True)}" for path, one in sorted(files.items())]
+    repository.replace(directory / NAME, ("\n".join(lines) + "\n").encode())
+
+
+def _vendor(source: lock_file.Source, packages: list[lock_file.Package], place: Path, architecture: str) -> None:
+    """Fetch the signed indexes of a vendor's repository, and its key, and see that they have the packages."""
+    below = repository.directory_of(source.suite)
+    base = f"{source.uri.rstrip('/')}/{below}".rstrip("/")
+    where = f"{download.shown(source.uri)} {source.suite}"
+    release = place / below / "InRelease"
+    release.parent.mkdir(parents=True, exist_ok=True)
+    if not release.is_file() or deb.sha256(release) != source.inrelease_sha256:
+        data = download.get(f"{base}/InRelease")
+        if hashlib.sha256(data).hexdigest() != source.inrelease_sha256:
+            raise BundleError(f"{where} has changed since the lock was written: run gpuprov lock, and review its diff")
+        repository.replace(release, data)
+    text = release.read_text(encoding="utf-8", errors="replace")
+    files = repository.files_of(text)
+    hashes: dict[str, str] = {}
+    for component in source.components or ("",):
+        path = repository.index_of(files, component, architecture)
+        sha256, size = files[path]
+        plain = f"{base}/{path}"
+        hashed = f"{plain.rpartition('/')[0]}/by-hash/SHA256/{sha256}"
+        urls = (hashed, plain) if repository.by_hash(text) else (plain,)
+        download.fetch([download.Wanted(release.parent / path, urls, sha256, size)], lambda _bytes: None)
+        hashes |= repository.hashes_of(release.parent / path)
+    for package in packages:
+        if hashes.get(package.file.removeprefix("./")) != package.sha256:
+            raise BundleError(f"{where} has not the {package.name} {package.version} of the lock, by its SHA-256")
+    if not (place / "key.gpg").is_file():
+        repository.replace(place / "key.gpg", _key(source))
+
+
+def _key(source: lock_file.Source) -> bytes:
+    """Return the key of a vendor's repository, found at or above its URL by its fingerprint. Raises BundleError."""
+    parts = urllib.parse.urlsplit(source.uri)
+    names = [name for name in parts.path.split("/") if name]
+    for count in range(len(names), -1, -1):
+        for file in ("gpg", "gpgkey"):
+            url = parts._replace(path="/".join(["", *names[:count], file])).geturl()
+            try:
+                return bytes(openpgp.only(download.get(url), source.key))
+            except (download.DownloadError, openpgp.KeyringError):
+                continue
+    raise BundleError(f"the key {source.key} is at no usual place (gpg, gpgkey) of {download.shown(source.uri)}")
+
+
+def _wanted(source: lock_file.Source, package: lock_file.Package, path: Path) -> download.Wanted:
+    file = package.file.removeprefix("./")
+    urls = [f"{source.uri.rstrip('/')}/{urllib.parse.quote(file, safe='/~+:')}"]
+    archive = _SNAPSHOTS.get(source.uri.rstrip("/").rpartition("/")[2])
+    if source.snapshot and archive:
+        urls.append(f"{archive}/{source.snapshot}/{urllib.parse.quote(file, safe='/~+:')}")
+    return download.Wanted(path, tuple(urls), package.sha256, package.size)
+
+
+# ---- Checking ------------------------------------------------------------------------------------
+
+
+def problems(directory: Path) -> list[str]:
+    """Return what is wrong with the files of a bundle, a line each. Raises BundleError for what is no bundle."""
+    try:
+        text = (directory / NAME).read_text(encoding="utf-8")
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        files = {str(path): (str(one["sha256"]), int(one["size"])) for path, one in document["files"].items()}
+    except FileNotFoundError:
+        raise BundleError(f"{directory} is not a bundle: it has no {NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        raise BundleError(f"{directory / NAME} cannot be read: make the bundle again") from None
+    if not files:
+        return ["the bundle is not complete: run gpuprov bundle again, it continues"]
+    found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
+    said = [f"missing: {path}" for path in files if path not in found]
+    for name, path in sorted(found.items()):
+        if name == NAME:
+            continue
+        if name not in files:
+            said.append(f"foreign: {name}")
+        elif path.stat().st_size < files[name][1]:
+            said.append(f"truncated: {name}: {path.stat().st_size} of {files[name][1]} bytes")
+        elif deb.sha256(path) != files[name][0]:
+            said.append(f"altered: {name}")
+    return said or _unlike_lock(directory, files)
+
+
+def _unlike_lock(directory: Path, files: dict[str, tuple[str, int]]) -> list[str]:
+    """Return which files are not what the lock in the bundle says."""
+    expected = _expected(lock_file.load(directory / lock_file.NAME), directory)
+    said = [f"missing: {path}" for path in expected if path not in files]
+    return said + [f"altered: {path}" for path, sha256 in expected.items() if sha256 not in ("", files[path][0])]
+
+
+def _expected(lock: lock_file.Lock, directory: Path) -> dict[str, str]:
+    """Return {path: SHA-256} of a bundle's files but bundle.yml; the SHA-256 is "" where the lock does not tell it."""
+    found = {lock_file.NAME: ""}
+    for (codename, architecture), system in lock.systems.items():
+        own = f"sources/distribution/{codename}/{architecture}"
+        found |= {f"{own}/{name}": "" for name in ("InRelease", "Packages", "key.gpg")}
+        for name, source in system.sources.items():
+            packages = [package for package in system.packages if package.source == name]
+            if name not in _VENDORS:
+                found |= {f"{own}/pool/{file_name(package)}": package.sha256 for package in packages}
+                continue
+            place = f"sources/{name}/{codename}/{architecture}"
+            below = f"{place}/{repository.directory_of(source.suite)}".rstrip("/")
+            found |= {f"{below}/InRelease": source.inrelease_sha256, f"{place}/key.gpg": ""}
+            files = repository.files_of((directory / below / "InRelease").read_text("utf-8", "replace"))
+            for component in source.components or ("",):
+                path = repository.index_of(files, component, architecture)
+                found[f"{below}/{path}"] = files[path][0]
+            found |= {f"{place}/{package.file.removeprefix('./')}": package.sha256 for package in packages}
+    return found
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file())
