@@ -64,7 +64,7 @@ ROUNDS = range(len(METHODS) // 2)
 # one bash, and so on.
 COMMANDS = (
     "provision", "plan", "verify", "doctor", "image ls", "image build", "image ship", "image tag", "image save",
-    "image load", "image prune", "uninstall",
+    "image load", "image prune", "lock", "uninstall",
 )  # fmt: skip
 # Every shell with every program, for what reads the host.
 PLANS: list[Way] = [
@@ -134,7 +134,7 @@ def hosts(lab: Lab) -> dict[str, Host]:
 def test_each_command_is_run_by_each_method_and_each_method_from_each_shell() -> None:
     command: Any = typer.main.get_command(cli.app)
     image = {f"image {name}" for name in command.commands["image"].commands}
-    assert {*command.commands, *image} - {"image"} == set(COMMANDS)
+    assert {*command.commands, *image} - {"image", "bundle"} == set(COMMANDS)
     seen = {
         (method, way[1].partition("-")[2]) for name in COMMANDS for method, way in zip(METHODS, ways(name), strict=True)
     }
@@ -205,6 +205,7 @@ def test_plain_ansible_says_the_cure_at_once_where_it_cannot_become_root(
             "docker_image_transfer_name": "train:1.0.0",
             "docker_image_transfer_from": name(way),
             "docker_image_build_context": ".",
+            "gpuprov_registry_cache_hosts": name(way),
         }
         found = messages(play(playbook, [way], "-e", json.dumps(variables)))
         words = "there is no|none.tar" if "transfer" in playbook.read_text() else "sudo on this host is sudo-rs"
@@ -235,7 +236,7 @@ def test_every_command_becomes_root_by_every_method(hosts: dict[str, Host], lab:
         extra = ["-e", json.dumps(options)]
         answer = go("provision", text, "-l", ",".join(at("provision", number)), *extra, "--json")
         assert {one["status"] for one in document(answer)["hosts"].values()} == {"changed"}
-    for command in ("plan", "verify", "doctor", "image ls"):
+    for command in ("plan", "verify", "doctor", "lock", "image ls"):
         words = [*command.split(), text, "-l", ",".join(name(way) for way in ways(command)), "--json"]
         answer = go(*words, *(() if command == "image ls" else extra))
         assert len(document(answer)["hosts"]) == len(METHODS)

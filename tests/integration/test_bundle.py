@@ -21,12 +21,12 @@ table inet cut {
  chain in {
   type filter hook input priority 0; policy drop;
   tcp dport 22 accept
-  iif lo accept
+  iifname lo accept
  }
  chain out {
   type filter hook output priority 0; policy drop;
   tcp sport 22 accept
-  oif lo accept
+  oifname lo accept
  }
 }
 """

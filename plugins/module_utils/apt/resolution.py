@@ -184,7 +184,7 @@ class Root(packages.Apt):
                 break
         else:
             role, number, key = "", 0, self.signer(uri, suite, signed)
-        date = re.search(rb"(?m)^Date: *(.+?)\s*$", data)
+        date = re.search(b"(?m)^Date: *(.+?)\\s*$", data)
         return {
             "uri": uri,
             "suite": suite or "/",
