@@ -117,6 +117,8 @@ def _str(name: str, _spec: Mapping[str, Any], value: Any) -> str:
 
 
 def _list(name: str, spec: Mapping[str, Any], value: Any) -> list[Any]:
+    if value is None and spec.get("default"):
+        raise _wrong(name, value, "a list")
     items = _items(name, value)
     element: dict[str, Any] = {"type": spec.get("elements", "str")}
     for number, item in enumerate(items, 1):

@@ -89,6 +89,7 @@ def test_a_value_is_converted(spec: Mapping[str, Any], value: Any, expected: Any
         (STR, {"a": 1}, "role_option is a dictionary, and must be text"),
         (LIST, {"a": 1}, "role_option is a dictionary, and must be a list"),
         (LIST, True, "role_option is True, and must be a list"),
+        ({**LIST, "default": ["amd64"]}, None, "role_option is empty, and must be a list"),
         (LIST, ["a", None], "role_option: element 2 has no value"),
         (LIST, ["a", True], "role_option: element 2 is True, and must be text"),
         (LIST, '["a"', "role_option is not JSON: Expecting ',' delimiter at character 5"),
