@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tell what a host's variables want to be locked."""
+"""Return the packages that a host's variables declare, for the lock."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def publish(root: Path, url: str, *, by_hash: bool = False) -> lock_file.Lock:
     for directory in (pool, index, root / "ubuntu/pool"):
         directory.mkdir(parents=True, exist_ok=True)
     engine = deb(pool / "docker-ce_29.7.2-1_amd64.deb", "docker-ce", "5:29.7.2-1")
-    # Two rebuilds, of which the older one is locked, and a name without the epoch that is in the version.
+    # Two rebuilds, the older one locked, and a file name without the epoch of its version.
     deb(pool / "docker-ce_29.7.2-2_amd64.deb", "docker-ce", "5:29.7.2-2")
     library = deb(root / "ubuntu/pool/libx_2%3a1.0-1_amd64.deb", "libx", "2:1.0-1")
     engine = replace(engine, file=f"dists/noble/pool/{engine.file}", source="docker_ce", role="docker_ce")
@@ -209,7 +209,7 @@ def test_a_repository_that_serves_something_else_is_refused(site: tuple[Path, st
             make(lock, bundle)
         assert contents.problems(bundle) == ["the bundle is not complete: run gpuprov bundle again, it continues"]
     library.unlink()
-    with pytest.raises(download.DownloadError, match=r"libx_2%253a1.0-1_amd64.deb: there is no such file"):
+    with pytest.raises(download.DownloadError, match=r"libx_2%253a1.0-1_amd64.deb: file not found"):
         make(lock, bundle)
     # What the distribution replaced is still in its archive.
     old = root / "snapshot/20261126T000000Z/pool" / library.name
@@ -326,7 +326,7 @@ def test_the_command_takes_the_lock_beside_the_inventory(site: tuple[Path, str],
     )
     (tmp_path / lock_file.NAME).write_text(lock_file.dump(publish(*site)))
     status, said = gpuprov("hosts.ini", "-o", "b")
-    # In a pipe there is no bar.
+    # A pipe gets no progress bar.
     assert (status, re.sub(r"[0-9.]+", "N", said)) == (0, "b: N MiB in N s\n")
     assert gpuprov("--verify", "-o", "b") == (0, "b: every file is as it was made\n")
     assert gpuprov("--lock", lock_file.NAME, "--os", "noble", "-o", "c")[0] == 0

@@ -50,7 +50,7 @@ def test_a_proxy_is_taken_as_people_write_it(value: Any, expected: dict[str, str
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"htp": "http://p:1"}, "there is no key htp; the keys are http, https and no_proxy"),
+        ({"htp": "http://p:1"}, "unknown key htp; the keys are http, https and no_proxy"),
         ({"http": "s3cr3t@proxy.test:3128"}, "http must be the URL of a proxy"),
         ({"http": "http://me:s3cr3t@x@proxy.test:3128"}, "percent-encoded (@ is %40)"),
         ({"http": "http://me:s3cr3t/x@proxy.test"}, "http must be"),

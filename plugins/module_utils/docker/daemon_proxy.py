@@ -38,7 +38,7 @@ def normalized(value):
     result = {}
     for name, given in value.items():
         if name not in ("http", "https", "no_proxy"):
-            raise ValueError("there is no key %s; the keys are http, https and no_proxy" % name)
+            raise ValueError("unknown key %s; the keys are http, https and no_proxy" % name)
         if name == "no_proxy" and isinstance(given, (list, tuple)):
             given = ",".join("%s" % one for one in given)
         if given in (None, ""):

@@ -166,7 +166,7 @@ def _wanted(source: lock_file.Source, package: lock_file.Package, path: Path) ->
 
 
 def problems(directory: Path) -> list[str]:
-    """Return what is wrong with the files of a bundle, a line each. Raises BundleError for what is no bundle."""
+    """Return a line for each wrong file of a bundle. Raises BundleError if the directory is not a bundle."""
     try:
         text = (directory / NAME).read_text(encoding="utf-8")
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

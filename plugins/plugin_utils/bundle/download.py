@@ -89,7 +89,7 @@ def _fetch(file: Wanted, advance: Callable[[int], None], stop: threading.Event) 
         if not stop.is_set():
             part.rename(file.path)
         return
-    raise DownloadError(f"{' and '.join(shown(url) for url in file.urls)}: there is no such file")
+    raise DownloadError(f"{' and '.join(shown(url) for url in file.urls)}: file not found")
 
 
 def _complete(url: str, file: Wanted, part: Path, tell: Callable[[int], None], stop: threading.Event) -> None:

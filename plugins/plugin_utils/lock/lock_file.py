@@ -71,7 +71,7 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """What hosts of one release and architecture get."""
+    """The locked packages and sources for hosts of one release and architecture."""
 
     pins: Mapping[str, str]  # {package: version}, as declared when the lock was made
     sources: Mapping[str, Source]

@@ -17,7 +17,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock.lock_file imp
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_findings import missing_fix
 from debian.deb822 import Packages
 
-# A role's packages of which the newest fits every engine of the repository: they have no channel of their own.
+# Packages without a channel of their own: the newest one works with every engine of the repository.
 _LEADERS = {"docker_ce": ("docker-ce", "docker-ce-cli")}
 Sets = list[dict[str, Any]]  # of {role, packages, install_recommends, source, channel, proxy}
 
