@@ -11,6 +11,7 @@ from ansible.plugins.loader import init_plugin_loader
 # Before anything imports ansible_collections: templates find the filters of this collection then.
 init_plugin_loader([str(Path(__file__).resolve().parents[2] / "playbooks/collections")])
 
+# They import ansible_collections.
 from gpuprov import cli, runner  # noqa: E402
 from tests.runs import Call, Runs  # noqa: E402
 

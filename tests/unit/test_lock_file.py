@@ -79,9 +79,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path.write_text(dump(LOCK))
     assert load(path) == LOCK
     # The order in which things were found does not matter.
-    mixed = Lock(dict(reversed(list(LOCK.systems.items()))))
     shuffled = System(SYSTEM.pins, dict(reversed(list(SYSTEM.sources.items()))), (LIBRARY, ENGINE))
-    mixed.systems["bookworm", "amd64"] = shuffled  # type: ignore[index]
+    mixed = Lock({**dict(reversed(list(LOCK.systems.items()))), ("bookworm", "amd64"): shuffled})
     assert dump(mixed) == dump(LOCK)
 
 
