@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def started(words: list[str], directory: Path) -> Iterator[tuple[Process, Callab
             yield process, ended
         finally:
             kill(process)
+
+
+@contextlib.contextmanager
+def argument_lists() -> Iterator[set[str]]:
+    """Collect the argument lists of all processes, those of lab hosts too: these are containers."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
 
 
 def descendants(root: int) -> list[int]:

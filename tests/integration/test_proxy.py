@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration import processes
 from tests.integration.conftest import Answer, run
 from tests.lab.lab import Host, Lab
 from tests.lab.proxy import Proxy
@@ -65,27 +64,16 @@ def site(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """Pristine hosts, but for debian12, which is provisioned. No process has the password in its arguments."""
     lab = Lab(f"proxy-{worker_id}")
     lab.up(",".join(IN_UNIT + IN_FILE), pristine=True)
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        # The lab's hosts are containers: their processes are among these.
-        while not done.wait(0.05):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     try:
-        with Proxy(lab.server.rpartition(".")[0] + ".1", f"me:{SECRET}").running() as proxy:
+        with (
+            processes.argument_lists() as seen,
+            Proxy(lab.server.rpartition(".")[0] + ".1", f"me:{SECRET}").running() as proxy,
+        ):
             site = Site(lab, proxy, tmp_path_factory.mktemp("proxy"))
             site.hosts("provision", "-l", "debian12")
             site.host("debian12").run("docker rmi hello-world")
             yield site
     finally:
-        done.set()
-        watcher.join()
         lab.down()
     assert any("apt-get" in words for words in seen)
     assert [words for words in seen if "s3cr3t" in words] == []

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.integration import processes
 from tests.integration.conftest import Answer, Hosts, document, run
 from tests.lab.lab import Lab
 from tests.text import replaced
@@ -214,23 +213,8 @@ def test_vault_text_and_passwords_are_in_no_process_list_log_or_document(
     key.write_text("-s3cr3t-of-the-vault")
     assert run(["ansible-vault", "encrypt", "--vault-password-file", str(key), str(secret)], tmp_path).status == 0
     words = ["--vault-password-file", str(key), "-e", f"@{secret}", "-e", "docker_daemon_config_mode=0640", "--json"]
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        # The lab's hosts are containers: their processes are among these.
-        while not done.wait(0.02):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with processes.argument_lists() as seen:
         answer = run(["gpuprov", "provision", str(lab.inventory), "-l", "debian13", *words, "-vvvv"], tmp_path)
-    finally:
-        done.set()
-        watcher.join()
     assert answer.status == 0, answer.text
     assert "s3cr3t" in host.run("cat /etc/docker/daemon.json").stdout
     assert any("dockerd" in one or "apt-get" in one for one in seen)
