@@ -41,9 +41,8 @@ def bundle(
             raise typer.Exit(2 if said else 0)
         if not lock and not inventory:
             raise UsageError("bundle takes the INVENTORY that the lock is beside, or --lock FILE")
-        beside = Path(inventory) if Path(inventory).is_dir() else Path(inventory).parent
         names = [name.strip() for name in systems.split(",") if name.strip()]
-        wanted = contents.chosen(locks.load(lock or beside / locks.NAME), names)
+        wanted = contents.chosen(locks.load(lock or locks.beside(Path(inventory))), names)
         begun, console = time.monotonic(), Console(stderr=True)
         columns = (TextColumn("packages"), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -330,7 +330,11 @@ def test_the_command_takes_the_lock_beside_the_inventory(site: tuple[Path, str],
     assert (status, re.sub(r"[0-9.]+", "N", said)) == (0, "b: N MiB in N s\n")
     assert gpuprov("--verify", "-o", "b") == (0, "b: every file is as it was made\n")
     assert gpuprov("--lock", lock_file.NAME, "--os", "noble", "-o", "c")[0] == 0
-    assert tree(tmp_path / "b") == tree(tmp_path / "c")
+    # The lock of an inventory that is a directory is beside the directory, as gpuprov lock writes it.
+    (tmp_path / "inventory").mkdir()
+    (tmp_path / "inventory" / "hosts").write_text("h\n")
+    assert gpuprov("inventory", "-o", "d")[0] == 0
+    assert tree(tmp_path / "b") == tree(tmp_path / "c") == tree(tmp_path / "d")
     (tmp_path / "b" / "sources" / "x").write_text("x")
     assert gpuprov("--verify", "-o", "b") == (2, "foreign: sources/x\n")
     assert gpuprov("--lock", lock_file.NAME, "--os", "xenial", "-o", "c")[0] == 1

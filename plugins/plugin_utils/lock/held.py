@@ -42,12 +42,11 @@ def path_of(variables: Mapping[str, Any], named: str | None) -> Path | None:
     directory = variables.get("inventory_dir")
     if named == "" or (named is None and not directory):
         return None
-    beside = Path(directory or os.getcwd())
-    # A file in a directory that is an inventory would be read as a part of the inventory.
+    place = Path(directory or os.getcwd())
     sources = [os.path.realpath(source) for source in variables.get("ansible_inventory_sources") or []]
-    if named is None and os.path.realpath(beside) in sources:
-        beside = Path(os.path.realpath(beside)).parent
-    return beside / Path(named or lock_file.NAME).expanduser()
+    if named is None and os.path.realpath(place) in sources:
+        return lock_file.beside(place)
+    return place / Path(named or lock_file.NAME).expanduser()
 
 
 def text_of(path: Path | None, named: str | None) -> str | None:

@@ -7,6 +7,7 @@ Imports nothing of the collection.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,6 +104,12 @@ def read(path: Path) -> str:
         raise LockFileError(f"the lock {path} is not UTF-8 text") from None
     except OSError as error:
         raise LockFileError(f"the lock {path} cannot be read: {error.strerror}") from None
+
+
+def beside(inventory: Path) -> Path:
+    """Return where the lock of an inventory is. That of a directory is outside it: Ansible reads the files inside."""
+    place = Path(os.path.realpath(inventory)) if inventory.is_dir() else inventory
+    return place.parent / NAME
 
 
 def parse(text: str, where: str = NAME) -> Lock:
