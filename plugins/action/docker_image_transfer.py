@@ -124,7 +124,7 @@ class ActionModule(ActionBase):
         where = "on this machine" if self._kind == "local" else f"on {self._source}"
         reason = host_pipe.last_line(completed.stderr)
         if re.search("no such image", reason, re.IGNORECASE):
-            raise AnsibleError(f"there is no image {name} {where}")
+            raise AnsibleError(f"image {name} not found {where}")
         raise AnsibleError(f"docker {where} cannot be asked for {name}: {reason}")
 
     def _saved(self, name: str | None, found: dict[str, Any], progress: transfer_progress.Progress) -> Iterable[bytes]:

@@ -364,7 +364,7 @@ class Resolver:
         path = held.path_of(self.variables, self.playbook_option("gpuprov_lock"))
         if path is None:
             raise lock_file.LockFileError(
-                "there is no place for a lock: the inventory is not a file, or gpuprov_lock is empty. Set gpuprov_lock"
+                "the lock has no place: the inventory is not a file, or gpuprov_lock is empty. Set gpuprov_lock"
             )
         return path
 

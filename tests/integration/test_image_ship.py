@@ -325,7 +325,7 @@ def test_what_cannot_be_shipped_is_refused_in_one_line(
         answer = run(["gpuprov", "image", *words], tmp_path)
         assert (answer.status, answer.stdout, answer.stderr.count("\n")) == (1, "", 1), (words, answer.text)
     answer = run(["gpuprov", "image", "ship", "nosuch:1", str(lab.inventory), "--from", "debian12"], tmp_path)
-    assert (answer.status, answer.text) == (2, "debian12: failed: there is no image nosuch:1 on debian12\n")
+    assert (answer.status, answer.text) == (2, "debian12: failed: image nosuch:1 not found on debian12\n")
     answer = ship("1", "-e", "ansible_host=192.0.2.1", "-e", "ansible_timeout=1")
     assert answer.status == 4, answer.text
     assert answer.stdout.startswith("debian12: unreachable: ")
@@ -397,7 +397,7 @@ def test_the_docker_here_is_a_source_even_where_its_files_cannot_be_read(
         assert answer.status == 0, answer.text
         assert image_id(target, f"{IMAGE}:1") == image_id(source, f"{IMAGE}:1")
         nothing = run([*words[:3], "nosuch:1", *words[4:]], tmp_path, DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
-        assert (nothing.status, nothing.stderr) == (1, "gpuprov: there is no image nosuch:1 on this machine\n")
+        assert (nothing.status, nothing.stderr) == (1, "gpuprov: image nosuch:1 not found on this machine\n")
     finally:
         forward.terminate()
         forward.wait()

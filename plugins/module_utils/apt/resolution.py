@@ -126,6 +126,10 @@ class Root(packages.Apt):
 
     # ---- what the repositories have
 
+    def plain(self, uri):
+        """Return the URI of a source as apt's lists have it: without credentials, variable and final slash."""
+        return packages.credentials(uri)[0].replace("$(ARCH)", self.architecture).rstrip("/")
+
     def read_repositories(self):
         """Read all repositories; return their sources. Raises HostError where one of ours cannot be read."""
         code, out, err = self.apt_get("-q", "update")
@@ -133,7 +137,7 @@ class Root(packages.Apt):
         ours = {uri: one for one in self.sets if one["source"] for uri in one["source"]["uris"]}
         read_now = {source["uri"].rstrip("/") for source in sources}
         for uri in sorted(ours):
-            plain = packages.credentials(uri)[0].replace("$(ARCH)", self.architecture).rstrip("/")
+            plain = self.plain(uri)
             if plain not in read_now:
                 said = [line for line in re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err).splitlines() if plain in line]
                 said = [line for line in said if re.match(r"(E|W|Err)[: ]", line)] or err.splitlines() or [str(code)]
@@ -175,8 +179,7 @@ class Root(packages.Apt):
         data = read(path)
         signed = read(path + ".gpg") if os.path.exists(path + ".gpg") else data
         for one in self.sets:
-            uris = [uri.replace("$(ARCH)", self.architecture) for uri in (one["source"] or {"uris": []})["uris"]]
-            plain = [packages.credentials(uri)[0].rstrip("/") for uri in uris]
+            plain = [self.plain(of_source) for of_source in (one["source"] or {"uris": []})["uris"]]
             if uri.rstrip("/") in plain:
                 # Its keyring has this one key, with which apt verified the file.
                 key = openpgp.normal(one["source"]["key_fingerprint"])
@@ -198,8 +201,7 @@ class Root(packages.Apt):
     def signer(self, uri, suite, signed):
         """Return the fingerprint of the primary key with which apt verified a repository of the host, or ""."""
         for entry, _text in self.host_entries([]):
-            plain = packages.credentials(entry["uri"])[0]
-            if plain.rstrip("/") == uri.rstrip("/") and entry["suite"] == (suite or "/"):
+            if self.plain(entry["uri"]) == uri.rstrip("/") and entry["suite"] == (suite or "/"):
                 keyrings = self.keyrings(entry["signed_by"])
                 try:
                     return (openpgp.signers(signed, keyrings) + [""])[0]
@@ -222,8 +224,7 @@ class Root(packages.Apt):
         for number, (entry, _text) in enumerate(
             self.host_entries([one["source"] for one in self.sets if one["source"]])
         ):
-            plain = packages.credentials(entry["uri"])[0].replace("$(ARCH)", self.architecture).rstrip("/")
-            if (plain, entry["suite"]) not in kept:
+            if (self.plain(entry["uri"]), entry["suite"]) not in kept:
                 os.unlink(os.path.join(self.directory, "sources/host-%d.sources" % number))
 
     # ---- packages
