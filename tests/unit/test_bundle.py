@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents, download, repository
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents, download, images, repository
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
 KEY = ("noble", "amd64")
@@ -396,3 +396,19 @@ def test_apt_trusts_a_bundle_by_its_key_alone(site: tuple[Path, str], tmp_path: 
     broken = apt("update")
     assert "invalid" in broken.stderr or "not signed" in broken.stderr, broken.stderr
     assert os.access(place, os.R_OK)
+
+
+def test_the_images_of_a_bundle_are_read_from_its_list(tmp_path: Path) -> None:
+    bundle, digest = tmp_path / "bundle", f"sha256:{'a' * 64}"
+    bundle.mkdir()
+    path = "images/hello-world=latest_amd64.tar"
+    (bundle / contents.NAME).write_text(
+        "version: 1\nfiles: {}\nimages:\n"
+        f'  - {{"architecture": "amd64", "digest": "{digest}", "name": "docker.io/library/hello-world:latest",'
+        f' "path": "{path}", "reference": "hello-world"}}\n'
+    )
+    assert contents.images(bundle) == [
+        images.Image("hello-world", "docker.io/library/hello-world:latest", "amd64", digest, bundle / path)
+    ]
+    (bundle / contents.NAME).write_text("version: 1\nfiles: {}\n")  # of an earlier gpuprov
+    assert contents.images(bundle) == []

@@ -12,6 +12,7 @@ import hashlib
 import json
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ...module_utils.apt import openpgp
 from .. import deb
 from ..lock import lock_file
 from . import download, repository
+from .images import Image
 
 FORMAT = 1
 NAME = "bundle.yml"
@@ -85,7 +87,7 @@ def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], 
     repository.replace(directory / lock_file.NAME, lock_file.dump(lock).encode())
     files = {path: directory / path for path in expected}
     described = {path: {"sha256": deb.sha256(file), "size": file.stat().st_size} for path, file in files.items()}
-    _write(directory, described)
+    _write(directory, described, images(directory))
     return sum(file.stat().st_size for file in files.values())
 
 
@@ -100,12 +102,16 @@ def _begin(directory: Path) -> None:
         raise BundleError(f"{directory} is neither empty nor a bundle: name another directory")
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / NAME).is_file():
-        _write(directory, {})
+        _write(directory, {}, [])
 
 
-def _write(directory: Path, files: dict[str, Any]) -> None:
+def _write(directory: Path, files: dict[str, Any], images: list[Image]) -> None:
     lines = ["# Written by gpuprov bundle.", f"version: {FORMAT}", "files:" if files else "files: {}"]
     lines += [f"  {json.dumps(path)}: {json.dumps(one, sort_keys=True)}" for path, one in sorted(files.items())]
+    lines.append("images:" if images else "images: []")
+    for image in images:
+        one = {**asdict(image), "path": image.path.relative_to(directory).as_posix()}
+        lines.append(f"  - {json.dumps(one, sort_keys=True)}")
     repository.replace(directory / NAME, ("\n".join(lines) + "\n").encode())
 
 
@@ -165,16 +171,30 @@ def _wanted(source: lock_file.Source, package: lock_file.Package, path: Path) ->
 # ---- Checking ------------------------------------------------------------------------------------
 
 
-def problems(directory: Path) -> list[str]:
-    """Return a line for each wrong file of a bundle. Raises BundleError if the directory is not a bundle."""
+def images(directory: Path) -> list[Image]:
+    """Return the images of a bundle, by name and architecture. Raises BundleError."""
+    return _read(directory)[1]
+
+
+def _read(directory: Path) -> tuple[dict[str, tuple[str, int]], list[Image]]:
+    """Return {path: (SHA-256, size)} of a bundle's files but bundle.yml, and its images. Raises BundleError."""
     try:
         text = (directory / NAME).read_text(encoding="utf-8")
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         files = {str(path): (str(one["sha256"]), int(one["size"])) for path, one in document["files"].items()}
+        return files, [
+            Image(one["reference"], one["name"], one["architecture"], one["digest"], directory / one["path"])
+            for one in document.get("images") or []
+        ]
     except FileNotFoundError:
         raise BundleError(f"{directory} is not a bundle: it has no {NAME}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise BundleError(f"{directory / NAME} cannot be read: make the bundle again") from None
+
+
+def problems(directory: Path) -> list[str]:
+    """Return a line for each wrong file of a bundle. Raises BundleError if the directory is not a bundle."""
+    files, _images = _read(directory)
     if not files:
         return ["the bundle is not complete: run gpuprov bundle again, it continues"]
     found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
