@@ -41,14 +41,14 @@ LOCK_HELP = (
 )
 
 
-@command(app, "tags", "skip_tags", epilog=PLAN_HELP)
+@command(app, "bundle", "tags", "skip_tags", epilog=PLAN_HELP)
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("plan", options, report.plan_text, report.errors_text)
 
 
-@command(app, "check", "diff", "tags", "skip_tags", "wait")
+@command(app, "bundle", "check", "diff", "tags", "skip_tags", "wait")
 def provision(
     options: Options,
     full: Annotated[bool, Option("--full", help="Run every role on every host, pending or not.")] = False,

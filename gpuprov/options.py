@@ -22,7 +22,7 @@ STATUS_HELP = (
 # For commands that need an inventory only where a host takes part beside this machine.
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
-_NOT_COMMON = ("check", "diff", "tags", "skip_tags", "yes", "wait", "variables")
+_NOT_COMMON = ("bundle", "check", "diff", "tags", "skip_tags", "yes", "wait", "variables")
 
 
 class UsageError(Exception):
@@ -61,6 +61,10 @@ class Options:
         int,
         Option("--verbose", "-v", count=True, show_default=False, help="Show Ansible's own output; -vvv shows more."),
     ] = 0
+    bundle: Annotated[
+        Path | None,
+        Option("--bundle", metavar="DIRECTORY", help="Hosts take packages from this bundle, and from nowhere else."),
+    ] = None
     check: Annotated[bool, Option("--check", "-C", help="Predict changes; change nothing.")] = False
     diff: Annotated[bool, Option("--diff", "-D", help="Show how files change.")] = False
     tags: Annotated[
@@ -86,6 +90,10 @@ class Options:
             if not path.expanduser().is_file():
                 raise UsageError(f"the vault password file {path} does not exist")
         self.tags, self.skip_tags = checked_tags(self.tags), checked_tags(self.skip_tags)
+        if self.bundle:
+            if not (self.bundle / "bundle.yml").is_file():
+                raise UsageError(f"{self.bundle} is not a bundle: it has no bundle.yml")
+            self.variables["gpuprov_bundle"] = str(self.bundle.absolute())
         if self.wait:
             self.variables["gpuprov_wait"] = 86400  # one day; -e gpuprov_wait=SECONDS sets another limit
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import package_files, run_owner
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe, package_files, run_owner
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_bundle
 
 
 class ActionModule(ActionBase):
@@ -20,7 +21,20 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "lock": run_owner.lock(self, task_vars or {})}
         sets = arguments.get("sets") or []
         sends = not self._task.check_mode and not arguments.get("sources_only")
+        task_vars = task_vars or {}
         with package_files.sent(self, sets if sends else []) as complete:
             if sends:
                 arguments["sets"] = complete
-            return {**result, **self._execute_module(module_args=arguments, task_vars=task_vars)}
+            step = {"concern": "packages", "params": arguments}
+            try:
+                with host_bundle.sent(self, [step] if _installs(sets) else [], [], task_vars) as (steps, _archives):
+                    arguments = steps[0]["params"] if steps else arguments
+                    return {**result, **self._execute_module(module_args=arguments, task_vars=task_vars)}
+            except host_pipe.Stopped:
+                return {**result, "skipped": True}
+            except host_bundle.PROBLEMS as error:
+                return {**result, "failed": True, "msg": str(error)}
+
+
+def _installs(sets: list[dict[str, Any]]) -> bool:
+    return any(one.get("packages") or one.get("source") for one in sets)

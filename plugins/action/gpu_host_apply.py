@@ -11,11 +11,17 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     host_command,
+    host_pipe,
     package_files,
     role_options,
     run_owner,
 )
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan, host_planning, host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
+    host_bundle,
+    host_plan,
+    host_planning,
+    host_proof,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe
 
 
@@ -42,22 +48,22 @@ class ActionModule(ActionBase):
         options = desired.options["gpu_host_verify"]
         interpreter = host_command.interpreter(self, task_vars)
         probe = host_planning.question(resolver, own, interpreter)
-        proof = min(plan["to_prove"], options["containers"], key=host_plan.PROOFS.index)
+        proof = host_planning.proof(plan, desired)
         engine = host_plan.with_coming_engine(desired.wanted, before)["docker"]["version"]
+        containers = host_proof.command(before, plan, options, proof, engine)
         installs = any(step["part"] == "packages" for step in plan["steps"]) and not self._task.check_mode
         with package_files.sent(self, list(desired.wanted.values()) if installs else []) as sets:
             wants = desired._replace(wanted=dict(zip(desired.wanted, sets, strict=True))) if installs else desired
-            done = self._execute_module(
-                module_args={
-                    "work": {
-                        "steps": host_planning.steps(plan, wants),
-                        "probe": probe.words,
-                        "containers": host_proof.command(before, plan, options, proof, engine),
-                    },
-                    "lock": run_owner.lock(self, task_vars),
-                },
-                task_vars=task_vars,
-            )
+            images = host_proof.images(before, plan, options, proof)
+            try:
+                with host_bundle.sent(self, host_planning.steps(plan, wants), images, task_vars) as (steps, archives):
+                    work = {"steps": steps, "images": archives, "probe": probe.words, "containers": containers}
+                    lock = run_owner.lock(self, task_vars)
+                    done = self._execute_module(module_args={"work": work, "lock": lock}, task_vars=task_vars)
+            except host_pipe.Stopped:
+                return {**result, "skipped": True}
+            except host_bundle.PROBLEMS as error:
+                return {**result, "failed": True, "msg": str(error)}
         answers = [done.pop(name, None) for name in ("probe", "containers")]
         added = done.pop("added", None)
         result |= done
@@ -66,7 +72,7 @@ class ActionModule(ActionBase):
             self._connection.reset()
         if done.get("failed") or done.get("unreachable") or self._task.check_mode:
             return result
-        probed, containers = (answer and zlib.decompress(base64.b64decode(answer["stdout"])) for answer in answers)
+        probed, output = (answer and zlib.decompress(base64.b64decode(answer["stdout"])) for answer in answers)
         try:
             found = host_probe.read(probe, answers[0]["rc"], probed.decode("utf-8", "surrogateescape"))
         except host_probe.ProbeFailure as failure:
@@ -76,5 +82,5 @@ class ActionModule(ActionBase):
         result["ansible_facts"] = facts
         if after["problems"]:
             return {**result, "failed": True, "msg": host_planning.sentences(after["problems"])}
-        text = None if containers is None else containers.decode("utf-8", "replace")
+        text = None if output is None else output.decode("utf-8", "replace")
         return {**result, **host_proof.result(facts["gpu_host_probe"], after, options, text)}

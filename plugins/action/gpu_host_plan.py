@@ -7,7 +7,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command, role_options
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_plan, host_planning
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
+    host_bundle,
+    host_plan,
+    host_planning,
+    host_proof,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import host_probe
 
 
@@ -42,6 +47,14 @@ class ActionModule(ActionBase):
             if "losing" not in answer:
                 return {**result, **answer, "failed": True}
             losing = answer["losing"]
+        if plan["steps"] and not plan["problems"]:
+            variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
+            proof = host_planning.proof(plan, desired)
+            images = host_proof.images(found, plan, desired.options["gpu_host_verify"], proof)
+            try:
+                plan["notes"] += host_bundle.notes(self, host_planning.steps(plan, desired), images, variables)
+            except host_bundle.PROBLEMS as error:
+                plan["problems"].append({"name": "bundle", "message": str(error)})
         policies = {role: str(of["restart"]) for role, of in desired.options.items() if "restart" in of}
         plan["notes"] += host_plan.outlook(plan, found, losing, policies)
         result["ansible_facts"] = facts

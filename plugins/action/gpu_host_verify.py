@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_proof
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_bundle, host_proof
 
 
 class ActionModule(ActionBase):
@@ -23,5 +23,12 @@ class ActionModule(ActionBase):
         options, found, plan = self._task.args["options"], facts["gpu_host_probe"], facts["gpu_host_plan"]
         info = found["docker"]["info"] or {}
         words = host_proof.command(found, plan, options, options["containers"], info.get("ServerVersion", ""))
-        answer = host_command.execute(self, words)["stdout"] if words and info else None
+        images = host_proof.images(found, plan, options, options["containers"]) if info else []
+        try:
+            with host_bundle.sent(self, [], images, task_vars or {}) as (_steps, archives):
+                for archive in archives:
+                    host_command.execute(self, ["docker", "load", "--quiet", "--input", archive])
+                answer = host_command.execute(self, words)["stdout"] if words and info else None
+        except host_bundle.PROBLEMS as error:
+            return {**result, "failed": True, "msg": str(error)}
         return {**result, **host_proof.result(found, plan, options, answer)}

@@ -53,6 +53,13 @@ options:
         install is refused before it begins, and sources are as they were. Empty allows everything.
     type: dict
     default: {}
+  bundle:
+    description:
+      - The repositories of a bundle that was sent to the host, each with C(path), C(suite) and C(components), from
+        which packages and keys are taken, and from nowhere else. Empty takes them from the sources of the sets.
+    type: list
+    elements: dict
+    default: []
   restart:
     description:
       - Whether packages may be changed that restart dockerd. With C(when-idle) not while containers

@@ -49,6 +49,7 @@ gpu_host_verify:
 """
 
 import base64
+import os
 import time
 import zlib
 
@@ -116,6 +117,10 @@ def work_through(host, params, done):
         return
     begun = time.time()
     done["probe"] = answer(host, params["probe"])
+    for archive in params["images"]:
+        code, out, err = host.run_command(["docker", "load", "--quiet", "--input", archive])
+        if code:
+            raise HostError("the image %s of the bundle cannot be loaded: %s" % (os.path.basename(archive), err or out))
     done["containers"] = answer(host, params["containers"])
     done["steps"].append({"name": PROOF, "changed": False, "seconds": round(time.time() - begun, 2)})
 

@@ -78,7 +78,7 @@ def on_host(action: ActionBase, words: list[str], interpreter: str | None = None
     if connection.transport == "local":
         return found
     if connection.transport.rpartition(".")[2] != "ssh":
-        raise AnsibleError(f"images need a connection by ssh: this host's connection is {connection.transport}")
+        raise AnsibleError(f"this needs a connection by ssh: this host's connection is {connection.transport}")
     ssh = ansible_compat.ssh_words(action, f"/bin/sh -c {shlex.quote(command)}")
     login = ansible_compat.has_login_password(action)
     if login:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ _PATTERNS = {
 
 # Variables of the playbooks, which no role has: see docs/ansible.md.
 PLAYBOOK_OPTIONS: dict[str, dict[str, Any]] = {
+    "gpuprov_bundle": {"type": "str"},
     "gpuprov_full": {"type": "bool"},
     "gpuprov_lock": {"type": "str"},
     "gpuprov_lock_upgrade": {"type": "bool"},
@@ -352,12 +354,29 @@ class Resolver:
         return options
 
     def lock(self) -> tuple[Path | None, str | None]:
-        """Return where the lock of the inventory is, and its text; None without one. Raises LockFileError."""
+        """Return where the lock of the inventory is, and its text; None without one. Raises LockFileError.
+
+        Without one, a bundle's lock takes its place.
+        """
         if self._lock is None:
             named = self.playbook_option("gpuprov_lock")
             path = held.path_of(self.variables, named)
-            self._lock = path, held.text_of(path, named)
+            text, bundle = held.text_of(path, named), self.bundle()
+            if text is None and bundle:
+                path = bundle / lock_file.NAME
+                text = lock_file.read(path)
+            self._lock = path, text
         return self._lock
+
+    def bundle(self) -> Path | None:
+        """Return the bundle from which hosts are provisioned, None without one. Raises LockFileError."""
+        named = self.playbook_option("gpuprov_bundle")
+        if not named:
+            return None
+        path = Path(self.variables.get("inventory_dir") or os.getcwd()) / Path(named).expanduser()
+        if not (path / "bundle.yml").is_file():
+            raise lock_file.LockFileError(f"{path} is not a bundle: it has no bundle.yml")
+        return path
 
     def lock_path(self) -> Path:
         """Return where the lock of the inventory is, or must be written. Raises LockFileError."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import printed_uris
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.package_set import in_channel
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import given_file, printed_uris, unlocked
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.transaction import given_file, unlocked
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file, resolved
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.fleet import lock_lines
 

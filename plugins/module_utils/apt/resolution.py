@@ -16,7 +16,14 @@ import re
 import shutil
 import tempfile
 
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import apt_sources, openpgp, package_set, packages
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import (
+    apt_get,
+    apt_sources,
+    openpgp,
+    package_set,
+    source_files,
+    transaction,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_files import create, read
 
@@ -48,27 +55,24 @@ Dir::Etc::PreferencesParts "%(root)s/none";
 _TARGETS = "$(CREATED_BY)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)\t$(CODENAME)\t$(FILENAME)"
 
 
-class Root(packages.Apt):
+class Root(apt_get.Apt):
     """A root of apt in a temporary directory."""
 
     def __init__(self, host, sets, directory):
-        packages.Apt.__init__(self, host, sets, 0, sets[0]["proxy"] if sets else {})
+        apt_get.Apt.__init__(self, host, 0, sets[0]["proxy"] if sets else {})
+        self.sets = sets
         self.directory = directory
         self.configuration = os.path.join(directory, "apt.conf")
+        self.keys = source_files.Sources(self)
         self.own = {}  # {path of a source of ours: (role, number)}
-        self.host_files = packages.source_files()
-
-    def run(self, *words):
-        if words[0] in ("apt-get", "apt-cache"):
-            words = words[:1] + ("-c", self.configuration) + words[1:]
-        return packages.Apt.run(self, *words)
+        self.host_files = source_files.source_files()
 
     def wait_for_lock(self):
         """The locks of this root are nobody else's."""
 
-    def found(self):
+    def installed(self, names):
         """Nothing is installed in this root."""
-        return {"packages": {}}
+        return {}
 
     def write(self):
         """Write configuration, sources and keyrings; apt's own user must be able to read them."""
@@ -90,7 +94,7 @@ class Root(packages.Apt):
         for source in ours:
             keyring = os.path.join(self.directory, source["name"] + ".gpg")
             with open(keyring, "wb") as handle:
-                handle.write(self.key_of(source))
+                handle.write(self.keys.key_of(source))
             os.chmod(keyring, 0o644)
             name = os.path.basename(apt_sources.path_of(source))
             self.file("sources/" + name, apt_sources.render(dict(source, keyring=keyring)))
@@ -128,7 +132,7 @@ class Root(packages.Apt):
 
     def plain(self, uri):
         """Return the URI of a source as apt's lists have it: without credentials, variable and final slash."""
-        return packages.credentials(uri)[0].replace("$(ARCH)", self.architecture).rstrip("/")
+        return source_files.credentials(uri)[0].replace("$(ARCH)", self.architecture).rstrip("/")
 
     def read_repositories(self):
         """Read all repositories; return their sources. Raises HostError where one of ours cannot be read."""
@@ -245,7 +249,7 @@ class Root(packages.Apt):
                 for other in one["packages"]
                 if (other["version"], other.get("channel")) == (package["version"], channel)
             ]
-            common = [self.has(name) for name in together]
+            common = [self.versions(name) for name in together]
             versions = [version for version in common[0] if all(version in other for other in common)]
             fitting = [version for version in versions if package_set.in_channel(version, channel)]
             if not fitting:
@@ -261,11 +265,11 @@ class Root(packages.Apt):
         options = ["-y", "-q", "--print-uris", "-o", "Acquire::ForceHash=SHA256"]
         code, out, err = self.apt_get(*(options + ["install"] + words))
         if code and re.search("was not found|Unable to locate|no installation candidate", out + err):
-            self.check_versions(words, [])
+            transaction.Transaction(self, self.keys, self.sets).check_versions(words, [])
         if code:
             said = re.sub(r"\s+", " ", (out + err).split("unmet dependencies:")[-1]).strip()
             raise HostError("apt cannot resolve the sets: %s" % said[-500:])
-        return packages.printed_uris(out)
+        return apt_get.printed_uris(out)
 
 
 def apply(host, params):
@@ -274,7 +278,7 @@ def apply(host, params):
     packages: [[URI, file name, size, SHA-256]]; stanzas: those of apt's verified index for them, as text; versions:
     {package of a set: version}; known: the stanzas of params' ``known``, ["name=version"], as far as they are there.
     """
-    packages.leave_terminal()
+    apt_get.leave_terminal()
     directory = tempfile.mkdtemp(prefix="gpuprov-apt-", dir="/var/tmp")
     try:
         root = Root(host, params["sets"], directory)
@@ -290,7 +294,7 @@ def apply(host, params):
             result["versions"].update(root.chosen(one))
         words = ["%s=%s" % item for item in sorted(result["versions"].items())]
         found = root.closure(words) if words else []
-        names = ["%s=%s" % packages.parsed_file_name(row[1])[:2] for row in found]
+        names = ["%s=%s" % apt_get.parsed_file_name(row[1])[:2] for row in found]
         shown = root.run("apt-cache", "show", *names)[1] if names else ""
         return dict(result, packages=found, stanzas=shown)
     except (IOError, OSError) as error:

@@ -26,7 +26,7 @@ from .images import Image
 
 FORMAT = 1
 NAME = "bundle.yml"
-_VENDORS = ("docker_ce", "nvidia_docker")
+VENDORS = ("docker_ce", "nvidia_docker")
 # Where packages stay that a repository no longer has, by the last part of the repository's URL.
 _SNAPSHOTS = {
     "debian": "https://snapshot.debian.org/archive/debian",
@@ -62,7 +62,7 @@ def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], 
     for (codename, architecture), system in sorted(lock.systems.items()):
         for name, source in sorted(system.sources.items()):
             packages = [package for package in system.packages if package.source == name]
-            if name in _VENDORS:
+            if name in VENDORS:
                 place = directory / "sources" / name / codename / architecture
                 _vendor(source, packages, place, architecture)
                 wanted += [_wanted(source, package, place / package.file.removeprefix("./")) for package in packages]
@@ -173,10 +173,10 @@ def _wanted(source: lock_file.Source, package: lock_file.Package, path: Path) ->
 
 def images(directory: Path) -> list[Image]:
     """Return the images of a bundle, by name and architecture. Raises BundleError."""
-    return _read(directory)[1]
+    return read(directory)[1]
 
 
-def _read(directory: Path) -> tuple[dict[str, tuple[str, int]], list[Image]]:
+def read(directory: Path) -> tuple[dict[str, tuple[str, int]], list[Image]]:
     """Return {path: (SHA-256, size)} of a bundle's files but bundle.yml, and its images. Raises BundleError."""
     try:
         text = (directory / NAME).read_text(encoding="utf-8")
@@ -194,7 +194,7 @@ def _read(directory: Path) -> tuple[dict[str, tuple[str, int]], list[Image]]:
 
 def problems(directory: Path) -> list[str]:
     """Return a line for each wrong file of a bundle. Raises BundleError if the directory is not a bundle."""
-    files, _images = _read(directory)
+    files, _images = read(directory)
     if not files:
         return ["the bundle is not complete: run gpuprov bundle again, it continues"]
     found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
@@ -226,7 +226,7 @@ def _expected(lock: lock_file.Lock, directory: Path) -> dict[str, str]:
         found |= {f"{own}/{name}": "" for name in ("InRelease", "Packages", "key.gpg")}
         for name, source in system.sources.items():
             packages = [package for package in system.packages if package.source == name]
-            if name not in _VENDORS:
+            if name not in VENDORS:
                 found |= {f"{own}/pool/{file_name(package)}": package.sha256 for package in packages}
                 continue
             place = f"sources/{name}/{codename}/{architecture}"

@@ -10,8 +10,8 @@ from datetime import timezone
 from typing import Any
 from urllib.parse import unquote
 
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import parsed_file_name
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.package_set import in_channel
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import parsed_file_name
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.resolution import DISTRIBUTIONS
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock.lock_file import Lock, Package, Source, System
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_findings import missing_fix

@@ -74,7 +74,7 @@ def planned(
     variables = {**task_vars, "ansible_facts": {**(task_vars.get("ansible_facts") or {}), **facts}}
     free_mib = {f"/{place}": own[f"free_{place}_mib"] for place in ("var", "etc", "boot")}
     problems = host_plan.host_problems(found, ansible_compat.CORE_VERSION, free_mib, data_root)
-    resolver = _resolver(action, variables)
+    resolver = resolver_of(action, variables)
     unsupported = host_plan.release_problems(
         found,
         list(resolver.variables["docker_ce_releases"]),
@@ -118,10 +118,11 @@ def _mirror_notes(resolver: role_options.Resolver, options: dict[str, Any]) -> l
 
 def desired(action: ActionBase, variables: dict[str, Any]) -> Desired:
     """Return the desired state of a supported host, computed once for all hosts with the same variables."""
-    return _desired(_resolver(action, variables))
+    return _desired(resolver_of(action, variables))
 
 
-def _resolver(action: ActionBase, variables: dict[str, Any]) -> role_options.Resolver:
+def resolver_of(action: ActionBase, variables: dict[str, Any]) -> role_options.Resolver:
+    """Return what reads the options of a host whose facts are among the variables."""
     resolver = role_options.resolver(action, variables)
     for role in host_plan.ROLES:
         resolver.reveal(role)
@@ -157,6 +158,11 @@ def _computed(resolver: role_options.Resolver) -> Desired:
 def sentences(problems: list[dict[str, str]]) -> str:
     """Return problems as lines for people."""
     return "\n".join(dict.fromkeys(problem["message"] for problem in problems))
+
+
+def proof(plan: dict[str, Any], wants: Desired) -> str:
+    """Return which containers prove a plan, one of host_plan.PROOFS."""
+    return min(plan["to_prove"], wants.options["gpu_host_verify"]["containers"], key=host_plan.PROOFS.index)
 
 
 def steps(plan: dict[str, Any], wants: Desired) -> list[dict[str, Any]]:
