@@ -54,31 +54,33 @@ import time
 import zlib
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import concern_module, host_lock
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import packages
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
-    daemon_config,
-    docker_service,
-    dockerrun_files,
-    group_members,
-)
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_docker_v1, nvidia_toolkit
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
 
-CONCERNS = {
-    "daemon": daemon_config,
-    "group": group_members,
-    "launcher": dockerrun_files,
-    "packages": packages,
-    "service": docker_service,
-    "toolkit": nvidia_toolkit,
-    "v1": nvidia_docker_v1,
-}
 PROOF = "Prove what was promised"
+
+
+def concern_of(name):
+    """Return the code of a concern. Python compiles it on the host, so only what a step needs is imported."""
+    if name == "daemon":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_config as concern
+    elif name == "group":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import group_members as concern
+    elif name == "launcher":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerrun_files as concern
+    elif name == "packages":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import packages as concern
+    elif name == "service":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import docker_service as concern
+    elif name == "toolkit":
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_toolkit as concern
+    else:
+        from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import nvidia_docker_v1 as concern
+    return concern
 
 
 def complete(host, step, done):
     """Do one step, and add what it did to done."""
-    concern = CONCERNS[step["concern"]]
+    concern = concern_of(step["concern"])
     begun = time.time()
     params = {name: spec.get("default") for name, spec in concern.ARGUMENTS.items()}
     result = concern.apply(host, dict(params, **step["params"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.modules.gpu_host_apply import CONCERNS
+from ansible_collections.gpuprov.gpuprov.plugins.modules.gpu_host_apply import concern_of
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_planning import Desired, steps
 
 ENGINE, STACK = {"role": "docker_ce"}, {"role": "nvidia_docker", "gpu": {"stack": "toolkit", "version": "1.19"}}
@@ -59,6 +59,6 @@ def test_a_step_of_the_plan_is_given_what_its_role_would_give(
     (step,) = work(role, part, **plan)
     assert step["concern"] == concern
     assert {name: step["params"][name] for name in params} == params
-    arguments = CONCERNS[concern].ARGUMENTS
+    arguments = concern_of(concern).ARGUMENTS
     required = {name for name, spec in arguments.items() if spec.get("required")}
     assert required <= set(step["params"]) <= set(arguments)

@@ -98,8 +98,13 @@ class Docker(docker_service.Service):
             "clock": int(time.time()),
         }
 
-    def validate(self, text):
-        """Raise HostError where the installed dockerd says that it would not take the text; before 23 it cannot."""
+    def validate(self, text, version):
+        """Raise HostError where the installed dockerd says that it would not take the text; before 23 it cannot.
+
+        version: the engine's, as a tuple, () where it is unknown.
+        """
+        if version and version < (23,):
+            return
         handle, path = tempfile.mkstemp(prefix="gpuprov-", suffix=".json")
         try:
             with os.fdopen(handle, "wb") as candidate:
@@ -112,18 +117,19 @@ class Docker(docker_service.Service):
             raise HostError("dockerd refuses the new daemon.json: %s" % said)
 
     def confirm(self, options, config, timeout):
-        """Wait until dockerd answers and shows the options in config in effect; return the keys that are not."""
+        """Wait until dockerd answers and shows the options in config in effect.
+
+        Return the keys that it shows in effect, and those that it shows not to be.
+        """
         begun = time.time()
         deadline = begun + timeout
         settled = begun + min(timeout, 5)
         while True:
             info, said = self.info()
-            missing = daemon_json.not_in_effect(options, config, info) if info else None
-            if missing == []:
-                return []
+            shown, missing = daemon_json.judged(options, config, info) if info else (set(), None)
             now = time.time()
-            if missing and now > settled:
-                return missing
+            if missing == set() or (missing and now > settled):
+                return shown, sorted(missing)
             if now > deadline:
                 why = self.complaints(int(begun)) or said
                 raise HostError("dockerd does not answer %d s after: %s" % (timeout, why))
@@ -208,10 +214,14 @@ def change(docker, params, found, changes, text, config, files):
         if disruption == "reload":
             begun = int(time.time())
             docker.reload()
-            missing = docker.confirm(options, config, params["timeout"])
-            refused = docker.complaints(
-                begun, "unable to configure the Docker daemon|configuration validation|Error re(configur|load)ing"
-            )
+            shown, missing = docker.confirm(options, config, params["timeout"])
+            anew = shown - daemon_json.judged(options, config, found["info"] or {})[0]
+            refused = ""
+            # What dockerd shows anew it took over with the whole file. For other keys only its journal tells.
+            if not anew.issuperset(one["subject"] for one in changes):
+                refused = docker.complaints(
+                    begun, "unable to configure the Docker daemon|configuration validation|Error re(configur|load)ing"
+                )
             if (missing or refused) and params["restart"] != "always":
                 raise HostError(
                     "dockerd did not take %s over at a reload%s. A restart would, and was not planned: set "
@@ -222,7 +232,7 @@ def change(docker, params, found, changes, text, config, files):
                 disruption = "restart"
         if disruption == "restart":
             docker.restart()
-            missing = docker.confirm(options, config, params["timeout"])
+            _shown, missing = docker.confirm(options, config, params["timeout"])
             if missing:
                 raise HostError("dockerd runs, yet docker info does not show %s in effect" % ", ".join(missing))
         stopped = before - {container["id"] for container in docker.running()}
@@ -286,7 +296,7 @@ def apply(host, params):
     if changes and not host.check_mode:
         try:
             if text is not None and params["validate"]:
-                docker.validate(text)
+                docker.validate(text, daemon_json.engine_version(found))
             config = daemon_json.parse(new_text, params["path"])
             backup = change(docker, params, found, changes, text, config, files)
         except (IOError, OSError) as error:

@@ -281,11 +281,6 @@ def judged(options, current, info):
     return yes, no
 
 
-def not_in_effect(options, current, info):
-    """Return the sorted keys of options that `docker info` shows dockerd not to have taken over from current."""
-    return sorted(judged(options, current, info)[1])
-
-
 # Source: types.Info of moby's API, the same in 18.09 and 29.
 _SHOWN_BY_INFO = {
     "debug": "Debug",

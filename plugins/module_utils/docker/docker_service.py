@@ -81,9 +81,11 @@ class Service(object):
     def unread(self):
         """Return what is pending where dockerd has not started since, or None."""
         waiting = pending()
+        if not waiting:
+            return None
         out = self.run("systemctl", "show", "--property", "ActiveEnterTimestampMonotonic", SERVICE)[1]
         started = int(out.partition("=")[2].strip() or 0) / 1e6
-        return waiting if waiting and waiting["at"] > started else None
+        return waiting if waiting["at"] > started else None
 
     def go_back(self, reload=False):
         """Put daemon.json back as it was before what is pending, and docker.service where it was.
@@ -305,7 +307,7 @@ def apply(host, params):
     changes = changes_of(before)
     if not host.check_mode:
         _start(service, before)
-        left = changes_of(service.state()[0])
+        left = changes_of(service.state()[0]) if changes else []
         if left:
             raise HostError("docker.service is %s and should be %s" % (left[0]["from"], left[0]["to"]))
     return {"changed": bool(changes), "changes": changes}
@@ -313,7 +315,8 @@ def apply(host, params):
 
 def _start(service, before):
     """Start dockerd; on failure restore the old daemon.json and raise HostError with dockerd's message."""
-    service.unmask(SERVICE)
+    if before["load"] == "masked":
+        service.unmask(SERVICE)
     if before["enabled"] != "enabled":
         service.enable()
     waiting = service.unread()

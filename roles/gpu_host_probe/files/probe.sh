@@ -545,13 +545,17 @@ probe_service() {
 		probe_process
 		return 0
 	fi
-	properties=$(systemctl show docker.service -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID \
-		-p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile -p EnvironmentFiles \
-		-p NeedDaemonReload 2>/dev/null)
+	# What each unit has ends with an empty line.
+	shown=$(systemctl show docker.service docker.socket containerd.service -p LoadState -p ActiveState -p SubState \
+		-p UnitFileState -p MainPID -p StateChangeTimestampMonotonic -p FragmentPath -p DropInPaths -p EnvironmentFile \
+		-p EnvironmentFiles -p NeedDaemonReload 2>/dev/null)
+	properties=${shown%%"$newline$newline"*}
 	records service "$properties"
 	for name in docker.socket containerd.service; do
-		text=$(systemctl show "$name" -p LoadState 2>/dev/null)
-		record unit "$name" "${text#*=}"
+		shown=${shown#*"$newline$newline"}
+		text=$newline${shown%%"$newline$newline"*}
+		text=${text#*"${newline}LoadState="}
+		record unit "$name" "${text%%"$newline"*}"
 	done
 	set -f
 	IFS=$newline
