@@ -189,9 +189,9 @@ def change(docker, params, found, changes, text, config, files):
         first_files = (waiting or {}).get("files") or {
             path: found["proxy_files"].get(path) for path in daemon_proxy.MODES
         }
-        keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(first["data"] or ""), path), config)
-        keys += ["proxies"] if proxied and "proxies" not in keys else []
-        docker_service.set_pending(found["service"]["main_pid"], keys, first, path, first_files)
+        unread = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(first["data"] or ""), path), config)
+        unread += ["proxies"] if proxied and "proxies" not in unread else []
+        docker_service.set_pending(found["service"]["main_pid"], unread, first, path, first_files)
     for name, content in files.items():
         docker_service.put(name, None if content is None else content.encode("ascii"), daemon_proxy.MODES[name])
     if text is not None:
@@ -208,6 +208,7 @@ def change(docker, params, found, changes, text, config, files):
         return backup
     before = {container["id"] for container in found["running"]}
     survive = daemon_json.survives_restart(changes, found)
+    keys = daemon_json.changed_keys(daemon_json.parse(base64.b64decode(old["data"] or ""), path), config)
     options = daemon_proxy.with_proxy(daemon_keys.converted(params["options"]), params["proxy"], version)
     options, config = [daemon_json.in_effect_with(params["proxy"], version, one) for one in (options, config)]
     try:
@@ -217,8 +218,8 @@ def change(docker, params, found, changes, text, config, files):
             shown, missing = docker.confirm(options, config, params["timeout"])
             anew = shown - daemon_json.judged(options, config, found["info"] or {})[0]
             refused = ""
-            # What dockerd shows anew it took over with the whole file. For other keys only its journal tells.
-            if not anew.issuperset(one["subject"] for one in changes):
+            # Keys that dockerd shows anew it took over with the whole file. Of others only its journal tells.
+            if not keys or not anew.issuperset(keys):
                 refused = docker.complaints(
                     begun, "unable to configure the Docker daemon|configuration validation|Error re(configur|load)ing"
                 )
