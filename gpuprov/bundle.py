@@ -26,9 +26,18 @@ def bundle(
     systems: Annotated[
         str, Option("--os", metavar="CODENAME,…", help="Only these releases of the lock, such as noble,trixie.")
     ] = "",
+    images: Annotated[
+        list[str] | None,
+        Option(
+            "--image",
+            metavar="NAME",
+            help="An image for the bundle, such as hello-world; repeat it for more. Without it the bundle keeps the"
+            " images that it has; an empty name removes them.",
+        ),
+    ] = None,
     verify: Annotated[bool, Option("--verify", help="Download nothing; name files that are not as they were.")] = False,
 ) -> None:
-    """Download all packages that the lock names, for hosts without a network. An interrupted run is continued."""
+    """Download what hosts without a network need: the lock's packages, and images. An interrupted run is continued."""
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -44,14 +53,16 @@ def bundle(
         names = [name.strip() for name in systems.split(",") if name.strip()]
         wanted = contents.chosen(locks.load(lock or locks.beside(Path(inventory))), names)
         begun, console = time.monotonic(), Console(stderr=True)
-        columns = (TextColumn("packages"), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("bundle"), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("packages", total=None)
+            task = progress.add_task("bundle", total=None)
             size = contents.make(
                 wanted,
                 output,
                 lambda count: progress.advance(task, count),
                 lambda all: progress.update(task, total=all),
+                None if images is None else [name for name in images if name],
+                lambda line: progress.console.print(line, highlight=False, markup=False, soft_wrap=True),
             )
     except ValueError as error:
         raise UsageError(str(error)) from None

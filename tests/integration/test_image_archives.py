@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import socket
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
+from tests import waiting
 from tests.integration.conftest import Answer, document, run
+from tests.lab import registry
 from tests.lab.lab import Host, Lab, podman
 
 Images = Callable[..., Answer]
@@ -215,3 +220,49 @@ def test_the_reason_why_a_build_failed_is_said_once(hosts: dict[str, Host], lab:
         head, _, reason = last.partition("docker build ended with status 1: ")
         assert head == f"{name}: failed: "
         assert answer.text.count(reason) == 1
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    """The lab's registry on this machine, which is asked without TLS; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    config = tmp_path / "registry.yml"
+    storage = {"filesystem": {"rootdirectory": str(registry.directory() / "data")}}
+    name = f"127.0.0.1:{address[1]}"
+    config.write_text(json.dumps({"version": 0.1, "http": {"addr": name}, "storage": storage}))
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(address):
+            return True
+        return server.poll() is not None
+
+    program = registry.directory() / "program/usr/bin/docker-registry"
+    with subprocess.Popen([program, "serve", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
+        try:
+            waiting.until(listens, "the registry listens")
+            yield name
+        finally:
+            server.terminate()
+
+
+def test_an_image_of_a_bundle_loads_with_gpuprov_and_with_docker_alone(
+    hosts: dict[str, Host], image: Images, hub: str, tmp_path: Path
+) -> None:
+    source = lock_file.Source(f"http://{hub}/", "trixie", ("main",), "0" * 40, "2026-11-27T10:11:12Z", "0" * 64)
+    lock = lock_file.Lock({("trixie", "amd64"): lock_file.System({}, {"trixie": source}, ())})
+    (tmp_path / lock_file.NAME).write_text(lock_file.dump(lock))
+    name = f"{hub}/library/hello-world"
+    made = run(["gpuprov", "bundle", "--lock", lock_file.NAME, "-o", "bundle", "--image", name], tmp_path)
+    assert made.status == 0, made.text
+    (archive,) = (tmp_path / "bundle/images").iterdir()
+    assert set(statuses(image("load", str(archive), "--json")).values()) == {"changed"}
+    for host in hosts.values():
+        assert "Hello from Docker!" in host.run(f"docker run --rm --pull never {name}").stdout
+        host.run(f"docker image rm {name}")
+        podman("cp", str(archive), f"{host.container}:/root/bundled.tar")
+        assert f"Loaded image: {name}:latest" in host.run("docker load -i /root/bundled.tar").stdout
+        assert "Hello from Docker!" in host.run(f"docker run --rm --pull never {name}").stdout
+    # By either way it is the same image.
+    assert set(statuses(image("load", str(archive), "--json")).values()) == {"up-to-date"}

@@ -2,14 +2,16 @@
 """Make and check a bundle: everything that a lock names, for hosts without a network.
 
 Below the bundle: gpuprov.lock.yml, bundle.yml with the hash of every file, sources/ROLE/CODENAME/ARCHITECTURE/ with a
-vendor's own indexes and signature beside the locked packages, and sources/distribution/CODENAME/ARCHITECTURE/, a
-repository of our own for the rest. Imports nothing of the collection but its neighbours.
+vendor's own indexes and signature beside the locked packages, sources/distribution/CODENAME/ARCHITECTURE/, a repository
+of our own for the rest, and images/ with an archive for each image and architecture. Imports nothing of the collection
+but its neighbours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
@@ -22,7 +24,7 @@ from ...module_utils.apt import openpgp
 from .. import deb
 from ..lock import lock_file
 from . import download, repository
-from .images import Image
+from .images import DIRECTORY, PARTS, Archive, Image, archives, pack
 
 FORMAT = 1
 NAME = "bundle.yml"
@@ -51,13 +53,18 @@ def chosen(lock: lock_file.Lock, codenames: Collection[str]) -> lock_file.Lock:
     return lock_file.Lock({key: one for key, one in lock.systems.items() if not codenames or key[0] in codenames})
 
 
-def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], total: Callable[[int], None]) -> int:
+def make(
+    lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], total: Callable[[int], None],
+    references: Collection[str] | None = None, say: Callable[[str], None] = lambda _line: None,
+) -> int:  # fmt: skip
     """Make a bundle, or complete one, and return its size in bytes.
 
-    total is told how many bytes the packages have, advance of those that are there. Raises ValueError with a line for
+    total is told how many bytes there are to have, advance of those that are there. references: the images of the
+    bundle; None keeps those that it has. say is told of images whose tags moved. Raises ValueError with a line for
     people, and OSError.
     """
     _begin(directory)
+    described, packed = _images(lock, directory, references, say)
     wanted: list[download.Wanted] = []
     for (codename, architecture), system in sorted(lock.systems.items()):
         for name, source in sorted(system.sources.items()):
@@ -69,15 +76,18 @@ def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], 
             else:
                 place = directory / "sources" / "distribution" / codename / architecture / "pool"
                 wanted += [_wanted(source, package, place / file_name(package)) for package in packages]
+    # A layer may be in several images.
+    wanted += {blob.path: blob for archive in packed for blob in archive.blobs.values()}.values()
     total(sum(file.size for file in wanted))
     download.fetch(wanted, advance)
-    expected = _expected(lock, directory)
-    for path in _files(directory / "sources"):
-        if path.relative_to(directory).as_posix() not in expected:
-            path.unlink()  # of an earlier lock
-    for path in sorted((directory / "sources").rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    for archive in packed:
+        pack(archive)
+    expected = _expected(lock, directory, described)
+    # What an earlier lock or earlier images left. An interrupted run needs the layers until bundle.yml is written.
+    parts = directory / DIRECTORY / PARTS
+    for path in [*_files(directory / "sources"), *_files(directory / DIRECTORY)]:
+        if path.relative_to(directory).as_posix() not in expected and path.parent != parts:
+            path.unlink()
     key = repository.signing_key()
     for (codename, architecture), system in sorted(lock.systems.items()):
         place = directory / "sources" / "distribution" / codename / architecture
@@ -86,9 +96,33 @@ def make(lock: lock_file.Lock, directory: Path, advance: Callable[[int], None], 
         repository.make(place, codename, architecture, date, key)
     repository.replace(directory / lock_file.NAME, lock_file.dump(lock).encode())
     files = {path: directory / path for path in expected}
-    described = {path: {"sha256": deb.sha256(file), "size": file.stat().st_size} for path, file in files.items()}
-    _write(directory, described, images(directory))
+    sums = {path: {"sha256": deb.sha256(file), "size": file.stat().st_size} for path, file in files.items()}
+    _write(directory, sums, described)
+    shutil.rmtree(parts, ignore_errors=True)
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
     return sum(file.stat().st_size for file in files.values())
+
+
+def _images(
+    lock: lock_file.Lock, directory: Path, references: Collection[str] | None, say: Callable[[str], None]
+) -> tuple[list[Image], list[Archive]]:
+    """Return the images that a bundle gets, and the archives that it lacks."""
+    try:
+        files, before = read(directory)
+    except BundleError:
+        files, before = {}, []  # bundle.yml was damaged, and is made again
+    earlier = {}
+    for image in before:
+        path = image.path.relative_to(directory).as_posix()
+        right = path in files and image.path.is_file() and deb.sha256(image.path) == files[path][0]
+        earlier[image] = right
+    # Images that stay are those that they were, whatever their tags name by now.
+    named = [(one.reference, one.digest) for one in before] if references is None else [(one, "") for one in references]
+    architectures = {architecture for _codename, architecture in lock.systems}
+    found = list(archives(named, architectures, directory / DIRECTORY, earlier, say))
+    return [image for image, _archive in found], [archive for _image, archive in found if archive]
 
 
 def file_name(package: lock_file.Package) -> str:
@@ -194,7 +228,7 @@ def read(directory: Path) -> tuple[dict[str, tuple[str, int]], list[Image]]:
 
 def problems(directory: Path) -> list[str]:
     """Return a line for each wrong file of a bundle. Raises BundleError if the directory is not a bundle."""
-    files, _images = read(directory)
+    files, listed = read(directory)
     if not files:
         return ["the bundle is not complete: run gpuprov bundle again, it continues"]
     found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
@@ -208,19 +242,20 @@ def problems(directory: Path) -> list[str]:
             said.append(f"truncated: {name}: {path.stat().st_size} of {files[name][1]} bytes")
         elif deb.sha256(path) != files[name][0]:
             said.append(f"altered: {name}")
-    return said or _unlike_lock(directory, files)
+    return said or _unlike_lock(directory, files, listed)
 
 
-def _unlike_lock(directory: Path, files: dict[str, tuple[str, int]]) -> list[str]:
-    """Return which files are not what the lock in the bundle says."""
-    expected = _expected(lock_file.load(directory / lock_file.NAME), directory)
+def _unlike_lock(directory: Path, files: dict[str, tuple[str, int]], listed: list[Image]) -> list[str]:
+    """Return which files are not what the lock in the bundle and its list of images say."""
+    expected = _expected(lock_file.load(directory / lock_file.NAME), directory, listed)
     said = [f"missing: {path}" for path in expected if path not in files]
-    return said + [f"altered: {path}" for path, sha256 in expected.items() if sha256 not in ("", files[path][0])]
+    wrong = [path for path, sha256 in expected.items() if path in files and sha256 not in ("", files[path][0])]
+    return said + [f"altered: {path}" for path in wrong]
 
 
-def _expected(lock: lock_file.Lock, directory: Path) -> dict[str, str]:
+def _expected(lock: lock_file.Lock, directory: Path, listed: Collection[Image]) -> dict[str, str]:
     """Return {path: SHA-256} of a bundle's files but bundle.yml; the SHA-256 is "" where the lock does not tell it."""
-    found = {lock_file.NAME: ""}
+    found = {lock_file.NAME: "", **{image.path.relative_to(directory).as_posix(): "" for image in listed}}
     for (codename, architecture), system in lock.systems.items():
         own = f"sources/distribution/{codename}/{architecture}"
         found |= {f"{own}/{name}": "" for name in ("InRelease", "Packages", "key.gpg")}
