@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -30,6 +31,8 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import (
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import layer_spool
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
+
+from tests import waiting
 
 DOCKER = "application/vnd.docker.distribution.manifest"
 NO_KEY = "0" * 40
@@ -55,6 +58,7 @@ class Registry:
     accounts: list[str] = field(default_factory=list)
     challenge: str = ""
     cut: int = 0  # bytes after which blobs end, once
+    hang: threading.Event | None = None  # blobs that are cut stay open until then
     leaks: list[str] = field(default_factory=list)  # logins that the server of the blobs got
 
     @property
@@ -152,6 +156,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(data[: cut or None])
+        if cut and self.registry.hang:
+            self.wfile.flush()
+            self.registry.hang.wait()
 
     def log_message(self, *_arguments: Any) -> None:
         """Print nothing."""
@@ -467,3 +474,39 @@ def test_the_command_takes_images(hub: Registry, tmp_path: Path) -> None:
         1, "gpuprov: 'UPPER' is not an image name: 'UPPER' must be in lower case\n", both
     )  # fmt: skip
     assert gpuprov("--image", "") == (0, "", [])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_command_that_is_ended_keeps_what_it_received(
+    number: int, status: int, hub: Registry, tmp_path: Path
+) -> None:
+    hub.push("hello", "latest", "one")
+    make(tmp_path / "whole", f"{hub.name}/hello")
+    (tmp_path / lock_file.NAME).write_text(lock_file.dump(LOCK))
+    words = [
+        sys.executable,
+        "-m",
+        "gpuprov",
+        "bundle",
+        "--lock",
+        lock_file.NAME,
+        "-o",
+        "b",
+        "--image",
+        f"{hub.name}/hello",
+    ]
+    hub.cut, hub.hang = 30_000, threading.Event()
+    hub.asked.clear()
+    parts = tmp_path / "b/images/.parts"
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        waiting.until(
+            lambda: [path for path in parts.glob("*.part") if path.stat().st_size == 30_000], "a part is there"
+        )
+        process.send_signal(number)
+        hub.hang.set()
+        said = process.communicate()[1]
+    assert process.returncode == status
+    assert b"Traceback" not in said
+    subprocess.run(words, cwd=tmp_path, check=True)
+    assert len([asked for _path, asked in hub.blobs() if asked]) == 1
+    assert tree(tmp_path / "b") == tree(tmp_path / "whole")
