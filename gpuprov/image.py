@@ -212,7 +212,10 @@ def ship(
     path = Path(source).expanduser()
     if "/" in source or (source != "local" and path.is_file()):
         source = str(path.absolute())
-    options.variables |= {"docker_image_transfer_name": _tagged(name), "docker_image_transfer_from": source}
+    options.variables |= {
+        "docker_image_transfer_name": parsed("module_utils/images/image_name", "tagged", name),
+        "docker_image_transfer_from": source,
+    }
     run("image ship", options, image_report.shipped_text)
 
 
@@ -243,16 +246,8 @@ def save(
     if source != "local" and options.inventory == NO_INVENTORY:
         raise UsageError(f"--from {source} needs the INVENTORY that {source} is in")
     options.variables |= {
-        "docker_image_transfer_name": _tagged(name),
+        "docker_image_transfer_name": parsed("module_utils/images/image_name", "tagged", name),
         "docker_image_transfer_from": source,
         "docker_image_transfer_file": str(output.expanduser().absolute()),
     }
     run("image save", options, image_report.saved_text)
-
-
-def _tagged(name: str) -> str:
-    """Return the full name, with its tag. Raises UsageError."""
-    image = parsed("module_utils/images/image_name", "parse", name)
-    if image.digest is not None:
-        raise UsageError(f"{name} names a digest: say NAME:TAG")
-    return str(image if image.tag is not None else image.with_tag("latest"))
