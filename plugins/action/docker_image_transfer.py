@@ -52,20 +52,18 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": "interrupted", "interrupted": True}
         except (AnsibleError, OSError, image_name.ImageNameError) as error:
             advice = host_command.why_not_root(str(error))
-            failure = self._failure(advice or str(error))
             is_lost = isinstance(error, AnsibleConnectionFailure) and advice is None
-            if is_lost and "source" not in failure:
+            if self._task.args["step"] in ("describe", "fetch", "save"):
+                return {**result, "failed": True, **self._failure_at_source(advice or str(error), is_lost)}
+            if is_lost:
                 raise
-            return {**result, **failure, "source_unreachable": is_lost}
+            return {**result, "failed": True, "msg": advice or str(error)}
 
-    def _failure(self, message: str) -> dict[str, Any]:
-        """Return the result of a failure: before_hosts where no host took part, source where the source failed."""
-        failed = {"failed": True, "msg": message}
-        if self._task.args["step"] not in ("describe", "fetch", "save"):
-            return failed
+    def _failure_at_source(self, message: str, is_lost: bool) -> dict[str, Any]:
         if not self._connected:
-            return {**failed, "before_hosts": True}
-        return {**failed, "msg": f"{self._source}: {message}", "source": self._source, "reason": message}
+            return {"msg": message, "before_hosts": True}
+        failure = {"msg": f"{self._source}: {message}", "reason": message}
+        return {**failure, "source": self._source, "source_unreachable": is_lost}
 
     # ---- steps
 
