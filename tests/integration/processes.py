@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from tests import waiting
 from tests.integration.conftest import Answer, environment
+from tests.lab import registry
 
 Process = subprocess.Popen[str]
 
@@ -35,6 +38,30 @@ def started(words: list[str], directory: Path) -> Iterator[tuple[Process, Callab
             yield process, ended
         finally:
             kill(process)
+
+
+@contextlib.contextmanager
+def local_registry(directory: Path) -> Iterator[str]:
+    """Serve the lab's registry on this machine, where it is asked without TLS; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    config, name = directory / "registry.yml", f"127.0.0.1:{address[1]}"
+    storage = {"filesystem": {"rootdirectory": str(registry.directory() / "data")}}
+    config.write_text(json.dumps({"version": 0.1, "http": {"addr": name}, "storage": storage}))
+    program = registry.directory() / "program/usr/bin/docker-registry"
+    with subprocess.Popen([program, "serve", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
+
+        def listens() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(address):
+                return True
+            return server.poll() is not None
+
+        try:
+            waiting.until(listens, "the registry listens")
+            yield name
+        finally:
+            server.terminate()
 
 
 @contextlib.contextmanager

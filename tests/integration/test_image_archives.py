@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
 import json
-import socket
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,9 +14,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
-from tests import waiting
 from tests.integration.conftest import Answer, document, run
-from tests.lab import registry
+from tests.integration.processes import local_registry
 from tests.lab.lab import Host, Lab, podman
 
 Images = Callable[..., Answer]
@@ -224,27 +221,9 @@ def test_the_reason_why_a_build_failed_is_said_once(hosts: dict[str, Host], lab:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[str]:
-    """The lab's registry on this machine, which is asked without TLS; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
-    config = tmp_path / "registry.yml"
-    storage = {"filesystem": {"rootdirectory": str(registry.directory() / "data")}}
-    name = f"127.0.0.1:{address[1]}"
-    config.write_text(json.dumps({"version": 0.1, "http": {"addr": name}, "storage": storage}))
-
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(address):
-            return True
-        return server.poll() is not None
-
-    program = registry.directory() / "program/usr/bin/docker-registry"
-    with subprocess.Popen([program, "serve", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
-        try:
-            waiting.until(listens, "the registry listens")
-            yield name
-        finally:
-            server.terminate()
+    """The address of the lab's registry on this machine."""
+    with local_registry(tmp_path) as address:
+        yield address
 
 
 def test_an_image_of_a_bundle_loads_with_gpuprov_and_with_docker_alone(

@@ -139,7 +139,7 @@ def needs(
         if archive is None:
             raise SendingError(
                 f"the image {name}, which verifies the host, is neither there nor in the bundle: "
-                f"gpuprov bundle --image {name}, or set gpu_host_verify_containers to none"
+                f"add it with gpuprov bundle --image {name}, or set gpu_host_verify_containers to none"
             )
         archives.append(archive)
     _check(bundle, [*files, *archives])
@@ -164,12 +164,16 @@ def send(action: ActionBase, bundle: Bundle, wanted: Needs, task_vars: dict[str,
             pipe.feed(block for part in (blocks, more, [bytes(2 * _BLOCK)]) for block in part)
             completed = pipe.completed()
     if completed.returncode:
-        raise SendingError(f"the bundle's files could not be written to {DIRECTORY}: {host_pipe.reason(completed)}")
+        # tar's first line may tell how much was written, and its last one that there were others.
+        said = [line for line in completed.stderr.splitlines() if "Cannot" in line]
+        why = said[0] if said else host_pipe.reason(completed)
+        raise SendingError(f"the bundle's files could not be written to {DIRECTORY}: {why}")
 
 
 def remove(action: ActionBase) -> None:
     """Remove what was sent to a host."""
-    ansible_compat.run_command(action, f"rm -rf {shlex.quote(DIRECTORY)}")
+    parent = os.path.dirname(DIRECTORY)
+    ansible_compat.run_command(action, f"rm -rf {shlex.quote(DIRECTORY)}; rmdir {shlex.quote(parent)} 2>&-")
 
 
 def _stopped() -> bool:

@@ -55,7 +55,7 @@ def command(
 
 def images(found: dict[str, Any], plan: dict[str, Any], options: dict[str, Any], containers: str) -> list[str]:
     """Return the names of the images that the command runs, with the same parameters."""
-    if containers == "none" or host_plan.to_prove(plan["left_out"]) == "none":
+    if containers == "none" or host_plan.to_prove(plan["left_out"]) != "none":
         return []
     gpu = containers == "gpu" and _with_gpu(found, plan, options)
     return [str(options["image"]), *([str(options["gpu_image"])] if gpu and options["gpu_image"] else [])]

@@ -75,8 +75,11 @@ def main(command, *words):
 
 
 def say(document):
-    """Print a JSON object."""
-    os.write(1, ("%s\n" % json.dumps(document)).encode("ascii"))
+    """Print a JSON object; the reader may be gone."""
+    try:
+        os.write(1, ("%s\n" % json.dumps(document)).encode("ascii"))
+    except OSError:
+        pass
 
 
 def decoded(data):
@@ -443,7 +446,8 @@ def wait(process):
 def remove(names):
     """Remove names of images, and images that have no other name."""
     if names:
-        ended(started(["docker", "image", "rm"] + names))
+        words = ["docker", "image", "rm"] + names
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).communicate()
 
 
 def next_line():
