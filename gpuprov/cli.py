@@ -13,7 +13,7 @@ from typer import Option
 from gpuprov import image, report
 from gpuprov.bundle import BUNDLE_HELP, bundle
 from gpuprov.command import run
-from gpuprov.options import Options, UsageError, command
+from gpuprov.options import Options, UsageError, command, status_help
 
 app = typer.Typer(
     help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
@@ -25,20 +25,13 @@ app = typer.Typer(
 app.add_typer(image.app, name="image")
 app.command(epilog=BUNDLE_HELP)(bundle)
 
-PLAN_HELP = (
-    "Exit status: 0 nothing to do; 2 changes pending, or a host failed; 4 a host was unreachable; "
-    "1 gpuprov could not run; 130 interrupted."
-)
-DOCTOR_HELP = (
-    "Exit status: 0 all hosts healthy (a finding of severity info does not count); 2 a finding to fix, or a host "
-    "failed; 4 a host was unreachable, and nothing to fix on the others; 1 gpuprov could not run; 130 interrupted."
-)
+PLAN_HELP = status_help("nothing to do", "changes pending, or a host failed", "a host was unreachable")
+LOCK_HELP = status_help("the lock was written, or fits", "with --check, it does not fit, or a host failed")
+DOCTOR_HELP = status_help(
+    "all hosts healthy (a finding of severity info does not count)", "a finding to fix, or a host failed",
+    "a host was unreachable, and nothing to fix on the others",
+)  # fmt: skip
 RESULT_VIEWS = (report.result_text, report.notes_text, report.errors_text)
-
-LOCK_HELP = (
-    "Exit status: 0 the lock was written, or fits; 2 with --check, it does not fit, or a host failed; 4 a host was "
-    "unreachable; 1 gpuprov could not run; 130 interrupted."
-)
 
 
 @command(app, "bundle", "tags", "skip_tags", epilog=PLAN_HELP)

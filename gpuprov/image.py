@@ -25,15 +25,10 @@ app = typer.Typer(
 ImageName = Annotated[str, Argument(metavar="NAME:TAG", help="An image, e.g. registry.example.com:5000/train:1.9.1")]
 
 
-@app.callback()
-def _main() -> None:
-    return None
-
-
-def parsed(path: str, function: str, text: str) -> Any:
-    """Return what a function of plugins/PATH.py makes of a text. Raises UsageError where that raises ValueError."""
+def parsed(path: str, function: str, *given: Any) -> Any:
+    """Return what a function of plugins/PATH.py makes of this. Raises UsageError where that raises ValueError."""
     try:
-        return getattr(plugin(path), function)(text)
+        return getattr(plugin(path), function)(*given)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -66,10 +61,7 @@ def build(
 ) -> None:
     """Build an image here or on a host. Only changed files of CONTEXT are sent."""
     image = _versioned(name, "build takes a name with a version, such as -t train:1.9.1")
-    if not context.is_dir():
-        raise UsageError(f"the build context {context} is not a directory")
-    if not (context / file).is_file() or os.path.isabs(file) or ".." in Path(file).parts:
-        raise UsageError(f"there is no {file} in the build context {context}")
+    parsed("plugin_utils/images/build_context", "check", context, file)
     # The name of one host: no patterns or group operators.
     if on is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", on):
         raise UsageError(f"--on takes the name of one host: not {on!r}")
@@ -116,18 +108,11 @@ def literal(text: str, what: str) -> str:
 # ---- tag and ls
 
 
-@command(app)
-def tag(
-    options: Options,
-    name: ImageName,
-    check: Annotated[
-        bool, Option("--dry-run", "--check", "-C", help="Show which tags would move; change nothing.")
-    ] = False,
-) -> None:
+@command(app, "check")
+def tag(options: Options, name: ImageName) -> None:
     """Move the tags 1.9, 1 and latest to the newest versions on the hosts, after NAME:1.9.1 was added."""
     image = _versioned(name, "tag takes a name with a version, such as train:1.9.1")
     parsed("plugin_utils/images/image_versions", "read", image.tag)
-    options.check = check
     options.variables["docker_image_name"] = str(image)
     run("image tag", options, image_report.tag_text, report.short_errors_text)
 
@@ -212,7 +197,10 @@ def ship(
     path = Path(source).expanduser()
     if "/" in source or (source != "local" and path.is_file()):
         source = str(path.absolute())
-    options.variables |= {"docker_image_transfer_name": _tagged(name), "docker_image_transfer_from": source}
+    options.variables |= {
+        "docker_image_transfer_name": parsed("module_utils/images/image_name", "tagged", name),
+        "docker_image_transfer_from": source,
+    }
     run("image ship", options, image_report.shipped_text)
 
 
@@ -231,28 +219,18 @@ def save(
     options: Options,
     name: ImageName,
     output: Annotated[
-        Path | None, Option("--output", "-o", metavar="FILE", help="Ends in .tar, .tar.gz, .tar.zst or .tar.bz2.")
-    ] = None,
+        Path, Option("--output", "-o", metavar="FILE", help="Ends in .tar, .tar.gz, .tar.zst or .tar.bz2.")
+    ],
     source: Annotated[
         str, Option("--from", metavar="local|HOST", help="Docker on this machine, or a host of the inventory.")
     ] = "local",
 ) -> None:
     """Write an image to an archive, and its checksum to FILE.sha256. INVENTORY is only needed for --from HOST."""
-    if output is None:
-        raise UsageError("save writes a file: say which with -o FILE")
     if source != "local" and options.inventory == NO_INVENTORY:
         raise UsageError(f"--from {source} needs the INVENTORY that {source} is in")
     options.variables |= {
-        "docker_image_transfer_name": _tagged(name),
+        "docker_image_transfer_name": parsed("module_utils/images/image_name", "tagged", name),
         "docker_image_transfer_from": source,
         "docker_image_transfer_file": str(output.expanduser().absolute()),
     }
     run("image save", options, image_report.saved_text)
-
-
-def _tagged(name: str) -> str:
-    """Return the full name, with its tag. Raises UsageError."""
-    image = parsed("module_utils/images/image_name", "parse", name)
-    if image.digest is not None:
-        raise UsageError(f"{name} names a digest: say NAME:TAG")
-    return str(image if image.tag is not None else image.with_tag("latest"))

@@ -15,10 +15,6 @@ from typer import Argument, Option
 
 from gpuprov.shared import plugin
 
-STATUS_HELP = (
-    "Exit status: 0 all hosts as wanted; 2 a host failed; 4 a host was unreachable and none failed; "
-    "1 gpuprov could not run; 130 interrupted."
-)
 # For commands that need an inventory only where a host takes part beside this machine.
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
@@ -65,7 +61,7 @@ class Options:
         Path | None,
         Option("--bundle", metavar="DIRECTORY", help="Hosts take packages from this bundle, and from nowhere else."),
     ] = None
-    check: Annotated[bool, Option("--check", "-C", help="Predict changes; change nothing.")] = False
+    check: Annotated[bool, Option("--check", "-C", "--dry-run", help="Predict changes; change nothing.")] = False
     diff: Annotated[bool, Option("--diff", "-D", help="Show how files change.")] = False
     tags: Annotated[
         list[str] | None,
@@ -127,8 +123,16 @@ def checked_tags(texts: list[str] | None) -> list[str]:
     return given
 
 
+def status_help(good: str, bad: str, gone: str = "a host was unreachable and none failed") -> str:
+    """Return what the exit statuses of a command mean."""
+    return f"Exit status: 0 {good}; 2 {bad}; 4 {gone}; 1 gpuprov could not run; 130 interrupted."
+
+
 def command(
-    app: typer.Typer, *also: str, epilog: str = STATUS_HELP, inventory: str | None = None
+    app: typer.Typer,
+    *also: str,
+    epilog: str = status_help("all hosts as wanted", "a host failed"),
+    inventory: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds a command, whose first parameter is its Options, to app.
 

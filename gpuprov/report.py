@@ -26,14 +26,6 @@ def by_host(hosts: list[Host], lines_of: Callable[[Host], list[str]]) -> str:
     return joined(_fleet.grouped_lines((lines_of(host), host.name) for host in hosts))
 
 
-def _counts(hosts: list[Host], due: Callable[[Host], bool], to_do: str, good: str) -> str:
-    first = sum(not host.error and due(host) for host in hosts)
-    bad = [(word, sum(host.failure == word for host in hosts)) for word in ("failed", "unreachable")]
-    rest = len(hosts) - first - sum(number for _word, number in bad)
-    parts = [f"{counted(first, 'host')} {to_do}", f"{rest} {good}"]
-    return ", ".join([*parts, *(f"{number} {word}" for word, number in bad if number)])
-
-
 # ---- progress
 
 
@@ -61,19 +53,29 @@ def progress_text(hosts: Iterable[Host]) -> str:
 
 def plan_text(run: Run) -> str:
     """Return the plan of all hosts. Hosts with the same plan are grouped; the last line counts hosts."""
-    said = by_host(run.hosts, lambda host: _failure_line(host) or _fleet.plan_lines(host.plan or {}, host.facts))
-    counts = _counts(run.hosts, lambda host: bool(host.planned), "to change", "up to date")
-    return f"{said}Plan: {counts}.  {run.seconds:.0f} s\n"
+    due = [host for host in run.hosts if host.planned]
+    return _overview(
+        run, "Plan", lambda host: _fleet.plan_lines(host.plan or {}, host.facts), due, "change", "up to date"
+    )
 
 
 def findings_text(run: Run) -> str:
     """Return the findings of all hosts. Hosts with the same findings are grouped; the last line counts hosts."""
-    said = by_host(run.hosts, lambda host: _failure_line(host) or _fleet.finding_lines(host.findings or []))
-    return f"{said}Doctor: {_counts(run.hosts, lambda host: host.ill, 'to cure', 'healthy')}.  {run.seconds:.0f} s\n"
+    due = [host for host in run.hosts if host.ill]
+    return _overview(run, "Doctor", lambda host: _fleet.finding_lines(host.findings or []), due, "cure", "healthy")
 
 
-def _failure_line(host: Host) -> list[str]:
-    return [f"{host.failure}: {host.error['message'].splitlines()[0]}"] if host.error else []
+def _overview(
+    run: Run, title: str, lines_of: Callable[[Host], list[str]], due: list[Host], to_do: str, good: str
+) -> str:
+    def lines(host: Host) -> list[str]:
+        return [f"{host.failure}: {host.error['message'].splitlines()[0]}"] if host.error else lines_of(host)
+
+    failures = [host.failure for host in run.hosts]
+    to_do_on = sum(not host.error for host in due)
+    counts = [f"{counted(to_do_on, 'host')} to {to_do}", f"{failures.count('') - to_do_on} {good}"]
+    counts += [f"{failures.count(word)} {word}" for word in ("failed", "unreachable") if word in failures]
+    return f"{by_host(run.hosts, lines)}{title}: {', '.join(counts)}.  {run.seconds:.0f} s\n"
 
 
 def lock_text(run: Run) -> str:

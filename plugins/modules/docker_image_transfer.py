@@ -15,8 +15,8 @@ options:
   step:
     description:
       - C(describe) reads what the image consists of, C(load) loads it on a host, C(clean) removes its layers from the
-        controller. Where the source needs a password, C(survey) reads what a host has, and C(fetch) fetches the layers
-        that a host lacks, before C(load). C(save) writes an archive and its checksum.
+        controller. Where the source needs a password, C(survey) reads which layers a host lacks, and C(fetch) fetches
+        them, before C(load). C(save) writes an archive and its checksum.
     type: str
     choices: [describe, survey, fetch, load, clean, save]
     required: true
@@ -36,9 +36,10 @@ options:
   image:
     description: The result of C(describe), for the other steps.
     type: dict
-  hosts:
-    description: Name of the variable with each host's result of C(survey); for C(fetch).
-    type: str
+  lacking:
+    description: Digests of the layers that hosts lack, as C(survey) returns them; for C(fetch).
+    type: list
+    elements: str
   file:
     description: The archive that C(save) writes, compressed by its name.
     type: path

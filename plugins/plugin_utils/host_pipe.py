@@ -25,6 +25,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command
 
 BLOCK = 1 << 20
+# Stands for a value in the words of a command.
+VALUE = "@VALUE@"
 # Seconds between two checks whether the run must end.
 _POLL = 0.2
 # Seconds without output after which ssh, the login shell and sudo have failed.
@@ -35,6 +37,11 @@ class Stopped(Exception):
     """The run must end now."""
 
 
+def must_end() -> bool:
+    """Return whether the run must end now: gpuprov makes this file at the first Ctrl-C."""
+    return os.path.exists(os.environ.get("GPUPROV_STOP", ""))
+
+
 @dataclass(frozen=True)
 class Command:
     """A command to start.
@@ -43,17 +50,20 @@ class Command:
     before the command's own output. secret: whether another process cannot start it, because it needs a password.
     """
 
-    words: list[bytes]
+    words: list[str]
     become: Any = None
     password: bytes = b""
-    success: bytes = b""
+    success: str = ""
     remote: bool = False
     secret: bool = False
 
+    def with_value(self, value: str) -> Command:
+        """Return the command with a value, which no shell changes, in place of VALUE."""
+        return replace(self, words=[word.replace(VALUE, value) for word in self.words])
 
-def local(words: list[str]) -> Command:
-    """Return a command of this machine."""
-    return Command([word.encode() for word in words])
+    def as_json(self) -> dict[str, Any] | None:
+        """Return the fields of the command for another process of the run; None where it needs a password."""
+        return None if self.secret else {"words": self.words, "success": self.success, "remote": self.remote}
 
 
 def on_host(action: ActionBase, words: list[str], interpreter: str | None = None) -> Command:
@@ -74,32 +84,20 @@ def on_host(action: ActionBase, words: list[str], interpreter: str | None = None
         success = f"gpuprov-{secrets.token_hex(8)}"
         command = f"echo {success}; {command}"
     password = str(become.get_option("become_pass") or "").encode() if become else b""
-    found = Command([b"/bin/sh", b"-c", command.encode()], become, password, success.encode(), secret=bool(password))
+    found = Command(["/bin/sh", "-c", command], become, password, success, secret=bool(password))
     if connection.transport == "local":
         return found
     if connection.transport.rpartition(".")[2] != "ssh":
         raise AnsibleError(f"this needs a connection by ssh: this host's connection is {connection.transport}")
-    ssh = ansible_compat.ssh_words(action, f"/bin/sh -c {shlex.quote(command)}")
+    ssh = [os.fsdecode(word) for word in ansible_compat.ssh_words(action, f"/bin/sh -c {shlex.quote(command)}")]
     login = ansible_compat.has_login_password(action)
     if login:
-        if not any(b"ControlPersist" in word for word in ssh):
+        if not any("ControlPersist" in word for word in ssh):
             raise AnsibleError("this needs ControlPersist in ssh_args where ssh logs in with a password")
         # Ansible gives the password; the command shares that connection. Before 2.19 sshpass comes first in the words.
         connection.exec_command("exit 0", sudoable=False)
-        ssh = ssh[ssh.index(connection.get_option("ssh_executable").encode()) :]
+        ssh = ssh[ssh.index(connection.get_option("ssh_executable")) :]
     return replace(found, words=ssh, remote=True, secret=login or bool(password))
-
-
-def as_json(command: Command) -> dict[str, Any] | None:
-    """Return a command for other processes of the run; None where it needs a password."""
-    words, success = [word.decode() for word in command.words], command.success.decode()
-    return None if command.secret else {"words": words, "success": success, "remote": command.remote}
-
-
-def from_json(given: dict[str, Any], name: str, value: str) -> Command:
-    """Return as_json's command with a value, which no shell changes, in place of name."""
-    words = [word.replace(name, value).encode() for word in given["words"]]
-    return Command(words, success=given["success"].encode(), remote=given["remote"])
 
 
 # ---- running it
@@ -139,15 +137,15 @@ class Pipe:
         self._feeder = threading.Thread(target=write, daemon=True)
         self._feeder.start()
 
-    def completed(self) -> subprocess.CompletedProcess[str]:
-        """Wait for the end of the command, and return it with the rest of its output.
+    def completed(self, before: bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Wait for the end of the command, and return it with the rest of its output, after what was read before.
 
         Raises Stopped, and AnsibleConnectionFailure for a lost connection.
         """
         if self._feeder is None:
             with contextlib.suppress(OSError):
                 self.stdin.close()
-        printed = self.stdout.read().decode(errors="replace")
+        printed = (before + self.stdout.read()).decode(errors="replace")
         if self._feeder is not None:
             self._feeder.join()
         status = self._process.wait()
@@ -164,14 +162,10 @@ class Pipe:
 
     def begin(self) -> None:
         """Wait until the command itself begins, and answer a password prompt before that."""
-        printed = self._prelude() if self.command.success else bytearray()
+        printed = self._prelude() if self.command.success else None
         self._reader.start()
-        if self.command.success not in printed:
-            completed = self.completed()
-            completed.stdout = printed.decode(errors="replace") + completed.stdout
-            text = f"{completed.stdout}\n{completed.stderr}"
-            advice = host_command.why_not_root(text) if self.command.become else None
-            raise AnsibleError(advice or reason(completed))
+        if printed is not None:
+            raise AnsibleError(reason(self.completed(printed)))
 
     def _watch(self) -> None:
         while not self.over.wait(_POLL):
@@ -183,13 +177,14 @@ class Pipe:
         with contextlib.suppress(OSError, ValueError):
             self.errors += self._stderr.read()
 
-    def _prelude(self) -> bytearray:
-        """Return the output before the command's own."""
+    def _prelude(self) -> bytes | None:
+        """Read the output before the command's own; return it where it ends before the command begins."""
         command, printed, answered = self.command, bytearray(), False
+        success = command.success.encode()
         with selectors.DefaultSelector() as selector:
             selector.register(self.stdout, selectors.EVENT_READ, printed)
             selector.register(self._stderr, selectors.EVENT_READ, self.errors)
-            while not (printed.endswith(b"\n") and command.success in printed):
+            while not (printed.endswith(b"\n") and success in printed):
                 ready = selector.select(_TIMEOUT)
                 if not ready:
                     program = f"{host_command.program(command.become)} there" if command.become else "the host"
@@ -202,7 +197,7 @@ class Pipe:
                     block = os.read(key.fd, 1 if key.data is printed else BLOCK)
                     key.data.extend(block)
                     if not block and key.data is printed:
-                        return printed
+                        return bytes(printed)
                     if not block:
                         selector.unregister(key.fileobj)
                 if command.become and _is_asked(command, [printed, self.errors], answered):
@@ -210,7 +205,7 @@ class Pipe:
                     printed.clear()
                     self.errors.clear()
                     self.write(command.password + b"\n")
-        return printed
+        return None
 
 
 @contextlib.contextmanager
@@ -260,9 +255,10 @@ def output(
 
 
 def reason(completed: subprocess.CompletedProcess[str]) -> str:
-    """Return why a command failed: the last line that it printed."""
-    text = last_line(f"{completed.stdout}\n{completed.stderr}")
-    return text or f"it ended with {completed.returncode}, without a message"
+    """Return why a command failed: what to do to become root, or the last line that it printed."""
+    text = f"{completed.stdout}\n{completed.stderr}"
+    unknown = f"it ended with {completed.returncode}, without a message"
+    return host_command.why_not_root(text) or last_line(text) or unknown
 
 
 def last_line(text: str) -> str:
@@ -275,15 +271,14 @@ def _is_asked(command: Command, texts: list[bytearray], answered: bool) -> bool:
     """Return whether the password is asked for now. Raises AnsibleError where it is missing or was wrong."""
     become = command.become
     program = host_command.program(become)
+    # sudo-rs prints more around the prompt that it is given.
+    key = become.prompt.encode() if isinstance(become.prompt, str) and become.name == "sudo" else b""
     for line in (line for text in texts for line in text.splitlines()):
-        # sudo-rs prints more around the prompt that it is given.
-        key = become.prompt.encode() if isinstance(become.prompt, str) and become.name == "sudo" else b""
-        if become.check_password_prompt(line) or (key and key in line):
-            if answered or not command.password:
-                raise AnsibleError(f"{'Incorrect' if answered else 'Missing'} {program} password")
+        is_prompt = become.check_password_prompt(line) or (key and key in line)
+        if is_prompt and command.password and not answered:
             return True
-        if become.check_incorrect_password(line):
+        if (is_prompt and answered) or become.check_incorrect_password(line):
             raise AnsibleError(f"Incorrect {program} password")
-        if become.check_missing_password(line):
+        if is_prompt or become.check_missing_password(line):
             raise AnsibleError(f"Missing {program} password")
     return False

@@ -37,11 +37,11 @@ SUDO = "printf 'key: ' >&2; read -r p; if [ \"$p\" = right ]; then echo BECOME; 
 
 
 def sudo(password: bytes) -> Command:
-    return Command([b"sh", b"-c", SUDO.encode()], become=Key(), password=password, success=b"BECOME")
+    return Command(["sh", "-c", SUDO], become=Key(), password=password, success="BECOME")
 
 
 def test_what_is_sent_can_depend_on_what_was_printed() -> None:
-    with host_pipe.opened(host_pipe.local(["sh", "-c", "echo 7; cat; exit 5"])) as pipe:
+    with host_pipe.opened(Command(["sh", "-c", "echo 7; cat; exit 5"])) as pipe:
         pipe.write(b"ask" + pipe.stdout.readline())
         assert pipe.stdout.readline() == b"ask7\n"
         pipe.write(b"end")
@@ -50,18 +50,18 @@ def test_what_is_sent_can_depend_on_what_was_printed() -> None:
 
 
 def test_a_command_that_ends_early_takes_no_more_and_what_it_printed_is_there() -> None:
-    with host_pipe.opened(host_pipe.local(["sh", "-c", "echo full; exit 3"])) as pipe:
+    with host_pipe.opened(Command(["sh", "-c", "echo full; exit 3"])) as pipe:
         with pytest.raises(BrokenPipeError):
             collections.deque(map(pipe.write, itertools.repeat(bytes(1 << 20))), maxlen=0)
         assert pipe.stdout.readline() == b"full\n"
         assert pipe.completed().returncode == 3
-    answer = host_pipe.run(host_pipe.local(["sh", "-c", "echo full >&2; exit 3"]), bytes(1 << 24))
+    answer = host_pipe.run(Command(["sh", "-c", "echo full >&2; exit 3"]), bytes(1 << 24))
     assert (answer.returncode, answer.stderr) == (3, "full\n")
 
 
 def test_much_goes_in_while_much_comes_out() -> None:
     data = bytes(1 << 24)
-    assert len(host_pipe.run(host_pipe.local(["sh", "-c", "head -c 16777216 /dev/zero; cat"]), data).stdout) == 2 << 24
+    assert len(host_pipe.run(Command(["sh", "-c", "head -c 16777216 /dev/zero; cat"]), data).stdout) == 2 << 24
 
 
 def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
@@ -87,17 +87,17 @@ def test_a_password_is_given_once_and_a_wrong_one_is_said() -> None:
 )
 def test_who_does_not_become_another_account_is_told_why(program: str, said: str) -> None:
     with pytest.raises(AnsibleError, match=said):
-        host_pipe.run(Command([b"sh", b"-c", program.encode()], become=Key(), success=b"BECOME"), b"data")
+        host_pipe.run(Command(["sh", "-c", program], become=Key(), success="BECOME"), b"data")
 
 
 def test_what_a_login_shell_prints_first_is_not_the_command_s() -> None:
-    start = Command([b"sh", b"-c", b"echo WELCOME; echo MARK-1; cat"], success=b"MARK-1")
+    start = Command(["sh", "-c", "echo WELCOME; echo MARK-1; cat"], success="MARK-1")
     assert host_pipe.run(start, b"data").stdout == "data"
 
 
 def test_a_run_that_must_end_leaves_no_command_behind() -> None:
     stop = threading.Event()
-    with host_pipe.opened(host_pipe.local(["sh", "-c", "echo $$; exec sleep 36000"]), stop.is_set) as pipe:
+    with host_pipe.opened(Command(["sh", "-c", "echo $$; exec sleep 36000"]), stop.is_set) as pipe:
         number = int(pipe.stdout.readline())
         stop.set()
         with pytest.raises(host_pipe.Stopped):
@@ -106,16 +106,16 @@ def test_a_run_that_must_end_leaves_no_command_behind() -> None:
 
 
 def test_a_run_that_must_end_does_not_wait_for_the_command_to_begin() -> None:
-    start = Command([b"sh", b"-c", b"exec sleep 36000"], success=b"NEVER", remote=True)
+    start = Command(["sh", "-c", "exec sleep 36000"], success="NEVER", remote=True)
     with pytest.raises(host_pipe.Stopped):
         host_pipe.run(start, stopped=lambda: True)
 
 
 def test_output_fails_with_the_command_s_last_word_and_a_broken_connection_as_such() -> None:
     with pytest.raises(AnsibleError, match=r"^no such layer$"):
-        list(host_pipe.output(host_pipe.local(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
+        list(host_pipe.output(Command(["sh", "-c", "echo 1; echo no such layer >&2; exit 3"])))
     with pytest.raises(AnsibleConnectionFailure):
-        host_pipe.run(Command([b"sh", b"-c", b"exit 255"], remote=True))
+        host_pipe.run(Command(["sh", "-c", "exit 255"], remote=True))
 
 
 @pytest.mark.parametrize("persist", [True, False])
@@ -143,22 +143,22 @@ def test_ansible_logs_in_with_a_password_and_the_command_shares_that_connection(
         return
     command = host_pipe.on_host(action, ["echo", "done"])
     assert logins == ["exit 0"]
-    assert host_pipe.as_json(command) is None
+    assert command.as_json() is None
     completed = host_pipe.run(command)
     assert (completed.returncode, completed.stdout) == (0, "done\n")
     assert "open sesame" not in completed.stderr
 
 
 def test_a_command_can_be_started_by_another_process_for_another_layer_unless_it_needs_a_password() -> None:
-    given = json.loads(json.dumps(host_pipe.as_json(Command([b"echo", b"@LAYER@"]))))
-    assert host_pipe.run(host_pipe.from_json(given, "@LAYER@", "a,b")).stdout == "a,b\n"
-    assert host_pipe.as_json(Command([b"sudo"], secret=True)) is None
+    given = json.loads(json.dumps(Command(["echo", host_pipe.VALUE]).as_json()))
+    assert host_pipe.run(Command(**given).with_value("a,b")).stdout == "a,b\n"
+    assert Command(["sudo"], secret=True).as_json() is None
 
 
 def test_a_host_that_says_nothing_before_the_command_begins_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(host_pipe, "_TIMEOUT", 2)
-    start = Command([b"sh", b"-c", b"echo welcome; exec sleep 600"], become=Key(), success=b"BECOME", remote=True)
+    start = Command(["sh", "-c", "echo welcome; exec sleep 600"], become=Key(), success="BECOME", remote=True)
     with pytest.raises(AnsibleConnectionFailure, match=r"^lock there was silent for 2 s, after: welcome$"):
         host_pipe.run(start)

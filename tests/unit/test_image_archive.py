@@ -390,6 +390,21 @@ def test_two_images_of_a_layout_are_not_taken_for_platforms_of_one(named: bool) 
         assert read(made.whole(), "train:1.2")[0][0].layers[0].diff_id == digest(b"2")
 
 
+def test_two_images_that_differ_in_their_configuration_alone_are_told_apart() -> None:
+    one, other = docker_archive("x:1"), docker_archive("y:1", variant="v3", platform="linux/amd64/v3")
+    entries = [*json.loads(one["manifest.json"]), *json.loads(other["manifest.json"])]
+    both = {**one, **other, "manifest.json": dumped(entries)}
+    for name, files in (("x:1", one), ("y:1", other)):
+        assert read(both, name) == read(files)
+
+
+def test_a_layer_of_a_layout_that_is_not_named_by_its_digest_is_damage() -> None:
+    files = layout("linux/amd64", name="docker.io/library/train:1")
+    (path,) = (path for path, content in files.items() if gzip_of(content) == b"base")
+    with pytest.raises(AnsibleError, match="layer 1 of 2 does not have the digest"):
+        read({**files, path: gzip.compress(b"base", compresslevel=1, mtime=1)})
+
+
 def test_an_archive_of_ours_is_read_back_in_both_kinds() -> None:
     for containerd in (False, True):
         layers = {
@@ -453,8 +468,7 @@ def test_a_host_has_an_image_whichever_manifest_or_index_names_it() -> None:
 
 
 def test_a_manifest_is_kept_where_layers_are_packed_so_that_containerd_shows_the_same_id() -> None:
-    layers = [Layer(digest(b"a"), digest(b"packed"), 0)]
+    layers = [Layer(digest(b"a"), digest(b"packed"), 6, "t")]
     manifest = json.dumps({"layers": [{"digest": digest(b"packed"), "size": 6, "mediaType": "t"}]}).encode()
-    kept = image_archive.with_manifest(ABC.config, layers, manifest)
-    assert (kept.manifest, kept.layers[0].size, kept.layers[0].type) == (manifest, 6, "t")
+    assert image_archive.with_manifest(ABC.config, layers, manifest).shown_as(True) == digest(manifest)
     assert image_archive.with_manifest(ABC.config, ABC.layers, manifest).manifest is None

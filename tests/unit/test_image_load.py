@@ -38,8 +38,8 @@ class Pipe:
     def write(self, data: bytes) -> None:
         self.got += data
 
-    def completed(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], self.status, "", self.why)
+    def completed(self, before: bytes = b"") -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], self.status, before.decode(), self.why)
 
 
 def reading(images: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def fetch(tmp_path: Path) -> Fetcher:
     """A spool that has the layer, packed with zstd."""
     spool = Spool(tmp_path)
     keep(spool, [DATA], "zstd")
-    return Fetcher(spool, "source", "zstd", None, lambda: False)
+    return Fetcher(spool, "source", "zstd", None)
 
 
 def load(pipe: Pipe, fetch: Fetcher, names: tuple[str, ...] = ("x:1",), check_mode: bool = False) -> image_load.Loaded:

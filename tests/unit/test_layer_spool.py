@@ -68,7 +68,7 @@ def test_a_layer_is_there_only_when_it_is_whole(spool: Spool) -> None:
 
 
 def test_a_file_of_another_version_beside_a_layer_is_not_the_layer(spool: Spool) -> None:
-    (spool.directory / f"{digest(b'x')[7:]}.json").write_text("{}")
+    (spool.directory / f"{digest(b'x')}.json").write_text("{}")
     assert spool.open(digest(b"x")) is None
 
 
@@ -173,10 +173,8 @@ def calls() -> list[list[str]]:
 
 
 def fetching(spool: Spool) -> Fetcher:
-    def export(word: str) -> host_pipe.Command:
-        return host_pipe.local([sys.executable, "-c", SOURCE, word])
-
-    return Fetcher(spool, "source", "none", export, lambda: False)
+    export = host_pipe.Command([sys.executable, "-c", SOURCE, host_pipe.VALUE])
+    return Fetcher(spool, "source", "none", export)
 
 
 def test_a_layer_is_fetched_once_by_whoever_needs_it_first(fetch: Fetcher, spool: Spool) -> None:
@@ -219,7 +217,10 @@ def test_what_keeps_a_layer_from_coming_is_said_of_the_source(fetch: Fetcher, sp
     assert spool.open(LAYER.digest) is None
 
 
-def test_whoever_waits_for_another_process_ends_when_the_run_must_end(fetch: Fetcher, spool: Spool) -> None:
-    fetch.stopped = lambda: True
+def test_whoever_waits_for_another_process_ends_when_the_run_must_end(
+    fetch: Fetcher, spool: Spool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "stop").touch()
+    monkeypatch.setenv("GPUPROV_STOP", str(tmp_path / "stop"))
     with spool.locked(LAYER.digest, lambda: False), fetch.ahead([LAYER]) as layers, pytest.raises(host_pipe.Stopped):
         next(layers)

@@ -59,18 +59,30 @@ def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp
         list(packing.packed("zstd", [b"x"]))
 
 
-def test_the_form_depends_on_the_option_and_on_who_has_zstd() -> None:
-    for option, here, there, form in [
+@pytest.mark.parametrize(
+    ("option", "here", "there", "form"),
+    [
         ("auto", True, True, "zstd"), ("auto", True, False, "none"), ("auto", False, True, "none"),
         ("gzip", True, True, "gzip"), ("gzip", False, False, "gzip"), ("none", True, True, "none"),
-    ]:  # fmt: skip
-        assert packing.wire_form(option, here, there) == form, (option, here, there)
+    ],
+)  # fmt: skip
+def test_the_form_depends_on_the_option_and_on_who_has_zstd(
+    option: str, here: bool, there: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "has_zstd", lambda: here)
+    assert packing.wire_form(option, there) == form
 
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("x.tar", "none"), ("x.1.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bzip2"),
-     ("x.zip", None), ("tar", None)],
-)  # fmt: skip
-def test_a_file_s_name_says_how_it_is_packed(name: str, form: str | None) -> None:
+    [("x.tar", "none"), ("x.1.tar.gz", "gzip"), ("x.tgz", "gzip"), ("x.tar.zst", "zstd"), ("x.tar.bz2", "bzip2")],
+)
+def test_a_file_s_name_says_how_it_is_packed(name: str, form: str) -> None:
     assert packing.form_by_name(Path(name)) == form
+
+
+def test_a_file_that_cannot_be_written_in_the_form_of_its_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "has_zstd", lambda: False)
+    for name, said in (("x.zip", "x.zip must end in .tar, "), ("tar", "tar must end"), ("x.tar.zst", "install zstd")):
+        with pytest.raises(AnsibleError, match=said):
+            packing.form_by_name(Path(name))

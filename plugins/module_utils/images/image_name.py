@@ -97,6 +97,14 @@ def parse_tagged(text):
     return name._replace(tag=DEFAULT_TAG) if name.tag is None and name.digest is None else name
 
 
+def tagged(text):
+    """Return NAME:TAG in full, with the tag latest where text has none. Raises ImageNameError, for a digest too."""
+    name = parse_tagged(text)
+    if name.digest is not None:
+        raise ImageNameError("%s names a digest: say NAME:TAG" % text)
+    return str(name)
+
+
 def checked_tag(tag):
     """Return tag. Raises ImageNameError where it is none."""
     if not isinstance(tag, _STRINGS) or not _TAG.match(tag):

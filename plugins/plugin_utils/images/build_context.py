@@ -100,13 +100,18 @@ def ignore_of(context: Path, dockerfile: str) -> Ignore:
 # ---- the files
 
 
-def entries(context: Path, dockerfile: str) -> list[Entry]:
-    """Return the entries of a context, directories before their contents. Raises ContextError."""
+def check(context: Path, dockerfile: str) -> None:
+    """Raise ContextError where a directory is not a build context with this Dockerfile."""
     if not context.is_dir():
         raise ContextError(f"the build context {context} is not a directory")
     path = context / dockerfile
     if os.path.isabs(dockerfile) or ".." in Path(dockerfile).parts or not path.is_file():
         raise ContextError(f"there is no {dockerfile} in the build context {context}")
+
+
+def entries(context: Path, dockerfile: str) -> list[Entry]:
+    """Return the entries of a context, directories before their contents. Raises ContextError."""
+    check(context, dockerfile)
     ignore = ignore_of(context, os.path.normpath(dockerfile))
     found = sorted(_walk(context, "", ignore))
     # An exception (!) needs its parent directories, even excluded ones.

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleError
@@ -113,13 +113,11 @@ class Held:
 
     def partial_tags(self, name: str) -> list[str]:
         """Return the tags that interrupted transfers of this repository left."""
-        prefix = f"{PARTIAL}:{repository_digest(name)}-"
-        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(prefix))
+        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(partial_prefix(name)))
 
 
-def _platform(config: Any) -> tuple[str, str, str]:
-    document = config if isinstance(config, dict) else {}
-    system, architecture, variant = (str(document.get(key) or "") for key in ("os", "architecture", "variant"))
+def _platform(config: dict[str, Any]) -> tuple[str, str, str]:
+    system, architecture, variant = (str(config.get(key) or "") for key in ("os", "architecture", "variant"))
     return system, architecture, variant
 
 
@@ -130,12 +128,12 @@ def digest_of(data: bytes) -> str:
 
 def partial_tag(name: str, image_id: str, count: int) -> str:
     """Return the name of the partial image of the first count layers."""
-    return f"{PARTIAL}:{repository_digest(name)}-{image_id.removeprefix('sha256:')[:12]}-{count}"
+    return f"{partial_prefix(name)}{image_id.removeprefix('sha256:')[:12]}-{count}"
 
 
-def repository_digest(name: str) -> str:
-    """Return a short digest of a name without its tag."""
-    return hashlib.sha256(image_name.parse(name).repository.encode()).hexdigest()[:8]
+def partial_prefix(name: str) -> str:
+    """Return how the names of the partial images of a name's repository begin."""
+    return f"{PARTIAL}:{hashlib.sha256(image_name.parse(name).repository.encode()).hexdigest()[:8]}-"
 
 
 # ---- what must travel
@@ -237,7 +235,9 @@ def _json(value: Any) -> bytes:
 # ---- platforms
 
 # Architectures that a machine (uname -m) runs, the best first; of arm the newest version that it supports.
-_MACHINES = {"x86_64": ["amd64", "386"], "aarch64": ["arm64", "arm"], "i686": ["386"]}
+_MACHINES = {
+    "x86_64": ["amd64", "386"], "i686": ["386"], "aarch64": ["arm64", "arm"], "armv7l": ["arm"], "armv6l": ["arm"],
+}  # fmt: skip
 _ARM = {"aarch64": 8, "armv7l": 7, "armv6l": 6}
 
 
@@ -246,19 +246,16 @@ def for_machine(images: Sequence[Image], machine: str) -> Image:
 
     An image without an architecture fits any machine, as for dockerd.
     """
-    runs = _MACHINES.get(machine, ["arm"] if machine in _ARM else [machine])
+    runs = _MACHINES.get(machine, [machine])
     ranked = []
     for image in images:
         system, architecture, variant = image.platform
-        if system not in ("", "linux") or (architecture and architecture not in runs):
-            continue
         version = int(variant[1:]) if re.fullmatch(r"v[0-9]", variant) else 0
-        if architecture == "arm":
-            if version > _ARM[machine]:
-                continue
-            version = -version
-        # The lowest level of amd64, which every processor supports.
-        ranked.append(((runs.index(architecture) if architecture else len(runs), version), image))
+        is_newer = architecture == "arm" and version > _ARM.get(machine, 0)
+        if system in ("", "linux") and architecture in ("", *runs) and not is_newer:
+            # Of amd64 the lowest level, which every processor supports.
+            level = -version if architecture == "arm" else version
+            ranked.append(((runs.index(architecture) if architecture else len(runs), level), image))
     if not ranked:
         platforms = ", ".join(sorted(platform_text(image) for image in images))
         raise AnsibleError(f"the image is for {platforms}, and this host is linux/{runs[0]}")
@@ -301,17 +298,10 @@ def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) ->
 
     files: {path: content} of the small files. name chooses among several images. Raises AnsibleError.
     """
-    entries = []
-    # Archives of docker save 25 and newer have both lists; manifest.json has one platform of each image.
-    if "index.json" in files and "oci-layout" in files:
-        index = _parsed(files, "index.json")
-        entries = [entry for one in _list(index, "manifests") for entry in _of_layout(files, one)]
-    if not entries and "manifest.json" in files:
-        entries = [_of_list(entry) for entry in _list({"": _parsed(files, "manifest.json")}, "")]
-    if not entries:
-        why = "index.json lists none" if "index.json" in files else "neither manifest.json nor index.json lists one"
-        raise AnsibleError(f"it is not an archive of an image, or a damaged one: {why}")
-    chosen = _chosen(entries, files, name)
+    try:
+        chosen = _chosen(_entries(files), files, name)
+    except (AttributeError, KeyError, TypeError):
+        raise AnsibleError("it is not an archive of an image: its list of images is malformed") from None
     # docker save omits the content of platforms that it does not have.
     complete = [one for one in chosen if one.config in files and all(path in blobs for path in one.paths)]
     images = {image.platform: image for image in (_image(files, blobs, entry) for entry in complete or chosen)}
@@ -319,25 +309,30 @@ def images_in(files: dict[str, bytes], blobs: Blobs, name: str | None = None) ->
 
 
 def _parsed(files: dict[str, bytes], path: str) -> Any:
-    """Return a document, None where it is missing or not JSON."""
+    """Return a document, {} where it is missing or not JSON."""
     try:
         return json.loads(files.get(path, b""))
     except ValueError:
-        return None
+        return {}
 
 
-def _list(document: Any, key: str) -> list[dict[str, Any]]:
-    """Return the objects of a document's list."""
-    found = document.get(key) if isinstance(document, dict) else None
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def _of_list(entry: dict[str, Any]) -> _Entry:
-    """Return an entry of manifest.json (https://github.com/moby/docker-image-spec, v1.2). Raises AnsibleError."""
-    config, paths = entry.get("Config"), entry.get("Layers")
-    if not isinstance(config, str) or not isinstance(paths, list):
-        raise AnsibleError("it is not an archive of an image: manifest.json names no configuration, or no layers")
-    return _Entry(config, paths, None, _known_names(entry.get("RepoTags") or []), [])
+def _entries(files: dict[str, bytes]) -> list[_Entry]:
+    """Return the images that an archive lists. Raises AnsibleError."""
+    found = []
+    # Archives of docker save 25 and newer have both lists; manifest.json has one platform of each image.
+    if "oci-layout" in files:
+        listed = _parsed(files, "index.json").get("manifests") or []
+        found = [entry for one in listed for entry in _of_layout(files, one)]
+    if not found:
+        # https://github.com/moby/docker-image-spec, v1.2
+        found = [
+            _Entry(one["Config"], [*one["Layers"]], None, _known_names(one.get("RepoTags") or []), [])
+            for one in _parsed(files, "manifest.json")
+        ]
+    if not found:
+        why = "index.json lists none" if "index.json" in files else "neither manifest.json nor index.json lists one"
+        raise AnsibleError(f"it is not an archive of an image, or a damaged one: {why}")
+    return found
 
 
 def _of_layout(files: dict[str, bytes], entry: dict[str, Any]) -> Iterator[_Entry]:
@@ -361,12 +356,12 @@ def _manifests(files: dict[str, bytes], descriptor: dict[str, Any]) -> Iterator[
     notes, platform = descriptor.get("annotations") or {}, descriptor.get("platform") or {}
     path = blob_path(str(descriptor.get("digest")))
     document = _parsed(files, path)
-    if "vnd.docker.reference.type" in notes or platform.get("os") == "unknown" or not isinstance(document, dict):
+    if "vnd.docker.reference.type" in notes or platform.get("os") == "unknown":
         return
-    for one in _list(document, "manifests"):
+    for one in document.get("manifests") or []:
         yield from _manifests(files, one)
-    kinds = [str(layer.get("mediaType") or ".layer.") for layer in _list(document, "layers")]
-    if isinstance(document.get("config"), dict) and all(".layer." in kind or ".rootfs." in kind for kind in kinds):
+    kinds = [str(layer.get("mediaType") or ".layer.") for layer in document.get("layers") or []]
+    if "config" in document and all(".layer." in kind or ".rootfs." in kind for kind in kinds):
         yield files[path], document
 
 
@@ -385,18 +380,15 @@ def _chosen(entries: Sequence[_Entry], files: dict[str, bytes], name: str | None
     # Without names, images for different platforms are one image.
     platforms = {_platform(_parsed(files, entry.config)) for entry in unnamed}
     one_image = len(platforms) == len(unnamed)
-    groups: list[list[_Entry]] = []
+    # Platforms and names of one image may have an entry each.
+    labels: dict[str, list[str]] = {}
     for entry in entries:
-        # Platforms and tags of one image may have an entry each.
-        same = [
-            group for group in groups
-            if any({*one.names} & {*entry.names} or one.paths == entry.paths for one in group)
-            or (one_image and entry in unnamed and group[0] in unnamed)
-        ]  # fmt: skip
-        groups = [group for group in groups if group not in same]
-        groups.append([*(one for group in same for one in group), entry])
-    labels = sorted({label for entry in entries for label in [*entry.names, *entry.tags]})
-    known = ", ".join(labels) or "images without names"
+        labels.setdefault(entry.config, []).extend([*entry.names, *entry.tags])
+    by_label: dict[Any, list[_Entry]] = {}
+    for entry in entries:
+        by_label.setdefault(min(labels[entry.config], default=one_image or entry.config), []).append(entry)
+    groups = [*by_label.values()]
+    known = ", ".join(sorted({label for some in labels.values() for label in some})) or "images without names"
     if name is None:
         if len(groups) > 1:
             raise AnsibleError(f"the archive holds {len(groups)} images ({known}): say which one")
@@ -432,7 +424,8 @@ def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
         if path not in blobs:
             raise AnsibleError(f"the archive is damaged: layer {number} of {total} is not in it")
         blob = blobs[path]
-        if blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
+        is_renamed = entry.manifest is not None and path != blob_path(blob.digest)
+        if is_renamed or blob.diff_id != diff_id or not _DIGEST.fullmatch(str(diff_id)):
             raise AnsibleError(f"the archive is damaged: layer {number} of {total} does not have the digest it should")
         kind = "" if blob.form == "none" else f"{OCI}.layer.v1.tar+{blob.form}"
         layers.append(Layer(diff_id, blob.digest, blob.size, kind))
@@ -441,10 +434,5 @@ def _image(files: dict[str, bytes], blobs: Blobs, entry: _Entry) -> Image:
 
 def with_manifest(config: bytes, layers: Sequence[Layer], manifest: bytes | None) -> Image:
     """Return the image, with its manifest where its layers are compressed: else the generated one says the same."""
-    listed = json.loads(manifest)["layers"] if manifest else []
-    digests = [layer.digest for layer in layers]
-    if digests == [layer.diff_id for layer in layers] or [one["digest"] for one in listed] != digests:
-        return Image(config, tuple(layers))
-    pairs = zip(layers, listed, strict=True)
-    typed = (replace(layer, size=int(one["size"]), type=str(one.get("mediaType") or "")) for layer, one in pairs)
-    return Image(config, tuple(typed), manifest)
+    is_compressed = any(layer.digest != layer.diff_id for layer in layers)
+    return Image(config, tuple(layers), manifest if is_compressed else None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ansible.errors import AnsibleError
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, host_pipe
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import (
     image_archive,
     layer_spool,
@@ -41,13 +41,9 @@ def answer(pipe: host_pipe.Pipe) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except ValueError:
-        completed = pipe.completed()
-    completed.stdout = text.decode(errors="replace") + completed.stdout
+        completed = pipe.completed(text)
     reason = host_pipe.reason(completed)
-    if completed.returncode != 3:
-        advice = host_command.why_not_root(f"{completed.stdout}\n{completed.stderr}")
-        reason = advice or f"the host cannot be read: {reason}"
-    raise AnsibleError(reason)
+    raise AnsibleError(reason if completed.returncode == 3 else f"the host cannot be read: {reason}")
 
 
 def load(

@@ -49,7 +49,7 @@ class Spool:
         """Return the file of a layer, None where the layer is not here."""
         for form in FORMS:
             with contextlib.suppress(FileNotFoundError):
-                return (self.directory / f"{_hex(digest)}.{form}").open("rb")
+                return (self.directory / f"{digest}.{form}").open("rb")
         return None
 
     def put(self, blocks: Iterable[bytes], form: str, digest: Callable[[], str]) -> Path:
@@ -58,25 +58,25 @@ class Spool:
         try:
             with part.open("xb") as file:
                 file.writelines(blocks)
-            return part.rename(self.directory / f"{_hex(digest())}.{form}")
+            return part.rename(self.directory / f"{digest()}.{form}")
         finally:
             part.unlink(missing_ok=True)
 
     def drop(self, digests: Iterable[str]) -> None:
         """Remove layers."""
         for digest in digests:
-            for path in self.directory.glob(f"*{_hex(digest)}.*"):
+            for path in self.directory.glob(f"*{digest}.*"):
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def locked(self, digest: str, stopped: Callable[[], bool]) -> Iterator[None]:
-        """Hold the lock of a layer. Raises Stopped."""
-        with (self.directory / f".{_hex(digest)}.lock").open("w") as file:
+    def locked(self, digest: str, ends: Callable[[], bool]) -> Iterator[None]:
+        """Hold the lock of a layer. Raises Stopped where ends returns true before it is free."""
+        with (self.directory / f".{digest}.lock").open("w") as file:
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                if stopped():
+                if ends():
                     raise host_pipe.Stopped
                 time.sleep(_POLL)
             yield
@@ -85,10 +85,6 @@ class Spool:
 def form_of(file: IO[bytes]) -> str:
     """Return the compression of a layer's file."""
     return file.name.rpartition(".")[2]
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
 
 
 def spool() -> Spool:
@@ -103,10 +99,10 @@ def spool() -> Spool:
     return Spool(directory)
 
 
-def blocks_of(file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
     """Yield a file's content. Raises Stopped."""
-    while block := file.read(packing.BLOCK):
-        if stopped():
+    while block := file.read(host_pipe.BLOCK):
+        if host_pipe.must_end():
             raise host_pipe.Stopped
         yield block
 
@@ -140,15 +136,14 @@ class Digest:
 class Fetcher:
     """Fetches the layers of an image, each once, in the first process of a run that needs it.
 
-    label: the source, in messages. form: the compression on the way. export: returns the command that prints a layer,
-    None where the spool has all layers already.
+    label: the source, in messages. form: the compression on the way. export: the command that prints a layer, None
+    where the spool has all layers already.
     """
 
     spool: Spool
     label: str
     form: str
-    export: Callable[[str], host_pipe.Command] | None
-    stopped: Callable[[], bool]
+    export: host_pipe.Command | None
     _over: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, layer: Layer) -> IO[bytes]:
@@ -163,7 +158,7 @@ class Fetcher:
             with transfer_progress.Progress("fetching", f"{self.label} {layer.digest[7:15]}") as progress:
                 try:
                     word = json.dumps([form, layer.digest, *layer.place]).encode()
-                    command = self.export(base64.urlsafe_b64encode(word).decode())
+                    command = self.export.with_value(base64.urlsafe_b64encode(word).decode())
                     blocks = host_pipe.output(command, self._ends)
                     path = self.spool.put(progress.counted(blocks), form, lambda: layer.digest)
                 except AnsibleError as error:
@@ -183,7 +178,7 @@ class Fetcher:
                 pool.shutdown(cancel_futures=True)
 
     def _ends(self) -> bool:
-        return self._over.is_set() or self.stopped()
+        return self._over.is_set() or host_pipe.must_end()
 
 
 # ---- from an archive
@@ -210,25 +205,14 @@ def read_archive(
 
     blocks: the archive, uncompressed. Raises AnsibleError.
     """
-    blobs: image_archive.Blobs = {}
-    used: set[str] = set()
-    try:
-        files = _read_files(blocks, where, form, blobs)
-        images, names = image_archive.images_in(files, blobs, name)
-        used = {layer.digest for image in images for layer in image.layers}
-    finally:
-        where.drop({blob.digest for blob in blobs.values()} - used)
-    return images, names
-
-
-def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_archive.Blobs) -> dict[str, bytes]:
-    """Put the files of an archive into the spool, and return the small ones. Raises AnsibleError."""
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
+    blobs: image_archive.Blobs = {}
+    used: set[str] = set()
     coming = filter(None, blocks)
     stream: Any = SimpleNamespace(read=lambda _size: next(coming, b""))
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=packing.BLOCK) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=host_pipe.BLOCK) as archive:
             for entry in archive:
                 path = os.path.normpath(entry.name)
                 if entry.issym() or entry.islnk():
@@ -244,7 +228,11 @@ def _read_files(blocks: Iterable[bytes], where: Spool, form: str, blobs: image_a
                     if len(files[path]) < entry.size:
                         raise AnsibleError("the archive is damaged: it ends too early")
                 blobs[path] = keep(where, content, form if entry.size > _TINY else "none")
+        blobs.update({path: blobs[target] for path, target in links.items() if target in blobs})
+        images, names = image_archive.images_in(files, blobs, name)
+        used = {layer.digest for image in images for layer in image.layers}
     except tarfile.TarError:
         raise AnsibleError("it is not an archive of an image, or a damaged one") from None
-    blobs.update({path: blobs[target] for path, target in links.items() if target in blobs})
-    return files
+    finally:
+        where.drop({blob.digest for blob in blobs.values()} - used)
+    return images, names

@@ -10,7 +10,6 @@ from pathlib import Path
 from ansible.errors import AnsibleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_pipe
 
-BLOCK = 1 << 20
 # Forms are none and names of programs. By the first bytes of a file.
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 # By the end of a file's name.
@@ -22,9 +21,10 @@ def has_zstd() -> bool:
     return shutil.which("zstd") is not None
 
 
-def wire_form(compression: str, *zstd: bool) -> str:
-    """Return the compression on the way. compression: auto, gzip or none; zstd: whether each end has it."""
-    return ("zstd" if all(zstd) else "none") if compression == "auto" else compression
+def wire_form(compression: str, source_has_zstd: bool = True) -> str:
+    """Return the compression on the way. compression: auto (zstd where source and controller have it), gzip or none."""
+    automatic = "zstd" if source_has_zstd and has_zstd() else "none"
+    return automatic if compression == "auto" else compression
 
 
 def form_of(beginning: bytes) -> str:
@@ -32,9 +32,14 @@ def form_of(beginning: bytes) -> str:
     return next((form for magic, form in _MAGIC.items() if beginning.startswith(magic)), "none")
 
 
-def form_by_name(path: Path) -> str | None:
-    """Return the form that a file's name asks for, None where it has another ending."""
-    return next((form for ending, form in ENDINGS.items() if path.name.endswith(ending)), None)
+def form_by_name(path: Path) -> str:
+    """Return the form that the name of a file to write asks for. Raises AnsibleError."""
+    form = next((form for ending, form in ENDINGS.items() if path.name.endswith(ending)), None)
+    if form is None:
+        raise AnsibleError(f"the name {path.name} must end in {', '.join(ENDINGS)}")
+    if form == "zstd" and not has_zstd():
+        raise AnsibleError("zstd is not on this machine: install zstd, or name the file .tar.gz")
+    return form
 
 
 def packed(form: str, data: Iterable[bytes], level: int = 1) -> Iterator[bytes]:
@@ -53,5 +58,5 @@ def _filtered(form: str, data: Iterable[bytes], options: list[str], failure: str
         return
     if shutil.which(form) is None:
         raise AnsibleError(f"{form} is not on this machine: install {form}")
-    command = host_pipe.local([form, "-q", "-c", *options])
+    command = host_pipe.Command([form, "-q", "-c", *options])
     yield from host_pipe.output(command, feed=data, failure=failure)

@@ -75,11 +75,8 @@ def main(command, *words):
 
 
 def say(document):
-    """Print a JSON object; the reader may be gone."""
-    try:
-        os.write(1, ("%s\n" % json.dumps(document)).encode("ascii"))
-    except OSError:
-        pass
+    """Print a JSON object."""
+    os.write(1, ("%s\n" % json.dumps(document)).encode("ascii"))
 
 
 def decoded(data):
@@ -446,8 +443,7 @@ def wait(process):
 def remove(names):
     """Remove names of images, and images that have no other name."""
     if names:
-        words = ["docker", "image", "rm"] + names
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).communicate()
+        ended(started(["docker", "image", "rm"] + names))
 
 
 def next_line():
