@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -43,7 +43,8 @@ def passwords_of(options: Options) -> dict[str, str]:
 
 def run(command: str, options: Options, *views: View, preview: View | None = None) -> NoReturn:
     """Run the playbook of a command, print the result, and exit with gpuprov's exit status."""
-    finish(play(Run(command, options), passwords_of(options), *views, preview=preview))
+    options.passwords = passwords_of(options)
+    finish(play(Run(command, options), *views, preview=preview))
 
 
 def finish(run: Run) -> NoReturn:
@@ -57,7 +58,7 @@ def _json(run: Run) -> str:
     return json.dumps(report.document(run), indent=2, sort_keys=True) + "\n"
 
 
-def play(run: Run, passwords: Mapping[str, str], *views: View, preview: View | None = None) -> Run:
+def play(run: Run, *views: View, preview: View | None = None) -> Run:
     """Run a command's playbook, show progress and then the views of the result, and return the run.
 
     preview: shown before the first task that follows the hosts' plans, or at the end. Raises UsageError if Ansible did
@@ -95,7 +96,7 @@ def play(run: Run, passwords: Mapping[str, str], *views: View, preview: View | N
                     screen.update(*happened)
                     log.update(*happened)
 
-            runner.run(run, on_event, say, passwords, directory)
+            runner.run(run, on_event, say, directory)
 
         run.seconds = time.monotonic() - run.began
         if run.status == 1 or (run.refusal and not run.interrupted):

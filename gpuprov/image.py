@@ -168,14 +168,14 @@ def prune(
         run("image prune", options, going, report.short_errors_text)
     if options.yes:
         run("image prune", options, *freed, preview=going)
-    passwords, looking = passwords_of(options), dataclasses.replace(options, check=True)
-    done = play(Run("image prune", looking), passwords, going, report.short_errors_text)
+    options.passwords = passwords_of(options)
+    done = play(Run("image prune", dataclasses.replace(options, check=True)), going, report.short_errors_text)
     only = image_report.agreed(done)
     if not done.interrupted and any(only.values()):
         if not typer.confirm("Remove this?", err=True):
             raise UsageError("nothing was done")
         options.variables["docker_image_prune_only"] = only
-        done = play(Run("image prune", options), passwords, *freed)
+        done = play(Run("image prune", options), *freed)
     finish(done)
 
 

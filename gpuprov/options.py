@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from gpuprov.shared import plugin
 # For commands that need an inventory only where a host takes part beside this machine.
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
-_NOT_COMMON = ("bundle", "check", "diff", "tags", "skip_tags", "yes", "wait", "variables")
+_NOT_COMMON = ("bundle", "check", "diff", "tags", "skip_tags", "yes", "wait", "variables", "passwords")
 
 
 class UsageError(Exception):
@@ -27,7 +26,7 @@ class UsageError(Exception):
 
 @dataclass
 class Options:
-    """The options of a run. variables are gpuprov's own extra variables. Raises UsageError."""
+    """The options of a run. variables: our own extra variables. passwords: see passwords_of. Raises UsageError."""
 
     inventory: Annotated[
         str, Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
@@ -77,6 +76,7 @@ class Options:
     wait: Annotated[bool, Option("--wait", help="Wait while another run works on a host, instead of failing.")] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
     variables: dict[str, Any] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.inventory = checked_inventory(self.inventory)
@@ -128,11 +128,11 @@ def status_help(good: str, bad: str, gone: str = "a host was unreachable and non
     return f"Exit status: 0 {good}; 2 {bad}; 4 {gone}; 1 gpuprov could not run; 130 interrupted."
 
 
+STATUS_HELP = status_help("all hosts as wanted", "a host failed")
+
+
 def command(
-    app: typer.Typer,
-    *also: str,
-    epilog: str = status_help("all hosts as wanted", "a host failed"),
-    inventory: str | None = None,
+    app: typer.Typer, *also: str, epilog: str = STATUS_HELP, inventory: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds a command, whose first parameter is its Options, to app.
 
@@ -147,16 +147,13 @@ def command(
     def add(function: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
 
-        @functools.wraps(function)
         def run(**given: Any) -> None:
             function(Options(**{name: given.pop(name) for name in common}), **given)
 
-        # typer reads these two attributes, which the type of a function does not declare.
-        # By keyword alone, as a parameter without a default may then follow one with a default.
+        # typer reads these two. By keyword alone: a parameter without a default may then follow one with a default.
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *common.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del run.__wrapped__
-        return app.command(epilog=epilog)(run)
+        return app.command(function.__name__, help=function.__doc__, epilog=epilog)(run)
 
     return add

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ def extra_vars(text: str) -> dict[str, Any] | Path:
     return value
 
 
-def arguments(options: Options, passwords: Mapping[str, str], directory: Path) -> list[str]:
+def arguments(options: Options, directory: Path) -> list[str]:
     """Return the arguments for ansible-playbook, without the playbook. Raises UsageError.
 
-    Values of -e and passwords, {option that takes a file: password}, are written to files with mode 0600 in a
-    directory: they may be secret and must not be in an argument list.
+    Values of -e and passwords are written to files with mode 0600 in a directory: they may be secret and must not be in
+    an argument list.
     """
 
     def file(name: str, text: str) -> Path:
@@ -82,7 +82,7 @@ def arguments(options: Options, passwords: Mapping[str, str], directory: Path) -
         ("--skip-tags", ",".join(options.skip_tags or []) or None),
         ("--private-key", options.private_key and options.private_key.expanduser().absolute()),
         *(("--vault-password-file", path.expanduser().absolute()) for path in options.vault_password_files or []),
-        *((option, file(option.strip("-"), password)) for option, password in passwords.items()),
+        *((option, file(option.strip("-"), password)) for option, password in options.passwords.items()),
         *(("-e", f"@{path}") for path in files),
     ]
     words = [word for name, value in given if value is not None for word in (name, str(value))]
@@ -160,17 +160,11 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
-def run(
-    run: Run,
-    on_event: Callable[[Event], None],
-    say: Callable[[str], None],
-    passwords: Mapping[str, str],
-    directory: Path,
-) -> None:
+def run(run: Run, on_event: Callable[[Event], None], say: Callable[[str], None], directory: Path) -> None:
     """Run the playbook of a command, call on_event with each of ansible-runner's events, and note in run how it ended.
 
-    passwords: as for arguments. directory: a temporary_directory; the progress of transfers is written to its
-    directory progress, or printed if that is missing. Raises UsageError for errors found before the start.
+    directory: a temporary_directory; the progress of transfers is written to its directory progress, or printed if that
+    is missing. Raises UsageError for errors found before the start.
     """
     root, stop, progress = ansible_root(), directory / "stop", directory / "progress"
 
@@ -187,7 +181,7 @@ def run(
         private_data_dir=str(directory),
         project_dir=os.getcwd(),
         playbook=str(root / "playbooks" / run.playbook),
-        cmdline=shlex.join(arguments(run.options, passwords, directory)),
+        cmdline=shlex.join(arguments(run.options, directory)),
         envvars=environment(os.environ, root)
         | {
             "GPUPROV_STOP": str(stop),

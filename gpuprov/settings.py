@@ -15,26 +15,20 @@ from pathlib import Path
 BECOME = "playbooks/collections/ansible_collections/gpuprov/gpuprov/plugins/become"
 _CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.preload")
 # Where each can be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
-# (variable and its other names, section:key in an ansible.cfg, our value; None: that of our ansible.cfg, which Ansible
-# does not read where the person has one).
+# (variable and its other names, without ANSIBLE_; section:key in an ansible.cfg; our value; None: that of our
+# ansible.cfg, which Ansible does not read where the person has one). NO_COLOR wins by itself.
 _SETTINGS = (
-    (
-        "ANSIBLE_HOST_KEY_CHECKING ANSIBLE_SSH_HOST_KEY_CHECKING",
-        "defaults:host_key_checking ssh_connection:host_key_checking", "True",
-    ),
-    ("ANSIBLE_INVENTORY_UNPARSED_FAILED", "inventory:unparsed_is_failed", "True"),
-    ("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "inventory:any_unparsed_is_failed", "True"),
-    ("ANSIBLE_INVENTORY_UNPARSED_WARNING", "inventory:inventory_unparsed_warning", "True"),
-    ("ANSIBLE_LOCALHOST_WARNING", "defaults:localhost_warning", "False"),
-    ("ANSIBLE_NOCOLOR NO_COLOR", "", "True"),
-    ("ANSIBLE_FORKS", "defaults:forks", None),
-    ("ANSIBLE_TIMEOUT ANSIBLE_SSH_TIMEOUT", "defaults:timeout ssh_connection:timeout", None),
-    (
-        "ANSIBLE_PIPELINING ANSIBLE_SSH_PIPELINING",
-        "connection:pipelining ssh_connection:pipelining defaults:pipelining", None,
-    ),
-    ("ANSIBLE_SSH_ARGS", "ssh_connection:ssh_args", None),
-)  # fmt: skip
+    ("HOST_KEY_CHECKING SSH_HOST_KEY_CHECKING", "defaults:host_key_checking ssh_connection:host_key_checking", "True"),
+    ("INVENTORY_UNPARSED_FAILED", "inventory:unparsed_is_failed", "True"),
+    ("INVENTORY_ANY_UNPARSED_IS_FAILED", "inventory:any_unparsed_is_failed", "True"),
+    ("INVENTORY_UNPARSED_WARNING", "inventory:inventory_unparsed_warning", "True"),
+    ("LOCALHOST_WARNING", "defaults:localhost_warning", "False"),
+    ("NOCOLOR", "", "True"),
+    ("FORKS", "defaults:forks", None),
+    ("TIMEOUT SSH_TIMEOUT", "defaults:timeout ssh_connection:timeout", None),
+    ("PIPELINING SSH_PIPELINING", "connection:pipelining ssh_connection:pipelining defaults:pipelining", None),
+    ("SSH_ARGS", "ssh_connection:ssh_args", None),
+)
 
 
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
@@ -43,8 +37,8 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     own, shipped = _read(own_file), _read(root / "ansible.cfg")
     ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(own_file or root / "ansible.cfg")}
     for names, places, value in _SETTINGS:
-        variable, *_ = names.split()
-        given = next((base[name] for name in names.split() if name in base), _setting(own, places))
+        variable, *others = (f"ANSIBLE_{name}" for name in names.split())
+        given = next((base[name] for name in (variable, *others) if name in base), _setting(own, places))
         if value is not None:
             # Also where it is given: ansible-runner sets ANSIBLE_HOST_KEY_CHECKING to False where it is not set.
             ours[variable] = value if given is None else given

@@ -19,8 +19,8 @@ class Runs:
         self.events: list[dict[str, Any]] = []
         self.interrupted = False
 
-    def __call__(self, run: Run, on_event: Any, say: Any, passwords: Any, directory: Any) -> None:
-        self.calls.append((run.playbook, run.options, passwords))
+    def __call__(self, run: Run, on_event: Any, say: Any, directory: Any) -> None:
+        self.calls.append((run.playbook, run.options, run.options.passwords))
         for event in self.events:
             run.output += (event.get("stdout") or "").splitlines()
             on_event(event)

@@ -46,12 +46,10 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def go(
-    options: Options, passwords: dict[str, str] | None = None, on_event: Any = lambda event: None, say: Any = print
-) -> Run:
+def go(options: Options, on_event: Any = lambda event: None, say: Any = print) -> Run:
     run = Run("plan", options)
     with runner.temporary_directory() as directory:
-        runner.run(run, on_event, say, passwords or {}, directory)
+        runner.run(run, on_event, say, directory)
     return run
 
 
@@ -74,7 +72,7 @@ def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host
 
 
 def test_a_secret_is_in_no_argument_nor_environment_and_nothing_that_stays(seen: Path, tmp_path: Path) -> None:
-    go(Options("a,", extra_vars=["token=s3cr3t"]), {BECOME: "hunter2"})
+    go(Options("a,", extra_vars=["token=s3cr3t"], passwords={BECOME: "hunter2"}))
     assert (seen / "become-password-file").read_text() == "hunter2"
     assert {stat.S_IMODE((seen / name).stat().st_mode) for name in ("0.json", "become-password-file")} == {0o600}
     told = [seen / "words", seen / "environment", *files(tmp_path / "state")]
@@ -180,7 +178,7 @@ def test_options_become_ansible_playbook_s_own(
 ) -> None:
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     monkeypatch.setenv("HOME", "/home/me")
-    assert runner.arguments(Options("i,", **given), {}, tmp_path) == ["-i", "i,", *words]
+    assert runner.arguments(Options("i,", **given), tmp_path) == ["-i", "i,", *words]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +279,7 @@ def test_values_keep_their_order_among_files_and_ours_come_last(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "v.yml").touch()
     given = ["a=1 b='2 3'", "@v.yml", '{"c": [1, null]}']
-    words = runner.arguments(Options("i,", extra_vars=given, variables={"d": 4}), {}, tmp_path)
+    words = runner.arguments(Options("i,", extra_vars=given, variables={"d": 4}), tmp_path)
     assert [Path(word).name for word in words[3::2]] == ["0.json", "v.yml", "2.json", "3.json"]
     values = [json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 2, 3)]
     assert values == [{"a": "1", "b": "2 3"}, {"c": [1, None]}, {"d": 4}]
