@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ class Live(Plain):
         super().__init__(stream)
         self.transfers = directory / "progress"  # ansible-playbook writes there
         self.transfers.mkdir()
-        self.tasks: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Live:
         from rich.console import Console
@@ -103,26 +101,19 @@ class Live(Plain):
             lines.append(f"… and {len(busy) - room} more")
         return Text("\n".join(lines))
 
-    @functools.cached_property
-    def bars(self) -> Any:
-        """Return the bars of transfers."""
-        from rich import progress
-
-        return progress.Progress(
-            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.DownloadColumn(),
-            progress.TransferSpeedColumn(), progress.TimeRemainingColumn(), console=self.console, auto_refresh=False,
-        )  # fmt: skip
-
     def _bars(self) -> Any:
         """Return a bar for each running transfer and one for all sending, or None where nothing is transferred."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Column, Table
+
         found = _progress.read(self.transfers)
-        busy = [one for one in found if not one.ended][: max(self.console.height - 4, 3)]
-        bars = [(one.label, one.what, one.done, one.total, one in busy) for one in found]
+        running = [one for one in found if not one.ended][: max(self.console.height - 4, 3)]
         sent = [one for one in found if one.what == "sending"]
-        if sent:
-            bars.append(("all", "hosts", sum(one.done for one in sent), sum(one.total for one in sent), bool(busy)))
-        for label, what, done, total, visible in bars:
-            if (label, what) not in self.tasks:
-                self.tasks[(label, what)] = self.bars.add_task(f"{label} {what}", total=total or None)
-            self.bars.update(self.tasks[(label, what)], completed=done, total=total or None, visible=visible)
-        return self.bars.get_renderable() if busy else None
+        if running and sent:
+            done, total, begun = (sum(one.done for one in sent), sum(one.total for one in sent), sent[0].begun)
+            running.append(_progress.Transfer("sending", "all", done, total, begun))
+        table = Table.grid(Column(), Column(no_wrap=True), padding=(0, 1))
+        for one in running:
+            bar = ProgressBar(total=one.total or None, completed=one.done, width=20)
+            table.add_row(bar, _progress.line(one, time.time()))
+        return table if running else None

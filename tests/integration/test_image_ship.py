@@ -424,5 +424,5 @@ def test_a_terminal_shows_bars(hosts: dict[str, Host], lab: Lab, tmp_path: Path)
         os.environ.update(before)
     text = shown.decode()
     assert os.waitstatus_to_exitcode(status) == 0, text
-    assert re.search(r"debian11 sending .*/[0-9.]+ MB", text), text
-    assert "all hosts" in text
+    assert re.search(r"debian11 \| sending: [0-9.]+ of [0-9.]+ MB", text), text
+    assert "all | sending: " in text

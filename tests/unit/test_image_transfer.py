@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def test_a_terminal_has_a_bar_for_each_host_and_one_for_all(tmp_path: Path) -> N
         (tmp_path / "progress" / "torn.json").write_text("half a li")
         bars.update("start", Host("gpu1"))
         shown = io.StringIO()
-        Console(file=shown, width=120).print(bars._render())
-    text = shown.getvalue()
-    assert [line.split("━")[0].strip() for line in text.splitlines()] == ["gpu1 sending", "gpu2 sending", "all hosts"]
-    assert "100.0/300.0 MB" in text
+        Console(file=shown, width=80).print(bars._render())
+    rows = shown.getvalue().splitlines()
+    assert [row.count("━") for row in rows] == [6, 6, 6]
+    assert [re.split("[━╸ ]{20} ", row)[1].partition(",")[0] for row in rows] == [
+        "gpu1 | sending: 50.0 of 150.0 MB", "gpu2 | sending: 50.0 of 150.0 MB", "all | sending: 100.0 of 300.0 MB",
+    ]  # fmt: skip
+    assert all(re.search(r" MB/s, \d+ s left *$", row) for row in rows)
