@@ -69,10 +69,10 @@ def build(
         raise UsageError("build takes no --limit: --on HOST says where")
     options.variables |= {
         "docker_image_name": str(image),
-        "docker_image_build_context": literal(str(context.absolute()), "the build context"),
-        "docker_image_build_file": literal(file, "--file"),
+        "docker_image_build_context": str(context.absolute()),
+        "docker_image_build_file": file,
         "docker_image_build_args": build_args(build_arg or []),
-        "docker_image_build_target": literal(target, "--target"),
+        "docker_image_build_target": target,
         "docker_image_build_no_cache": no_cache,
     }
     if on is not None:
@@ -93,16 +93,8 @@ def build_args(texts: list[str]) -> dict[str, str | None]:
             raise UsageError(f"--build-arg takes NAME=VALUE, or NAME of a variable in the environment: not {name!r}")
         if not given and name not in os.environ:
             raise UsageError(f"--build-arg {name}: there is no {name} in the environment")
-        result[name] = literal(value, f"--build-arg {name}") if given else None
+        result[name] = value if given else None
     return result
-
-
-def literal(text: str, what: str) -> str:
-    """Return text unchanged. Raises UsageError if Ansible would evaluate it as a template."""
-    if re.search(r"\{[{%#]", text):
-        hint = ": give the value by the environment, and --build-arg the name alone" if "--build-arg" in what else ""
-        raise UsageError(f"{what} must not contain {{{{, {{% or {{#{hint}")
-    return text
 
 
 # ---- tag and ls

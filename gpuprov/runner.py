@@ -55,6 +55,15 @@ def extra_vars(text: str) -> dict[str, Any] | Path:
     return value
 
 
+def literal(value: Any) -> str:
+    """Return a value as YAML whose texts Ansible does not evaluate as templates."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)}: {literal(one)}" for name, one in value.items()) + "}"
+    # Ansible from 2.19 on takes !unsafe "1" for a number, which no text with a brace is.
+    tag = "!unsafe " if isinstance(value, str) and "{" in value else ""
+    return tag + json.dumps(value, ensure_ascii=False)
+
+
 def arguments(options: Options, directory: Path) -> list[str]:
     """Return the arguments for ansible-playbook, without the playbook. Raises UsageError.
 
@@ -65,14 +74,12 @@ def arguments(options: Options, directory: Path) -> list[str]:
     def file(name: str, text: str) -> Path:
         path = directory / name
         path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
         return path
 
-    values = [extra_vars(text) for text in options.extra_vars or []]
-    files = [
-        value if isinstance(value, Path) else file(f"{number}.json", json.dumps(value))
-        for number, value in enumerate([*values, *([options.variables] if options.variables else [])])
-    ]
+    values = enumerate(extra_vars(text) for text in options.extra_vars or [])
+    files = [one if isinstance(one, Path) else file(f"{number}.json", json.dumps(one)) for number, one in values]
+    files += [file("gpuprov.yml", literal(options.variables))] if options.variables else []
     given: list[tuple[str, object]] = [
         ("-i", options.inventory),
         ("--limit", options.limit),

@@ -76,7 +76,6 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("image build context -t train:1 -l a a,b", "build takes no --limit: --on HOST says where"),
         ("image build context -t train:1 --build-arg 1=2", "--build-arg takes NAME=VALUE, or NAME of a variable in"),
         ("image build context -t train:1 --build-arg GPUPROV_NONE", "--build-arg GPUPROV_NONE: there is no GPUPROV_NO"),
-        ("image build context -t train:1 --build-arg A={{b}}", "--build-arg A must not contain {{, {% or {#: give the"),
     ],
 )
 def test_bad_usage_ends_with_1_and_one_line_and_runs_nothing(words: str, said: str, runs: Runs, gpuprov: Call) -> None:
@@ -210,13 +209,14 @@ def test_build_is_here_unless_a_host_is_named_and_secrets_stay_in_the_environmen
 ) -> None:
     Path("Dockerfile").write_text("FROM scratch\n")
     monkeypatch.setenv("TOKEN", "s3cr3t")
-    arguments = ["--build-arg", "CUDA=12.4", "--build-arg", "TOKEN", "--build-arg", "EMPTY=", "--build-arg", "A=b=c"]
+    given_arguments = ("CUDA=12.4", "TOKEN", "EMPTY=", "A={{b}}=c")
+    arguments = [word for one in given_arguments for word in ("--build-arg", one)]
     assert gpuprov("image", "build", ".", "-t", "train:1.0.0", *arguments, *words)[0] == 0
     ((playbook, options, _passwords),) = runs.calls
     assert (playbook, options.inventory, {name: getattr(options, name) for name in given}) == (
         "image_build.yml", inventory, given,
     )  # fmt: skip
-    assert options.variables["docker_image_build_args"] == {"CUDA": "12.4", "TOKEN": None, "EMPTY": "", "A": "b=c"}
+    assert options.variables["docker_image_build_args"] == {"CUDA": "12.4", "TOKEN": None, "EMPTY": "", "A": "{{b}}=c"}
     assert options.variables["docker_image_build_context"] == str(Path.cwd())
     assert options.variables["docker_image_build_no_cache"] is ("--no-cache" in words)
     assert options.variables.get("gpuprov_build_on") == given["limit"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 
 from gpuprov import runner, settings
 from gpuprov.options import Options, UsageError
@@ -62,10 +63,11 @@ def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host
     assert (outcome.interrupted, outcome.complete, outcome.output) == (False, False, ["it speaks"])
     words = (seen / "words").read_text().splitlines()
     assert [word if word[0] != "@" else Path(word).name for word in words] == [
-        "-i", "a,", "--limit", "gpu&a b", "--forks", "7", "--user", "me", "-e", "0.json", "-e", "1.json",
+        "-i", "a,", "--limit", "gpu&a b", "--forks", "7", "--user", "me", "-e", "0.json", "-e", "gpuprov.yml",
         str(ansible_root() / "playbooks/plan.yml"),
     ]  # fmt: skip
-    assert [json.loads((seen / name).read_text()) for name in ("0.json", "1.json")] == [{"x": "1 2"}, {"full": True}]
+    assert json.loads((seen / "0.json").read_text()) == {"x": "1 2"}
+    assert json.loads((seen / "gpuprov.yml").read_text()) == {"full": True}
     environment = (seen / "environment").read_text().splitlines()
     assert "ANSIBLE_HOST_KEY_CHECKING=True" in environment
     assert f"PATH={seen.parent}/bin:" in "\n".join(environment)
@@ -270,6 +272,14 @@ def test_an_ansible_cfg_in_a_directory_that_everybody_can_write_is_not_read(
     assert found["ANSIBLE_CONFIG"] == "/ours/ansible.cfg"
 
 
+def test_our_own_values_reach_ansible_as_they_are_and_are_not_evaluated_as_templates(tmp_path: Path) -> None:
+    texts = ["{{ x }}", "{% if %}", 'a"b\\c: #', "päth \U0001f600", "", "yes", "1"]
+    given = {"list": [1, None], "flag": True, "args": {str(number): text for number, text in enumerate(texts)}}
+    *_, last = runner.arguments(Options("i,", variables=given), tmp_path)
+    assert DataLoader().load_from_file(last.removeprefix("@")) == given
+    assert Path(last.removeprefix("@")).read_text().count("!unsafe ") == 2
+
+
 # ---- -e ---------------------------------------------------------------------------------------
 
 
@@ -280,8 +290,8 @@ def test_values_keep_their_order_among_files_and_ours_come_last(
     (tmp_path / "v.yml").touch()
     given = ["a=1 b='2 3'", "@v.yml", '{"c": [1, null]}']
     words = runner.arguments(Options("i,", extra_vars=given, variables={"d": 4}), tmp_path)
-    assert [Path(word).name for word in words[3::2]] == ["0.json", "v.yml", "2.json", "3.json"]
-    values = [json.loads((tmp_path / f"{number}.json").read_text()) for number in (0, 2, 3)]
+    assert [Path(word).name for word in words[3::2]] == ["0.json", "v.yml", "2.json", "gpuprov.yml"]
+    values = [json.loads((tmp_path / name).read_text()) for name in ("0.json", "2.json", "gpuprov.yml")]
     assert values == [{"a": "1", "b": "2 3"}, {"c": [1, None]}, {"d": 4}]
 
 
