@@ -198,6 +198,8 @@ def test_hosts_without_a_network_are_provisioned_and_upgraded(
     url = f"http://{lab.server}:{HTTP_PORT}/docker/linux/debian"
     other.run("cat > /etc/apt/sources.list.d/site.list", input=SITE.replace("URL", url))
     other.run("cat > /etc/apt/apt.conf.d/99site", input=SETTINGS)
+    other.run("echo umask 077 > /root/.bashrc")
+    assert other.ssh(["test $(umask) = 0077"]) == 0
     planned = gpuprov("plan", *words, inventory=site.inventory)
     assert planned.status == 2, planned.text
     assert "from the bundle, over this connection" in planned.text

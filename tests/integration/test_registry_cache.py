@@ -21,6 +21,13 @@ CONFIG = str(ROOT / "ansible.cfg")
 SETTINGS = "/etc/gpuprov-registry-cache"
 
 
+@pytest.fixture(scope="module")
+def lab(session_lab: Lab) -> Lab:
+    """Ten hosts."""
+    session_lab.up("debian11,debian12,debian13,resolute,xenial,debian12:5", pristine=True)
+    return session_lab
+
+
 def playbook(lab: Lab, cwd: Path, name: str, hosts: str, *words: str, **variables: Any) -> Answer:
     values = {"gpuprov_registry_cache_hosts": hosts, "registry_cache_upstream": lab.mirror, **variables}
     words = ("-i", str(lab.inventory), "-e", json.dumps({key: value for key, value in values.items() if value}), *words)
@@ -139,6 +146,7 @@ def test_hosts_that_pull_at_the_same_time_cost_one_fetch_of_each_layer(
 
     mirror = f"https://{cache.address}:{PORT}"
     names = [host.name for host in lab.hosts()]
+    assert len(names) == 10
     for name in names:
         trusted = f"/etc/docker/certs.d/{cache.address}:{PORT}"
         lab.host(name).run(f"mkdir -p {trusted}; cat > {trusted}/ca.crt", input=certificate.read_text())

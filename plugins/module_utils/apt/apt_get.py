@@ -167,8 +167,12 @@ def lock_holder():
     return None
 
 
-def leave_terminal():
-    """Give hooks and maintainer scripts nowhere to ask: neither standard input nor a controlling terminal."""
+def prepare_process():
+    """Give hooks and maintainer scripts nowhere to ask: neither standard input nor a controlling terminal.
+
+    What is written is readable for apt's own user, whatever root's umask is.
+    """
+    os.umask(0o022)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)

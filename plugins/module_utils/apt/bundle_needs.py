@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import bundle
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import leave_terminal, sha256
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import prepare_process, sha256
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.packages import Packages
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import dockerd
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
@@ -36,7 +36,7 @@ def apply(host, params):
     files: [[file name, size, SHA-256]]; images: those of params that the engine lacks; free: bytes.
     Raises HostError where the bundle lacks what the host would need.
     """
-    leave_terminal()
+    prepare_process()
     directory = unpack(params["indexes"])
     try:
         sources = functools.partial(bundle.Sources, sources=params["bundle"], directory=directory)

@@ -9,7 +9,7 @@ import functools
 import os
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt import bundle, package_set, source_files, transaction
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import ENVIRONMENT, Apt, leave_terminal
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.apt_get import ENVIRONMENT, Apt, prepare_process
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import daemon_json, dockerd
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_scopes
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_error import HostError
@@ -185,7 +185,7 @@ def bring_back(host, before):
 
 def apply(host, params):
     """Apply keyrings, sources and packages; return {changed, changes, diff}. Raises HostError."""
-    leave_terminal()
+    prepare_process()
     carried = params["bundle"] and not host.check_mode
     sources = functools.partial(bundle.Sources, sources=params["bundle"]) if carried else source_files.Sources
     packages = Packages(host, params["sets"], params["lock_timeout"], params["proxy"], params["locked"], sources)

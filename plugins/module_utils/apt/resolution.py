@@ -278,7 +278,7 @@ def apply(host, params):
     packages: [[URI, file name, size, SHA-256]]; stanzas: those of apt's verified index for them, as text; versions:
     {package of a set: version}; known: the stanzas of params' ``known``, ["name=version"], as far as they are there.
     """
-    apt_get.leave_terminal()
+    apt_get.prepare_process()
     directory = tempfile.mkdtemp(prefix="gpuprov-apt-", dir="/var/tmp")
     try:
         root = Root(host, params["sets"], directory)
