@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import contenders, report, ship
+from tests.bench import contenders, offline, report, ship
 from tests.lab.cgroups import processor_seconds
 from tests.lab.lab import Host, Lab, podman
 
@@ -32,11 +32,14 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="measurements of each second run and changed mirror")
     parser.add_argument("--first-turns", type=int, default=3, help="measurements of each first install")
     parser.add_argument("--images", action="store_true", help="only the shipping of an image; keeps the rest")
+    parser.add_argument("--offline", type=int, metavar="HOSTS", help="only hosts without a network; keeps the rest")
     parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
     arguments = parser.parse_args()
     if arguments.images and not arguments.report:
         _measure_images(arguments.first_turns)
+    elif arguments.offline and not arguments.report:
+        _measure_offline(arguments.offline, arguments.first_turns)
     elif not arguments.report:
         RESULTS.parent.mkdir(exist_ok=True)
         if not arguments.add:
@@ -91,11 +94,23 @@ def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: i
     lab.down()
 
 
-def _measure_images(turns: int) -> None:
+def _measure_offline(size: int, turns: int) -> None:
+    _forget("offline", "bundle")
+    lab = Lab("bench-offline")
+    offline.measure(lab, size, turns, _take, _keep)
+    lab.down()
+
+
+def _forget(*beginnings: str) -> None:
+    """Keep what was measured but works whose names begin so."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     RESULTS.parent.mkdir(exist_ok=True)
-    others = [one for one in kept if not one["work"].startswith("ship")]
+    others = [one for one in kept if not one["work"].startswith(beginnings)]
     RESULTS.write_text(json.dumps(others), encoding="utf-8")
+
+
+def _measure_images(turns: int) -> None:
+    _forget("ship")
     lab = Lab("bench-images")
     ship.measure(lab, many=10, turns=turns, keep=_keep)
     lab.down()

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.bench import offline
+
 WORKS = {
     "second run": "Second run, nothing to do",
     "first install": "First install, from pristine hosts",
@@ -66,7 +68,14 @@ def tables(results: list[dict[str, Any]]) -> str:
     for one in results:
         if one["work"] == "memory":
             lines += [f"Memory of the controller at {one['hosts']} hosts, at its peak: {one['mib']} MiB.", ""]
-    return "\n".join([*lines, *image_lines(results)])
+
+    def offline_row(work: str, who: str, hosts: int) -> list[str]:
+        seconds = _values(results, work, who, hosts, "seconds")
+        first = _values(results, "offline", offline.ONLINE, hosts, "seconds")
+        used = [_median(_values(results, work, who, hosts, name)) for name in ("controller", "on_hosts")]
+        return [_cell(seconds), _ratio(seconds, first), *used]
+
+    return "\n".join([*lines, *offline.lines(results, offline_row), *image_lines(results)])
 
 
 IMAGE_CONTENDERS = ("gpuprov", "gpuprov, zstd", "save | bzip2", "save | zstd", "plain save", "docker load alone")

@@ -17,26 +17,11 @@ from tests import waiting
 from tests.integration.conftest import Answer, run
 from tests.integration.processes import kill, local_registry, started
 from tests.lab.images import signing_home
-from tests.lab.lab import HTTP_PORT, Host, Lab
+from tests.lab.lab import HTTP_PORT, Lab
 
 Gpuprov = Callable[..., Answer]
 NAMES = {"debian11": "bullseye", "debian13": "trixie", "resolute": "resolute"}
 HERE = "/var/lib/gpuprov/bundle"
-# Only the controller's ssh passes.
-CUT = """\
-table inet cut {
- chain in {
-  type filter hook input priority 0; policy drop;
-  tcp dport 22 accept
-  iifname lo accept
- }
- chain out {
-  type filter hook output priority 0; policy drop;
-  tcp sport 22 accept
-  oifname lo accept
- }
-}
-"""
 SLOW = """\
 table inet slow {
  chain in {
@@ -59,13 +44,6 @@ class Site(NamedTuple):
     later_lock: Path
     later: Path
     verify: tuple[str, str]  # an extra variable
-
-
-def in_network(host: Host, *words: str, stdin: str | None = None) -> None:
-    """Run a command of this machine in the network of a host."""
-    form = ["podman", "inspect", "-f", "{{.State.Pid}}", host.container]
-    pid = subprocess.run(form, check=True, capture_output=True, text=True).stdout.strip()
-    subprocess.run(["nsenter", "-t", pid, "-n", *words], input=stdin, text=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +73,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for name in NAMES:
         host = lab.host(name)
         host.run("rm -rf /var/lib/apt/lists/*")
-        in_network(host, "nft", "-f", "-", stdin=CUT)
+        host.cut()
         assert host.run(f"timeout 2 bash -c '> /dev/tcp/{lab.server}/{HTTP_PORT}'", check=False).returncode != 0
     yield Site(directory, inventory, bundle, later_lock, later, ("-e", f"gpu_host_verify_image={image}"))
     shutil.rmtree(directory)
@@ -207,13 +185,13 @@ def test_hosts_without_a_network_are_provisioned_and_upgraded(
 
     # Killed while it sends, it leaves what it has sent, and the next run goes on.
     host = lab.host("debian11")
-    in_network(host, "nft", "-f", "-", stdin=SLOW)
+    host.in_network("nft", "-f", "-", stdin=SLOW)
     command = ["gpuprov", "provision", str(site.inventory), "-l", "debian11", *words]
     count = f"find {HERE} -name '*.deb' | wc -l"
     with started(command, tmp_path) as (process, _ended):
         waiting.until(lambda: host.run(count, check=False).stdout.strip() not in ("0", "1"), "two packages were sent")
         kill(process)
-    in_network(host, *["nft", "delete", "table", "inet", "slow"])
+    host.in_network("nft", "delete", "table", "inet", "slow")
     waiting.until(lambda: host.run("pgrep -x tar", check=False).stdout == "", "the host's tar has ended")
     sent = int(host.run(count).stdout)
     rest = gpuprov("plan", *words, "-l", "debian11", inventory=site.inventory).text

@@ -84,6 +84,22 @@ def status() -> str:
     return podman("ps", "-a", "--filter", f"label={LABEL}", "--format", form).stdout
 
 
+_CUT = """\
+table inet cut {
+ chain in {
+  type filter hook input priority 0; policy drop;
+  tcp dport 22 accept
+  iifname lo accept
+ }
+ chain out {
+  type filter hook output priority 0; policy drop;
+  tcp sport 22 accept
+  oifname lo accept
+ }
+}
+"""
+
+
 @dataclass(frozen=True)
 class Host:
     """One lab host. directory is its lab's, with the key that logs in and known_hosts."""
@@ -106,6 +122,15 @@ class Host:
         if check and done.returncode:
             raise RuntimeError(f"{self.name}: {command}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    def in_network(self, *words: str, stdin: str | None = None) -> None:
+        """Run a command of this machine in the network of the host."""
+        pid = podman("inspect", "-f", "{{.State.Pid}}", self.container).stdout.strip()
+        subprocess.run(["nsenter", "-t", pid, "-n", *words], input=stdin, text=True, check=True)
+
+    def cut(self) -> None:
+        """Let nothing pass but ssh to the host, until it is reset."""
+        self.in_network("nft", "-f", "-", stdin=_CUT)
 
     def ssh(self, words: Sequence[str], user: str = "root") -> int:
         """Log in, or run a command; return its exit status."""
