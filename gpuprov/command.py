@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NoReturn
 
 import typer
@@ -72,7 +73,7 @@ def play(run: Run, *views: View, preview: View | None = None) -> Run:
         log = Plain(stream, options.check)
         with (
             runner.temporary_directory() as directory,
-            Live(people, directory) if people.isatty() else Plain(people, options.check) as screen,
+            Live(people, directory) if people.isatty() else nullcontext(Plain(people, options.check)) as screen,
         ):
 
             def say(text: str) -> None:

@@ -21,12 +21,6 @@ class Plain:
         self.predicts = predicts
         self.hosts: dict[str, Host] = {}
 
-    def __enter__(self) -> Plain:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
     def say(self, text: str) -> None:
         """Print a line."""
         print(text, file=self.stream, flush=True)

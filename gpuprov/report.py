@@ -189,17 +189,12 @@ _KEYS = ("facts", "plan", "changes", "steps", "left", "verify", "image", "lock",
 
 def document(run: Run) -> dict[str, Any]:
     """Return the JSON document of a run; docs/json.md describes it."""
-    hosts = {
-        host.name: {
-            "status": _status(host, run),
-            **{key: getattr(host, key) for key in _KEYS},
-            "seconds": round(host.seconds, 2),
-        }
-        for host in run.hosts
-    }
-    return {
-        "format": 1, "command": run.command, "status": run.status, "seconds": round(run.seconds, 2), "hosts": hosts,
-    }  # fmt: skip
+    hosts = {}
+    for host in run.hosts:
+        told = {key: getattr(host, key) for key in _KEYS}
+        hosts[host.name] = {"status": _status(host, run), **told, "seconds": round(host.seconds, 2)}
+    seconds = round(run.seconds, 2)
+    return {"format": 1, "command": run.command, "status": run.status, "seconds": seconds, "hosts": hosts}
 
 
 def _status(host: Host, run: Run) -> str:

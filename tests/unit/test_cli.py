@@ -347,16 +347,16 @@ def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(
 
 def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
     stream = io.StringIO()
-    with Plain(stream) as screen:
-        screen.update("start", _at_work("gpu1"))
-        screen.update("changed", _at_work("gpu1", steps=[INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]))
+    screen = Plain(stream)
+    screen.update("start", _at_work("gpu1"))
+    screen.update("changed", _at_work("gpu1", steps=[INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]))
     assert stream.getvalue() == "gpu1: changed: Install the pinned set (8 s)\n1 of 1 host done\n"
 
 
 def test_elsewhere_only_what_lasts_is_printed_without_escapes() -> None:
     stream = io.StringIO()
-    with Plain(stream) as screen:
-        for what in ("start", "done", "changed"):
-            screen.update(what, Host("a", doing="Install"))
-        screen.update("failed", Host("a", error={"message": "one\ntwo"}))
+    screen = Plain(stream)
+    for what in ("start", "done", "changed"):
+        screen.update(what, Host("a", doing="Install"))
+    screen.update("failed", Host("a", error={"message": "one\ntwo"}))
     assert stream.getvalue() == "a: changed: Install\na: failed: one\n"

@@ -443,7 +443,8 @@ def wait(process):
 def remove(names):
     """Remove names of images, and images that have no other name."""
     if names:
-        ended(started(["docker", "image", "rm"] + names))
+        words = ["docker", "image", "rm"] + names
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).communicate()
 
 
 def next_line():
