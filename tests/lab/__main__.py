@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.lab import images, lab
+from tests.lab import fleet, images, lab
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument("name")
     shell.add_argument("host", help="HOST or USER@HOST")
     shell.add_argument("words", nargs=argparse.REMAINDER)
+    many = commands.add_parser("fleet", help="bring a lab up and print the path of an inventory of many names over it")
+    many.add_argument("name")
+    many.add_argument("--names", type=int, default=200, help="how many names")
+    many.add_argument("--hosts", default="debian12:4", help="the hosts that they are spread over")
+    for kind in fleet.DEAD:
+        many.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"names that are dead: {kind}")
     commands.add_parser("status", help="what is up")
     return parser
 
@@ -48,6 +54,10 @@ def main() -> int:
             one = lab.Lab(arguments.name)
             one.up(arguments.hosts, pristine=arguments.pristine)
             print(one.inventory)
+        elif arguments.command == "fleet":
+            one = lab.Lab(arguments.name)
+            dead = {kind: getattr(arguments, kind) for kind in fleet.DEAD}
+            print(fleet.make(one, fleet.names(one.up(arguments.hosts), arguments.names, dead)))
         elif arguments.command == "down":
             for name in lab.names() if arguments.all else [arguments.name]:
                 lab.Lab(name).down()
