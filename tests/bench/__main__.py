@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import contenders, offline, report, ship
+from tests.bench import contenders, fleet, offline, report, ship
 from tests.lab.cgroups import processor_seconds
 from tests.lab.lab import Host, Lab, podman
 
@@ -35,7 +35,13 @@ def main() -> int:
     parser.add_argument("--offline", type=int, metavar="HOSTS", help="only hosts without a network; keeps the rest")
     parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
+    parser.add_argument("--fleet", type=int, metavar="N", help="only gpuprov plan on N names over few hosts; prints it")
+    parser.add_argument("--fleet-hosts", default="debian12:4", help="the hosts under the names of --fleet")
+    parser.add_argument("--fleet-turns", type=int, default=1, help="measurements of each size of --fleet")
     arguments = parser.parse_args()
+    if arguments.fleet:
+        fleet.measure(arguments.fleet, arguments.fleet_hosts, arguments.fleet_turns)
+        return 0
     if arguments.images and not arguments.report:
         _measure_images(arguments.first_turns)
     elif arguments.offline and not arguments.report:
@@ -175,7 +181,7 @@ def _memory() -> Iterator[list[int]]:
 
     def watch() -> None:
         while not done.wait(0.3):
-            peak[0] = max(peak[0], sum(_proportional(pid) for pid in _descendants(os.getpid())) // 1024)
+            peak[0] = max(peak[0], sum(fleet.proportional(pid) for pid in _descendants(os.getpid())) // 1024)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -203,17 +209,6 @@ def _descendants(root: int) -> list[int]:
         if above == root and pid != root:
             found.append(pid)
     return found
-
-
-def _proportional(pid: int) -> int:
-    """Proportional set size of a process in KiB, 0 if it is gone."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
 
 
 if __name__ == "__main__":
