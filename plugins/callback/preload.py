@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY, specification
 
 DOCUMENTATION = r"""
 name: preload
@@ -16,8 +16,9 @@ type: aggregate
 short_description: Loads once what each task needs on the controller
 description:
   - Ansible starts a process for each task on each host, and each process loads the plugins that it needs. This
-    callback loads the plugins that nearly all tasks need, and the variables of the roles, before the first process
-    starts, and excludes them from garbage collection.
+    callback loads the plugins that nearly all tasks need, and the variables and argument specifications of the roles,
+    before the first process starts, and excludes them from garbage collection.
+  - While all of Ansible's processes are busy, it has Ansible look for a free one every 5 ms.
   - C(gpuprov) enables it.
 author: gpuprov contributors
 """
@@ -32,10 +33,13 @@ class CallbackModule(CallbackBase):
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Load Ansible's filters and tests, the plugins of a login over ssh, and the variables of our roles."""
+        """Load Ansible's filters and tests, the plugins of a login, and the variables and options of our roles."""
         for kind in ("vars", "defaults"):
             for path in ROLES_DIRECTORY.glob(f"*/{kind}/main.yml"):
                 ansible_compat.load_variables(path)
+        for role in ROLES_DIRECTORY.glob("*/meta/argument_specs.yml"):
+            specification(role.parents[1].name)
+        ansible_compat.pause_longer_for_forks()
         ansible_compat.preload_plugins()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -14,6 +14,7 @@ import gc, json, sys
 from ansible.plugins.loader import init_plugin_loader
 init_plugin_loader()
 from ansible_collections.gpuprov.gpuprov.plugins.callback import preload
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import role_options
 def found():
     return [[one for one in {WANTED} if any(name.startswith(one) for name in sys.modules)], gc.get_freeze_count()]
 callback, before = preload.CallbackModule(), found()
