@@ -189,7 +189,8 @@ def apply(host, params):
     carried = params["bundle"] and not host.check_mode
     sources = functools.partial(bundle.Sources, sources=params["bundle"]) if carried else source_files.Sources
     packages = Packages(host, params["sets"], params["lock_timeout"], params["proxy"], params["locked"], sources)
-    engine = engine_state(host)
+    # Sources alone stop no engine.
+    engine = "" if params["sources_only"] else engine_state(host)
     try:
         if carried:
             packages.sources.update(None)

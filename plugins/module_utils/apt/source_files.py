@@ -26,6 +26,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.host_files import 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.redaction import redact
 
 HELPER = "/usr/lib/apt/apt-helper"
+LISTS = "/var/lib/apt/lists"
+# For what is read without need: a host that the distribution's mirror does not answer must not wait for it long.
+IMPATIENT = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10"]
 
 
 class Sources:
@@ -183,6 +186,10 @@ class Sources:
         if sources is None:
             self.apt.apt_get("-q", "update")
             return
+        # A host that has read no list yet needs those of its distribution too, for dependencies: one reading does for
+        # both. Where that fails, the given sources are read alone, and a transaction that lacks others reads them.
+        if not glob.glob(LISTS + "/*_Packages*") and not refused(*self.apt.apt_get("-q", "update", *IMPATIENT)):
+            return
         directory = tempfile.mkdtemp(prefix="gpuprov-sources-")
         try:
             for source in sources:
@@ -200,20 +207,22 @@ class Sources:
             )
         finally:
             shutil.rmtree(directory)
-        # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
-        # The reason of an "Err:" is in the next line.
-        text = re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err)
-        said = [line for line in text.splitlines() if re.match(r"(E|W|Err)[: ]", line)]
-        bad = [
-            line
-            for line in said
-            if not line.startswith("W: ") or re.search(r"Failed to fetch|GPG error|not signed", line)
-        ]
-        if code or bad:
+        said = refused(code, out, err)
+        if said:
             uris = " ".join(uri for source in sources for uri in source["uris"])
-            raise HostError(
-                "apt cannot use %s: %s" % (uris, "; ".join(bad[-3:] or said[-3:]) or "exit status %d" % code)
-            )
+            raise HostError("apt cannot use %s: %s" % (uris, said))
+
+
+def refused(code, out, err):
+    """Return why an apt-get update did not read or trust all of its sources, or None where it did."""
+    # apt 1.2 of 16.04 warns of a repository that it could not read, and exits with 0.
+    # The reason of an "Err:" is in the next line.
+    text = re.sub(r"(?m)^(Err:.*)\n +", r"\1: ", out + err)
+    said = [line for line in text.splitlines() if re.match(r"(E|W|Err)[: ]", line)]
+    bad = [
+        line for line in said if not line.startswith("W: ") or re.search(r"Failed to fetch|GPG error|not signed", line)
+    ]
+    return "; ".join(bad[-3:] or said[-3:]) or "exit status %d" % code if code or bad else None
 
 
 def source_files():

@@ -245,12 +245,9 @@ class Transaction:
             fields = [field.strip() for field in line.split("|")]
             if len(fields) > 1:
                 known.setdefault(fields[0], set()).add(fields[1])
-        installed = self.apt.installed([name for name, _version in pairs])
-        return [
-            (name, version)
-            for name, version in pairs
-            if version not in known.get(name, ()) and (installed.get(name) or {}).get("version") != version
-        ]
+        unknown = [(name, version) for name, version in pairs if version not in known.get(name, ())]
+        installed = self.apt.installed([name for name, _version in unknown])
+        return [(name, version) for name, version in unknown if (installed.get(name) or {}).get("version") != version]
 
     def hold(self):
         found = self.apt.installed([package["name"] for one in self.sets for package in one["packages"]])

@@ -333,5 +333,6 @@ def _start(service, before):
             except HostError as second:
                 said += ", yet dockerd does not start with it either: %s" % second
             raise HostError("%s. %s" % (error, said))
-    if not service.unread():
+        waiting = service.unread()
+    if not waiting:
         settle()
