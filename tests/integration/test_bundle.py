@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import deb
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import repository
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
 from tests import waiting
@@ -123,6 +124,14 @@ def forget(bundle: Path) -> None:
     described(bundle)
 
 
+def thin(bundle: Path) -> None:
+    """Make a bundle without a package that the engine depends on."""
+    directory = bundle / "sources/distribution/trixie/amd64"
+    next((directory / "pool").glob("libnftables1_*.deb")).unlink()
+    repository.make(directory, "trixie", "amd64", "2026-11-27T10:11:12Z", repository.signing_key())
+    described(bundle)
+
+
 def alter(bundle: Path) -> None:
     file = next((bundle / "sources/docker_ce/trixie").rglob("Packages*"))
     file.write_bytes(file.read_bytes() + b"\n")
@@ -147,7 +156,8 @@ def resign(bundle: Path) -> None:
     [
         (truncate, "is not as it was made"),
         (lose, "cannot be read: No such file or directory"),
-        (forget, "lacks docker-ce_"),
+        (forget, "lacks docker-ce 5:"),
+        (thin, "lacks libnftables1 "),
         (alter, "is not as it was made"),
         (unlist, "neither there nor in the bundle: add it with gpuprov bundle --image"),
         (resign, "apt cannot use the bundle: "),

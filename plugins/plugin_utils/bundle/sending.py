@@ -88,6 +88,9 @@ def of(resolver: role_options.Resolver) -> Bundle | None:
             sources.append({"path": f"sources/{name}/{codename}/{architecture}", **place})
     sources.append({"path": f"sources/distribution/{codename}/{architecture}", "suite": "./", "components": []})
     own = {path: one for path, one in files.items() if path.startswith(tuple(f"{one['path']}/" for one in sources))}
+    there = {sha256 for sha256, _size in own.values()}
+    if lacking := [f"{one.name} {one.version}" for one in system.packages if one.sha256 not in there]:
+        raise SendingError(f"the bundle {directory} lacks {', '.join(lacking)} of its lock: make it again")
     fitting = {
         image_name.parse_tagged(one.name): one.path.relative_to(directory).as_posix()
         for one in images
