@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import zlib
 from typing import Any
 
@@ -35,7 +34,7 @@ class ActionModule(ActionBase):
         """Return changes, steps, gpu_host_verify, and the facts of the host afterwards; fail as the module does."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if os.path.exists(os.environ.get("GPUPROV_STOP", "")):
+        if host_pipe.must_end():
             # After the first Ctrl-C no host is begun.
             return {**result, "skipped": True}
         facts = task_vars.get("ansible_facts") or {}

@@ -59,6 +59,7 @@ class Registry:
     challenge: str = ""
     cut: int = 0  # bytes after which blobs end, once
     hang: threading.Event | None = None  # blobs that are cut stay open until then
+    down: bool = False  # gives out no blobs
     leaks: list[str] = field(default_factory=list)  # logins that the server of the blobs got
 
     @property
@@ -131,6 +132,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith("/cdn/"):
             if login:
                 here.leaks.append(login)
+            if here.down:
+                self.answer(503, b"")
+                return
             data = here.files[path.removeprefix("/cdn/")][1]
             begin = int(self.headers.get("Range", "bytes=0-")[6:-1])
             cut, here.cut = (here.cut, 0) if len(data) > here.cut else (0, here.cut)
@@ -502,11 +506,14 @@ def test_a_command_that_is_ended_keeps_what_it_received(
         waiting.until(
             lambda: [path for path in parts.glob("*.part") if path.stat().st_size == 30_000], "a part is there"
         )
+        hub.down = True  # so that the command cannot be done before it is ended
         process.send_signal(number)
         hub.hang.set()
         said = process.communicate()[1]
+    hub.down = False
+    hub.asked.clear()
     assert process.returncode == status
     assert b"Traceback" not in said
     subprocess.run(words, cwd=tmp_path, check=True)
-    assert len([asked for _path, asked in hub.blobs() if asked]) == 1
+    assert [asked for _path, asked in hub.blobs() if asked] == ["bytes=30000-"]
     assert tree(tmp_path / "b") == tree(tmp_path / "whole")

@@ -163,7 +163,7 @@ def send(action: ActionBase, bundle: Bundle, wanted: Needs, task_vars: dict[str,
     with transfer_progress.Progress("sending", f"{host} bundle", wanted.size) as progress:
         blocks = _archive(bundle, bundle.indexes, iter)
         more = _archive(bundle, [*wanted.files, *wanted.images], progress.counted)
-        with host_pipe.opened(command, _stopped) as pipe:
+        with host_pipe.opened(command, host_pipe.must_end) as pipe:
             pipe.feed(block for part in (blocks, more, [bytes(2 * _BLOCK)]) for block in part)
             completed = pipe.completed()
     if completed.returncode:
@@ -177,10 +177,6 @@ def remove(action: ActionBase) -> None:
     """Remove what was sent to a host."""
     parent = os.path.dirname(DIRECTORY)
     ansible_compat.run_command(action, f"rm -rf {shlex.quote(DIRECTORY)}; rmdir {shlex.quote(parent)} 2>&-")
-
-
-def _stopped() -> bool:
-    return os.path.exists(os.environ.get("GPUPROV_STOP", ""))
 
 
 def _check(bundle: Bundle, paths: Iterable[str]) -> None:
