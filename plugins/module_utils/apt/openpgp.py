@@ -27,7 +27,7 @@ _HTML = (b"<!doctype", b"<html", b"<?xml")
 
 
 class KeyringError(ValueError):
-    """The data is no OpenPGP keyring, or not the one that is trusted; the message is for people."""
+    """The data is not an OpenPGP keyring, or not the one that is trusted; the message is for people."""
 
 
 def dearmor(data):
@@ -38,7 +38,7 @@ def dearmor(data):
     if _BEGIN not in data:
         if bytearray(data[:1]) < bytearray([0x80]):
             page = data.lstrip()[:9].lower().startswith(_HTML)
-            raise KeyringError("it is a web page, no OpenPGP key" if page else "it is no OpenPGP key")
+            raise KeyringError("it is a web page, not an OpenPGP key" if page else "it is not an OpenPGP key")
         return data
     return _blocks(data, _BEGIN, _END)
 
@@ -97,7 +97,7 @@ def _packets(data):
     while place < len(octets):
         start, head = place, octets[place]
         if not head & 0x80:
-            raise KeyringError("it is no OpenPGP key")
+            raise KeyringError("it is not an OpenPGP key")
         place += 1
         first = octets[place] if place < len(octets) else 0
         if head & 0x40:

@@ -87,7 +87,7 @@ def spec(path):
         "devices": names,
         "nodes": {path: "%s:%s" % (major, minor or 0) for path, major, minor in NODE.findall(text)},
         "driver_version": sorted(versions)[-1] if versions else None,
-        "error": "" if kind and names else "it is no CDI specification",
+        "error": "" if kind and names else "it is not a CDI specification",
     }
 
 

@@ -42,7 +42,7 @@ class SendingError(AnsibleError):
 
 
 class Bundle(NamedTuple):
-    """What a bundle has for one release and architecture."""
+    """The part of a bundle for one release and architecture."""
 
     directory: Path
     files: dict[str, tuple[str, int]]  # {path: (SHA-256, size)}
