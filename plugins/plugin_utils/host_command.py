@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+import random
 import re
 import secrets
 import shlex
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
@@ -22,6 +25,13 @@ SUDO_RS = (
     "ansible_become_method=gpuprov.gpuprov.sudo, or ansible_become_exe=sudo.ws (the former sudo, on Ubuntu), or allow "
     "the account passwordless sudo"
 )
+# Seconds before another login, once the host or a bastion has ended one before it began.
+PAUSES = (1, 2, 4, 8)
+# OpenSSH's messages where the other side ends a connection before it has named itself, as sshd does to logins past
+# MaxStartups. A bastion that does not reach the host ends the connection too, but says so.
+_RESET = re.compile(r"(kex|ssh)_exchange_identification: |Exceeded MaxStartups")
+_NOT_REACHED = re.compile(r"open failed: |Permission denied|Host key verification failed")
+_T = TypeVar("_T")
 # A word of these is one word to every shell, and to none of them more than that.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-][A-Za-z0-9_./:@+=-]*")
 
@@ -30,6 +40,28 @@ def why_not_root(text: str) -> str | None:
     """Return what to do about a failure to become root, given what was said, or None for another failure."""
     found = failures.not_root(text)
     return ": ".join(found) if found else None
+
+
+def login_was_reset(text: str) -> bool:
+    """Return whether a login ended before it began, given what ssh said. Nothing ran, and another may succeed."""
+    return bool(_RESET.search(text)) and not _NOT_REACHED.search(text)
+
+
+def with_logins(run: Callable[[], _T], sleep: Callable[[float], None] = time.sleep) -> _T:
+    """Run what logs in to a host, again after a pause where the login was reset.
+
+    The option retries of Ansible's ssh would repeat every failure of ssh: it multiplies the time of hosts that do not
+    answer, and repeats commands that ran. Raises AnsibleConnectionFailure.
+    """
+    for pause in PAUSES:
+        try:
+            return run()
+        except AnsibleConnectionFailure as error:
+            if not login_was_reset(str(error)):
+                raise
+        # At random, or the logins that were reset together come together again.
+        sleep(pause * random.uniform(0.5, 1.5))
+    return run()
 
 
 def portable(words: list[str]) -> str:
@@ -107,7 +139,7 @@ def execute(
         if stdin is None and ansible_compat.uses_pipelining(action):
             # Without something to send Ansible asks for a terminal, and sudo-rs loses bytes on their way through it.
             stdin = b"\n"
-        answer = ansible_compat.run_command(action, command, stdin)
+        answer = with_logins(lambda: ansible_compat.run_command(action, command, stdin))
     except AnsibleConnectionFailure as error:
         advice = why_not_root(str(error))
         if advice is None:

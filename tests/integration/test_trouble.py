@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +16,10 @@ import pytest
 
 from tests.integration import processes
 from tests.integration.conftest import Answer, Hosts, document, run
+from tests.lab import fleet
 from tests.lab.lab import Lab
 from tests.text import replaced
+from tests.waiting import until
 
 Gpuprov = Callable[..., Answer]
 
@@ -259,3 +264,31 @@ def test_the_wheel_provisions_a_host_from_anywhere(pristine: Hosts, lab: Lab, ch
     answer = run(words, Path("/"), **environment)
     assert answer.status == 0, answer.text
     assert "29.7.2" in answer.stdout
+
+
+def test_a_login_that_sshd_resets_is_tried_again_and_dead_names_are_named(
+    lab: Lab, pristine: Hosts, gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian12")
+    # One connection that has not logged in is enough to have all others reset. sshd takes the last of these lines.
+    host.run("echo 'MaxStartups 1:100:1' >/etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
+    inventory = fleet.make(lab, fleet.names([host], 4, {"refused": 1, "unknown": 1}))
+    held = socket.create_connection((host.address, 22))
+    assert held.recv(4) == b"SSH-"
+
+    def release() -> None:
+        with contextlib.closing(held):
+            until(lambda: "past MaxStartups" in host.run("journalctl -u ssh -o cat").stdout, "sshd resets a login")
+
+    releaser = threading.Thread(target=release)
+    releaser.start()
+    answer = gpuprov("plan", "--json", inventory=inventory)
+    releaser.join()
+    found = {name: (one["error"] or {}).get("message") for name, one in document(answer)["hosts"].items()}
+    assert found == {
+        "gpu1": None,
+        "gpu2": f"connection refused by {host.address} port 20002",
+        "gpu3": None,
+        "gpu4": "the host key is not known, or has changed: check it, then put it into known_hosts",
+    }, answer.text
+    host.run("rm /etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.gpuprov.gpuprov.plugins.become import doas, su, sudo
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command
@@ -40,6 +41,57 @@ def test_plain_words_at_the_end_stay_to_be_read_and_replaced() -> None:
     assert "\n" not in command
     done = subprocess.run(["sh", "-c", command.replace("@WHAT@", "x")], capture_output=True, text=True, check=True)
     assert done.stdout == "x!\n"
+
+
+FAILED = "Failed to connect to the host via ssh: "
+
+
+@pytest.mark.parametrize(
+    ("said", "retried"),
+    [
+        ("kex_exchange_identification: read: Connection reset by peer\nConnection reset by 10.0.0.1 port 22", True),
+        ("kex_exchange_identification: Connection closed by remote host", True),
+        ("ssh_exchange_identification: Connection closed by remote host", True),
+        ("Connection closed by 10.0.0.1 port 22", False),
+        ("ssh: connect to host 10.0.0.1 port 22: Connection refused", False),
+        ("ssh: connect to host 10.0.0.1 port 22: Connection timed out", False),
+        ("Host key verification failed.", False),
+        ("alice@10.0.0.1: Permission denied (publickey).\nConnection closed by 10.0.0.1 port 22", False),
+        (
+            "channel 0: open failed: connect failed: x\nkex_exchange_identification: Connection closed by remote host",
+            False,
+        ),
+        ("Connection to 10.0.0.1 closed by remote host.", False),
+    ],
+)
+def test_only_a_login_that_ended_before_it_began_is_tried_again(said: str, retried: bool) -> None:
+    pauses: list[float] = []
+    tries: list[str] = []
+
+    def run() -> str:
+        tries.append(said)
+        if len(tries) < 3:
+            raise AnsibleConnectionFailure(FAILED + said)
+        return "in"
+
+    if retried:
+        assert host_command.with_logins(run, pauses.append) == "in"
+    else:
+        with pytest.raises(AnsibleConnectionFailure):
+            host_command.with_logins(run, pauses.append)
+    assert len(pauses) == (2 if retried else 0)
+
+
+def test_a_host_that_resets_every_login_is_unreachable_in_the_end() -> None:
+    pauses: list[float] = []
+
+    def run() -> str:
+        raise AnsibleConnectionFailure(f"{FAILED}kex_exchange_identification: read: Connection reset by peer")
+
+    with pytest.raises(AnsibleConnectionFailure):
+        host_command.with_logins(run, pauses.append)
+    assert len(pauses) == len(host_command.PAUSES)
+    assert sum(pauses) <= 1.5 * 15
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,11 @@ def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
     [
         (REFUSED, "connection refused by 10.0.0.3 port 22"),
         ("ssh: connect to host h port 2: Connection timed out", "no answer from h port 2"),
+        ("kex_exchange_identification: Connection reset by peer", "the host, or a bastion before it, reset every"),
+        (
+            "channel 0: open failed: connect failed: No route to host\r\nkex_exchange_identification: closed",
+            "the bastion does not reach the host: No route to host",
+        ),
         ("ssh: Could not resolve hostname gone: Name or service not known", "the name gone cannot be resolved"),
         ("@@@ WARNING\nHost key verification failed.", "the host key is not known, or has changed: check it, then put"),
         ("me@h: Permission denied (publickey).", "Permission denied (publickey): see -u and --private-key, or -k"),

@@ -70,6 +70,11 @@ _UNREACHABLE = (
     (r"connect to host (\S+) port (\d+): (?:Connection|Operation) timed out", r"no answer from \1 port \2"),
     (r"connect to host (\S+) port (\d+): No route to host", r"no route to \1"),
     (r"Could not resolve hostname ([^\s:]+)", r"the name \1 cannot be resolved"),
+    (r"open failed: connect failed: ([^\r\n]+)", r"the bastion does not reach the host: \1"),
+    (
+        r"(?:kex|ssh)_exchange_identification: ",
+        "the host, or a bastion before it, reset every login: use fewer --forks, or raise MaxStartups of its sshd",
+    ),
     (
         r"Host key verification failed",
         "the host key is not known, or has changed: check it, then put it into known_hosts",
