@@ -57,8 +57,10 @@ class ActionModule(ActionBase):
             try:
                 with host_bundle.sent(self, host_planning.steps(plan, wants), images, task_vars) as (steps, archives):
                     work = {"steps": steps, "images": archives, "probe": probe.words, "containers": containers}
-                    lock = run_owner.lock(self, task_vars)
-                    done = self._execute_module(module_args={"work": work, "lock": lock}, task_vars=task_vars)
+                    words = {"work": work, "lock": run_owner.lock(self, task_vars)}
+                    done = host_command.with_logins(
+                        lambda: self._execute_module(module_args=words, task_vars=task_vars)
+                    )
             except host_pipe.Stopped:
                 return {**result, "skipped": True}
             except host_bundle.PROBLEMS as error:

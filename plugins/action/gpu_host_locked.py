@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import run_owner
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import host_command, run_owner
 
 
 class ActionModule(ActionBase):
@@ -18,4 +18,5 @@ class ActionModule(ActionBase):
         """Return the module's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = {**self._task.args, "lock": run_owner.lock(self, task_vars or {})}
-        return {**result, **self._execute_module(module_args=arguments, task_vars=task_vars)}
+        done = host_command.with_logins(lambda: self._execute_module(module_args=arguments, task_vars=task_vars))
+        return {**result, **done}

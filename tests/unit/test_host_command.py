@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.gpuprov.gpuprov.plugins.action import gpu_host_locked
 from ansible_collections.gpuprov.gpuprov.plugins.become import doas, su, sudo
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils import terminal
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command, run_owner
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish", "tcsh") if shutil.which(name)]
 
@@ -80,6 +81,27 @@ def test_only_a_login_that_ended_before_it_began_is_tried_again(said: str, retri
         with pytest.raises(AnsibleConnectionFailure):
             host_command.with_logins(run, pauses.append)
     assert len(pauses) == (2 if retried else 0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_change_begins_after_logins_that_were_reset(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([AnsibleConnectionFailure(f"{FAILED}kex_exchange_identification: read: reset")] * times)
+
+    def execute(_self: object, module_args: dict[str, Any], task_vars: object) -> dict[str, Any]:
+        for error in told:
+            raise error
+        return {"changed": True, "given": module_args}
+
+    monkeypatch.setattr(gpu_host_locked.ActionModule, "_execute_module", execute)
+    monkeypatch.setattr(run_owner, "lock", lambda *_: "mine")
+    monkeypatch.setattr(host_command, "PAUSES", (0, 0))
+    task = SimpleNamespace(args={"a": 1}, async_val=0, check_mode=False, diff=False, no_log=False)
+    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None), become=None, _load_name="ssh")
+    action = gpu_host_locked.ActionModule(
+        task=task, connection=connection, play_context=SimpleNamespace(check_mode=False), loader=None, templar=None,
+        shared_loader_obj=None,
+    )  # fmt: skip
+    assert action.run(task_vars={})["given"] == {"a": 1, "lock": "mine"}
 
 
 def test_a_host_that_resets_every_login_is_unreachable_in_the_end() -> None:
