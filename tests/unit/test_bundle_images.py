@@ -480,6 +480,11 @@ def test_the_command_takes_images(hub: Registry, tmp_path: Path) -> None:
     assert gpuprov("--image", "") == (0, "", [])
 
 
+def interruptible() -> None:
+    """Undo that a shell without job control starts what is in the background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_command_that_is_ended_keeps_what_it_received(
     number: int, status: int, hub: Registry, tmp_path: Path
@@ -502,7 +507,7 @@ def test_a_command_that_is_ended_keeps_what_it_received(
     hub.cut, hub.hang = 30_000, threading.Event()
     hub.asked.clear()
     parts = tmp_path / "b/images/.parts"
-    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=interruptible) as process:
         waiting.until(
             lambda: [path for path in parts.glob("*.part") if path.stat().st_size == 30_000], "a part is there"
         )
