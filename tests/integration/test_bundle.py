@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import repo
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
 from tests import waiting
-from tests.integration.conftest import Answer, run
+from tests.integration.conftest import ROOT, Answer, run
 from tests.integration.processes import kill, local_registry, started
 from tests.lab.images import signing_home
 from tests.lab.lab import HTTP_PORT, Lab
@@ -216,6 +217,13 @@ def test_hosts_without_a_network_are_provisioned_and_upgraded(
     full.run("umount /var/lib/gpuprov")
     assert done.status == 2, done.text
     assert "No space left on device" in done.text
+
+    # Without gpuprov, and role by role.
+    values = json.dumps({"gpuprov_bundle": str(site.bundle), "gpuprov_full": True})
+    book = ["ansible-playbook", "-i", str(site.inventory), str(ROOT / "playbooks/provision.yml")]
+    config = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = run([*book, "-l", "resolute", "-e", values, *site.verify], tmp_path, **config)
+    assert done.status == 0, done.text
 
     done = gpuprov("provision", *words, inventory=site.inventory)
     assert done.status == 0, done.text
