@@ -71,9 +71,11 @@ def lines(results: list[dict[str, Any]], row: Callable[[str, str, int], list[str
         text.append(f"| {hosts} | {name} | {' | '.join(row(work, who, hosts))} |")
     made = next(one for one in results if one["work"] == "bundle")
     size = made["bytes"] / 1e6
+    told = f"has {made['files']} files of {size:.0f} MB in all; making it took {made['seconds']:.1f} s"
     text += [
         "",
-        f"The bundle (one release, with hello-world) has {made['files']} files of {size:.0f} MB in all; making it",
+        f"The bundle (one release, with hello-world) {told}, from the lab's server on the",
+        "same machine.",
+        "",
     ]
-    text += [f"took {made['seconds']:.1f} s, from the lab's server on the same machine.", ""]
     return text
