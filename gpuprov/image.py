@@ -7,14 +7,15 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
-from gpuprov import image_report, report
-from gpuprov.command import finish, passwords_of, play, run
+from gpuprov import report
+from gpuprov.command import View, finish, passwords_of, play, run
 from gpuprov.options import NO_INVENTORY, Options, UsageError, command
 from gpuprov.result import Run
 from gpuprov.shared import plugin
@@ -22,6 +23,7 @@ from gpuprov.shared import plugin
 app = typer.Typer(
     help="Images on the hosts: build, ship, tag, list, clean up.", no_args_is_help=True, rich_markup_mode=None
 )
+_text = plugin("plugin_utils/text/images")
 ImageName = Annotated[str, Argument(metavar="NAME:TAG", help="An image, e.g. registry.example.com:5000/train:1.9.1")]
 
 
@@ -31,6 +33,20 @@ def parsed(path: str, function: str, *given: Any) -> Any:
         return getattr(plugin(path), function)(*given)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _view(lines: Callable[..., list[str]], *about: Callable[[Run], Any]) -> View:
+    """Return a view: lines of {host: its image}, and of more about the run."""
+    return lambda run: report.joined(lines(_images(run), *(one(run) for one in about)))
+
+
+def _images(run: Run) -> dict[str, dict[str, Any]]:
+    # A host that failed after it removed something counts too.
+    return {host.name: host.image for host in run.hosts if host.image and (not host.error or "freed" in host.image)}
+
+
+def _check(run: Run) -> bool:
+    return run.options.check
 
 
 def _versioned(text: str, example: str) -> Any:
@@ -79,7 +95,7 @@ def build(
         options.variables["gpuprov_build_on"] = options.limit = on
 
     try:
-        run("image build", options, image_report.built_text)  # A host that failed had its line when it did.
+        run("image build", options, _view(_text.built_lines, _check))  # A host that failed had its line when it did.
     except UsageError as error:
         raise UsageError(str(error).replace("--limit", "--on")) from None
 
@@ -106,7 +122,12 @@ def tag(options: Options, name: ImageName) -> None:
     image = _versioned(name, "tag takes a name with a version, such as train:1.9.1")
     parsed("plugin_utils/images/image_versions", "read", image.tag)
     options.variables["docker_image_name"] = str(image)
-    run("image tag", options, image_report.tag_text, report.short_errors_text)
+
+    def moved(run: Run) -> str:
+        done = ((host.name, host.changes) for host in run.hosts if not host.error)
+        return report.joined(_text.tag_lines(done, run.options.check))
+
+    run("image tag", options, moved, report.short_errors_text)
 
 
 @command(app)
@@ -114,7 +135,7 @@ def ls(options: Options) -> None:
     """List the images of the hosts, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    run("image ls", options, lambda done: image_report.ls_text(done, width), report.short_errors_text)
+    run("image ls", options, _view(_text.table, lambda _run: width), report.short_errors_text)
 
 
 # ---- prune
@@ -155,14 +176,16 @@ def prune(
         "docker_image_prune_keep": keep,
         "gpuprov_quiet": True,
     }
-    going, freed = image_report.going_text, (image_report.freed_text, report.short_errors_text)
+    going, freed = _view(_text.prune_lines), (_view(_text.freed_lines), report.short_errors_text)
     if options.check:
         run("image prune", options, going, report.short_errors_text)
     if options.yes:
         run("image prune", options, *freed, preview=going)
     options.passwords = passwords_of(options)
     done = play(Run("image prune", dataclasses.replace(options, check=True)), going, report.short_errors_text)
-    only = image_report.agreed(done)
+    only = {
+        name: [one["id"] for one in (*image["containers"], *image["images"])] for name, image in _images(done).items()
+    }
     if not done.interrupted and any(only.values()):
         if not typer.confirm("Remove this?", err=True):
             raise UsageError("nothing was done")
@@ -171,7 +194,8 @@ def prune(
     finish(done)
 
 
-# ---- ship, load and save
+# ---- ship, load and save. Failed hosts had their line when they failed.
+_SHIPPED = _view(_text.transfer_lines, _check, lambda run: len(run.hosts))
 
 
 @command(app, "check")
@@ -192,8 +216,9 @@ def ship(
     options.variables |= {
         "docker_image_transfer_name": parsed("module_utils/images/image_name", "tagged", name),
         "docker_image_transfer_from": source,
+        "gpuprov_quiet": True,
     }
-    run("image ship", options, image_report.shipped_text)
+    run("image ship", options, _SHIPPED)
 
 
 @command(app, "check")
@@ -202,8 +227,8 @@ def load(
     file: Annotated[Path, Argument(metavar="FILE", help="An archive of docker save, or of image save.")],
 ) -> None:
     """Load an archive on all hosts. Only layers that a host lacks are sent."""
-    options.variables["docker_image_transfer_file"] = str(file.expanduser().absolute())
-    run("image load", options, image_report.shipped_text)
+    options.variables |= {"docker_image_transfer_file": str(file.expanduser().absolute()), "gpuprov_quiet": True}
+    run("image load", options, _SHIPPED)
 
 
 @command(app, inventory=NO_INVENTORY)
@@ -225,4 +250,4 @@ def save(
         "docker_image_transfer_from": source,
         "docker_image_transfer_file": str(output.expanduser().absolute()),
     }
-    run("image save", options, image_report.saved_text)
+    run("image save", options, _view(_text.saved_lines))

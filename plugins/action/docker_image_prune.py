@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         decided, basis = arguments["decided"]["docker_image"], arguments["decided"]["basis"]
         going = [one["id"] for kind in ("containers", "images") for one in decided[kind]]
         if not going or self._task.check_mode:
-            return {**result, "changed": bool(going)}
+            return {**result, "changed": bool(going), "docker_image": decided}
         done = self._execute_module(
             "gpuprov.gpuprov.docker_image_prune",
             {"rules": rules, "only": going, **basis, "lock": run_owner.lock(self, task_vars or {})},

@@ -6,30 +6,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet, images
 
 Hosts = dict[str, dict[str, Any]]
 
 
-def _grouped(lines_of: Callable[[dict[str, Any]], list[str]]) -> Callable[[Hosts], list[str]]:
-    def lines(hosts: Hosts) -> list[str]:
-        return fleet.grouped_lines((lines_of(hosts[name]), name) for name in sorted(hosts, key=fleet.natural))
-
-    return lines
+def _in_order(hosts: Hosts) -> Hosts:
+    return {name: hosts[name] for name in sorted(hosts, key=fleet.natural)}
 
 
-def _images(hosts: Hosts) -> list[str]:
-    return fleet.images_lines({name: hosts[name]["images"] for name in sorted(hosts, key=fleet.natural)})
+def _plans(hosts: Hosts) -> list[str]:
+    return fleet.grouped_lines(
+        (fleet.plan_lines(facts["gpu_host_plan"], facts["gpu_host_probe"]), name)
+        for name, facts in _in_order(hosts).items()
+    )
+
+
+def _findings(hosts: Hosts) -> list[str]:
+    return fleet.grouped_lines(
+        (fleet.finding_lines(facts["gpu_host_findings"]), name) for name, facts in _in_order(hosts).items()
+    )
+
+
+def _transfers(hosts: Hosts, check_mode: bool, count: int) -> list[str]:
+    return images.transfer_lines(_in_order(hosts), check_mode, count)
 
 
 class FilterModule:
-    """The filters ``plan_lines``, ``finding_lines``, ``image_lines`` and ``prune_lines``."""
+    """Filters that describe hosts; each has its own documentation file."""
 
-    def filters(self) -> dict[str, Callable[[Hosts], list[str]]]:
+    def filters(self) -> dict[str, Callable[..., list[str]]]:
         """Return {name: filter}."""
         return {
-            "plan_lines": _grouped(lambda facts: fleet.plan_lines(facts["gpu_host_plan"], facts["gpu_host_probe"])),
-            "finding_lines": _grouped(lambda facts: fleet.finding_lines(facts["gpu_host_findings"])),
-            "image_lines": _images,
-            "prune_lines": _grouped(fleet.prune_lines),
+            "plan_lines": _plans,
+            "finding_lines": _findings,
+            "image_lines": lambda hosts: images.table(_in_order(hosts)),
+            "prune_lines": lambda hosts: images.prune_lines(_in_order(hosts)),
+            "freed_lines": lambda hosts: images.freed_lines(_in_order(hosts)),
+            "transfer_lines": _transfers,
         }

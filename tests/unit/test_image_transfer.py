@@ -22,7 +22,8 @@ def event(kind: str, host: str, task: str = "Load the image", **result: Any) -> 
 
 
 def shipped(host: str, shown: str = ID, **more: Any) -> dict[str, Any]:
-    image = {"id": ID, "names": ["x:1"], "layers": 5, "sent_layers": 1, "sent_bytes": 1234, "shown_as": shown, **more}
+    image = {"id": ID, "names": ["x:1"], "layers": 5, "sent_layers": 1, "sent_bytes": 1234, "shown_as": shown}
+    image |= {"seconds": 0.5, **more}
     return event("on_ok", host, changed=True, docker_image=image)
 
 
@@ -36,6 +37,7 @@ def test_the_playbook_gets_the_name_in_full_and_the_source(runs: Runs, gpuprov: 
         assert options.variables == {
             "docker_image_transfer_name": "team/x:latest",
             "docker_image_transfer_from": source,
+            "gpuprov_quiet": True,
         }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 # Longer names get lines of their own.
-_LABEL = 40
+LABEL = 40
 
 
 # ---- parts
@@ -69,10 +69,10 @@ def grouped(said_of: Iterable[tuple[Any, str]]) -> dict[Any, str]:
 def grouped_lines(said_of: Iterable[tuple[list[str], str]]) -> list[str]:
     """Return the lines of each host; hosts with the same lines are grouped."""
     labels = grouped((tuple(lines), host) for lines, host in said_of)
-    width = max((len(label) for label in labels.values() if len(label) <= _LABEL), default=0)
+    width = max((len(label) for label in labels.values() if len(label) <= LABEL), default=0)
     text = []
     for lines, label in labels.items():
-        *above, beside = [label] if len(label) <= _LABEL else [*textwrap.wrap(label, 78), ""]
+        *above, beside = [label] if len(label) <= LABEL else [*textwrap.wrap(label, 78), ""]
         text += [*above, f"{beside:<{width}}  {lines[0]}", *(f"  {line}" for line in lines[1:])]
     return text
 
@@ -159,85 +159,3 @@ def lock_lines(lock: dict[str, Any]) -> list[str]:
             lines += [f"  and {hidden} more that these pull in"] if hidden else []
         lines += [f"  ! {line}" for line in system["below_floors"]]
     return lines
-
-
-# ---- images
-
-
-def short_id(image_id: str) -> str:
-    """Return an image's ID as Docker shortens it."""
-    return image_id.rpartition(":")[2][:12]
-
-
-def images_lines(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[str]:
-    """Return a table of {host: its images (host_images.read)}, with those that differ between hosts first.
-
-    If a name is not the same image on all hosts, or some hosts lack it, each case has a line, the first marked ≠.
-    """
-    if not found:
-        return []
-    rows = sorted(_image_rows(found), key=lambda row: (row[0] == 1, natural(row[1])))
-    names = [name for _cases, name, _lines in rows if len(name) <= _LABEL]
-    column = max(map(len, ["image", *names]))
-    room = max(width - column - 28, 16)
-    text = [f"   {'image':<{column}}  {'ID':<12}  {'size':>7}  hosts"] if rows else []
-    for cases, name, lines in rows:
-        mark = " " if cases == 1 else "≠"
-        if len(name) > _LABEL:
-            text.append(f"{mark}  {name}")
-            mark, name = " ", ""
-        for image_id, size, label in lines:
-            for part in textwrap.wrap(label, room, break_long_words=False) or [""]:
-                text.append(f"{mark}  {name:<{column}}  {image_id:<12}  {size:>7}  {part}".rstrip())
-                mark, name, image_id, size = " ", "", "", ""
-    differ = sum(cases > 1 for cases, _name, _lines in rows)
-    same = f": {len(rows) - differ} the same on all, {differ} not" if len(found) > 1 else ""
-    return [*text, f"{counted(len(found), 'host')}, {counted(len(rows), 'image')}{same}."]
-
-
-def _image_rows(found: dict[str, list[dict[str, Any]]]) -> list[tuple[int, str, list[tuple[str, str, str]]]]:
-    """Return (number of cases, name, [(ID, size, hosts)]) for each image name; hosts without it are a case too."""
-    cases_of: dict[str, dict[str, tuple[dict[str, Any], list[str]]]] = {}
-    for host, images in found.items():
-        for image in images:
-            names = image["tags"] or [digest[: digest.index("@") + 20] for digest in image["digests"]]
-            for name in names or ["<none>"]:
-                # Images without a name share one row.
-                _image, having = cases_of.setdefault(name, {}).setdefault(
-                    image["content"] if names else "", (image, [])
-                )
-                having += [host] if host not in having else []
-
-    def where(names: list[str]) -> str:
-        return "all" if len(names) == len(found) > 1 else host_ranges(names)
-
-    rows = []
-    for name, by_content in cases_of.items():
-        cases = sorted(by_content.values(), key=lambda case: len(case[1]), reverse=True)
-        without = [host for host in found if all(host not in having for _image, having in cases)]
-        lines = [(short_id(image["id"]), size_text(image["size"]), where(having)) for image, having in cases]
-        if name == "<none>":
-            lines = [("", "", lines[0][2])]
-        elif without:
-            lines.append(("-", "", where(without)))
-        rows.append((len(lines), name, lines))
-    return rows
-
-
-def going_text(decision: dict[str, Any]) -> str:
-    """Return how much a decision (image_prune.decide) takes: ``2 containers, 3 images, 1.2 GB``."""
-    kinds = (("containers", "container"), ("images", "image"))
-    shown = [counted(len(decision[kind]), noun) for kind, noun in kinds if decision[kind]]
-    return ", ".join([*shown, size_text(decision["bytes"])]) if shown else "nothing to remove"
-
-
-def prune_lines(decision: dict[str, Any]) -> list[str]:
-    """Return a heading, and an aligned line for each container and image that a decision takes."""
-    rows = [(f"container {one['name']}", one["why"], size_text(one["bytes"])) for one in decision["containers"]]
-    for one in decision["images"]:
-        names = one["names"] or [short_id(one["id"])]
-        rows.append((f"image {names[0]}", one["why"], size_text(one["bytes"])))
-        rows += [(f"  and {name}", "", "") for name in names[1:]]
-    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    lines = [f"{what:<{first}}  {why:<{second}}  {size:>8}".rstrip() for what, why, size in rows]
-    return [going_text(decision), *lines]
