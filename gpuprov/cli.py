@@ -34,14 +34,14 @@ DOCTOR_HELP = status_help(
 RESULT_VIEWS = (report.result_text, report.notes_text, report.errors_text)
 
 
-@command(app, "bundle", "tags", "skip_tags", epilog=PLAN_HELP)
+@command(app, "bundle", "details", "tags", "skip_tags", epilog=PLAN_HELP)
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("plan", options, report.plan_text, report.errors_text)
 
 
-@command(app, "bundle", "check", "diff", "tags", "skip_tags", "wait")
+@command(app, "bundle", "check", "details", "diff", "tags", "skip_tags", "wait")
 def provision(
     options: Options,
     full: Annotated[bool, Option("--full", help="Run every role on every host, pending or not.")] = False,

@@ -17,7 +17,7 @@ from gpuprov.shared import plugin
 # For commands that need an inventory only where a host takes part beside this machine.
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
-_NOT_COMMON = ("bundle", "check", "diff", "tags", "skip_tags", "yes", "wait", "variables", "passwords")
+_NOT_COMMON = ("bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "variables", "passwords")
 
 
 class UsageError(Exception):
@@ -62,6 +62,7 @@ class Options:
     ] = None
     check: Annotated[bool, Option("--check", "-C", "--dry-run", help="Predict changes; change nothing.")] = False
     diff: Annotated[bool, Option("--diff", "-D", help="Show how files change.")] = False
+    details: Annotated[bool, Option("--details", help="Name every change of the plan.")] = False
     tags: Annotated[
         list[str] | None,
         Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -54,9 +53,13 @@ def progress_text(hosts: Iterable[Host]) -> str:
 def plan_text(run: Run) -> str:
     """Return the plan of all hosts. Hosts with the same plan are grouped; the last line counts hosts."""
     due = [host for host in run.hosts if host.planned]
-    return _overview(
-        run, "Plan", lambda host: _fleet.plan_lines(host.plan or {}, host.facts), due, "change", "up to date"
-    )
+
+    def lines(host: Host) -> list[str]:
+        return _fleet.plan_lines(host.plan or {}, host.facts, run.options.details)
+
+    short = any(not run.options.details and _fleet.folded(host.planned) != host.planned for host in due)
+    text = _overview(run, "Plan", lines, due, "change", "up to date")
+    return text[:-1] + "  (--details: every change)\n" if short else text
 
 
 def findings_text(run: Run) -> str:
@@ -116,7 +119,7 @@ def _version(package: dict[str, Any] | None) -> str:
     """Return the upstream version of an installed package, e.g. 29.7.2 of 5:29.7.2-1~debian."""
     if not package or package["status"][1:2] != "i":
         return ""
-    return re.split(r"[-~+]", package["version"].rpartition(":")[2])[0]
+    return _fleet.version(package["version"])
 
 
 def steps_text(run: Run) -> str:

@@ -292,7 +292,8 @@ def test_json_is_one_document_on_stdout_and_the_text_goes_to_stderr(runs: Runs, 
 
 
 def test_a_run_s_text_has_no_escapes_and_fits_80_columns(runs: Runs, gpuprov: Call) -> None:
-    changes = [{"subject": "docker-ce", "from": "5:28.0.1", "to": "5:29.7.2", "disruption": "restart"}]
+    upgrade = {"subject": "docker-ce", "from": "5:28.0.1", "to": "5:29.7.2", "disruption": "restart"}
+    changes = [{"role": "docker_ce", **upgrade}]
     plan = {"changes": changes, "disruption": "restart", "running": [{}]}
     runs.events = [event("on_ok", f"gpu{n:03}", res={"ansible_facts": {"gpu_host_plan": plan}}) for n in range(200)]
     runs.events += [event("on_unreachable", "gone", res={"msg": "Host key verification failed."})]

@@ -454,3 +454,49 @@ def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> N
 )
 def test_of_a_host_at_work_when_the_run_was_cut_off_nothing_is_claimed(ended: list[dict[str, Any]], said: str) -> None:
     assert report.unfinished_text(ran("provision", *collected(*applied(), *ended))) == said
+
+
+FIRST_INSTALL = [
+    change("keyring docker", "9A92"), change("apt source docker", "http://repository"),
+    change("docker-ce", "5:29.7.2-1~debian.12~bookworm"), change("containerd.io", "2.3.3-1~debian.12~bookworm"),
+    change("docker-ce-cli", "5:29.7.2-1~debian.12~bookworm"),
+    change("docker group", "alice", role="docker_group"),
+]  # fmt: skip
+
+
+def test_a_plan_is_short_and_details_name_every_change() -> None:
+    run = ran("plan", Host("a", plan=wanted(*FIRST_INSTALL), facts=facts()))
+    assert report.plan_text(run) == (
+        "a  debian 12   6 changes\n"
+        "  docker_ce     + docker-ce 29.7.2, containerd.io 2.3.3, and 3 more\n"
+        "  docker group  + alice\n"
+        "Plan: 1 host to change, 0 up to date.  0 s  (--details: every change)\n"
+    )
+    run.options.details = True
+    text = report.plan_text(run)
+    assert all(f"  {one['subject']} " in text for one in FIRST_INSTALL)
+    assert "--details" not in text
+
+
+def test_a_short_plan_hides_no_upgrade_removal_or_restart() -> None:
+    feared = [
+        change("docker-buildx-plugin", "0.20", **{"from": "0.19"}), change("old", None, **{"from": "1"}),
+        change("runc", "1", disruption="restart"),
+    ]  # fmt: skip
+    text = report.plan_text(ran("plan", Host("a", plan=wanted(*FIRST_INSTALL, *feared), facts=facts())))
+    assert re.findall(r"^  (?:docker-buildx-plugin|old|runc) +(.*)$", text, re.MULTILINE) == [
+        "0.19 → 0.20", "- 1", "+ 1  (restart)",
+    ]  # fmt: skip
+
+
+def test_a_few_additions_are_named_one_by_one() -> None:
+    text = report.plan_text(ran("plan", Host("a", plan=wanted(*FIRST_INSTALL[:3]), facts=facts())))
+    assert "keyring docker" in text
+    assert "--details" not in text
+
+
+def test_a_short_plan_fits_80_columns() -> None:
+    long = [change(f"nvidia-container-toolkit-base-{n}", "1.19.1-1", role="nvidia_docker") for n in range(5)]
+    text = report.plan_text(ran("plan", Host("a", plan=wanted(*long), facts=facts())))
+    assert "+ nvidia-container-toolkit-base-0 1.19.1, and 4 more" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -13,6 +13,8 @@ from typing import Any
 
 # Longer names get lines of their own.
 LABEL = 40
+# Plans without details name so many additions of a role, in so many columns.
+_FEW, _WIDTH = 3, 48
 
 
 # ---- parts
@@ -108,8 +110,40 @@ def change_lines(changes: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def plan_lines(plan: dict[str, Any], probe: dict[str, Any] | None) -> list[str]:
-    """Return the lines of a host's plan: a heading, the changes, then problems that do not block them."""
+def folded(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fold what a role adds without disruption into one change, where it is more than three. Others stay as they are.
+
+    Packages come first in it, with the vendor's version: ``docker-ce 29.7.2, …, and 5 more``.
+    """
+    added: dict[str, list[dict[str, Any]]] = {}
+    for change in changes:
+        if change["from"] is None and change["disruption"] == "none":
+            added.setdefault(change["role"], []).append(change)
+    result = []
+    for change in changes:
+        alike = added.get(change["role"], [])
+        if len(alike) <= _FEW or not any(change is one for one in alike):
+            result.append(change)
+        elif change is alike[0]:
+            packages = [f"{one['subject']} {version(str(one['to']))}" for one in alike if " " not in one["subject"]]
+            named = [*packages, *(one["subject"] for one in alike if " " in one["subject"])]
+            fitting = [name for number, name in enumerate(named) if len(", ".join(named[: number + 1])) <= _WIDTH]
+            shown = (fitting or named[:1])[:_FEW]
+            told = f"{', '.join(shown)}, and {len(alike) - len(shown)} more"
+            result.append({"role": change["role"], "subject": change["role"], "from": None, "to": told})
+    return result
+
+
+def version(text: str) -> str:
+    """Return the upstream version of a package's version: 29.7.2 of 5:29.7.2-1~debian."""
+    return re.split(r"[-~+]", text.rpartition(":")[2])[0]
+
+
+def plan_lines(plan: dict[str, Any], probe: dict[str, Any] | None, details: bool = True) -> list[str]:
+    """Return the lines of a host's plan: a heading, the changes, then problems that do not block them.
+
+    Without details, long lists of additions are shortened.
+    """
     notes = [f"! {note['message']}" for note in plan.get("notes", [])]
     if not plan.get("changes"):
         return ["up to date", *notes]
@@ -118,10 +152,11 @@ def plan_lines(plan: dict[str, Any], probe: dict[str, Any] | None) -> list[str]:
         parts.append(f"{plan['disruption']} needed")
     if plan["running"]:
         parts.append(f"{counted(len(plan['running']), 'container')} running")
+    shown = plan["changes"] if details else folded(plan["changes"])
     holder = ((probe or {}).get("apt") or {}).get("lock_holder")
     if holder:
         parts.append(f"apt held by {holder}")
-    return [f"{os_name(probe)}   {', '.join(parts)}", *change_lines(plan["changes"]), *notes]
+    return [f"{os_name(probe)}   {', '.join(parts)}", *change_lines(shown), *notes]
 
 
 def finding_lines(findings: list[dict[str, str]]) -> list[str]:
