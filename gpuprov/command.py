@@ -49,9 +49,13 @@ def run(command: str, options: Options, *views: View, preview: View | None = Non
 
 
 def finish(run: Run) -> NoReturn:
-    """Print the JSON where it was asked for, and exit with gpuprov's exit status."""
+    """Print the JSON and write the files that were asked for, and exit with gpuprov's exit status."""
     if run.options.as_json:
         sys.stdout.write(_json(run))
+    if run.options.html:
+        from gpuprov import exports
+
+        exports.write(run.options, report.document(run))
     raise typer.Exit(run.status)
 
 

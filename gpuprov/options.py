@@ -17,7 +17,9 @@ from gpuprov.shared import plugin
 # For commands that need an inventory only where a host takes part beside this machine.
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
-_NOT_COMMON = ("bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "variables", "passwords")
+_NOT_COMMON = (
+    "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "variables", "passwords",
+)  # fmt: skip
 
 
 class UsageError(Exception):
@@ -76,6 +78,9 @@ class Options:
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False
     wait: Annotated[bool, Option("--wait", help="Wait while another run works on a host, instead of failing.")] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
+    html: Annotated[
+        Path | None, Option("--html", metavar="FILE", help="Write the result for a browser, in one file.")
+    ] = None
     variables: dict[str, Any] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -86,6 +91,9 @@ class Options:
         for path in self.vault_password_files or []:
             if not path.expanduser().is_file():
                 raise UsageError(f"the vault password file {path} does not exist")
+        for path in filter(None, [self.html]):
+            if not path.expanduser().absolute().parent.is_dir():
+                raise UsageError(f"{path} cannot be written: its directory does not exist")
         self.tags, self.skip_tags = checked_tags(self.tags), checked_tags(self.skip_tags)
         if self.bundle:
             if not (self.bundle / "bundle.yml").is_file():

@@ -94,6 +94,37 @@ def os_name(probe: dict[str, Any] | None) -> str:
     return f"{system.get('id', '')} {system.get('version_id', '')}".strip()
 
 
+def versions(probe: dict[str, Any] | None) -> dict[str, str]:
+    """Return the upstream versions of a host's docker, containerd and nvidia stack, of its driver and its kernel.
+
+    Each is "" where the host has none: {"docker": "29.7.2", "containerd": "2.3.3", …}.
+    """
+    found = probe or {}
+    packages = (found.get("apt") or {}).get("packages", {})
+
+    def upstream(name: str) -> str:
+        package = packages.get(name)
+        if not package or package["status"][1:2] != "i":
+            return ""
+        return re.split(r"[-~+]", package["version"].rpartition(":")[2])[0]
+
+    return {
+        "docker": upstream("docker-ce"),
+        "containerd": upstream("containerd.io"),
+        "nvidia": upstream("nvidia-docker2") or upstream("nvidia-container-toolkit"),
+        "driver": (found.get("gpu") or {}).get("driver_version") or "",
+        "kernel": found.get("kernel") or "",
+    }
+
+
+def gpus_text(probe: dict[str, Any] | None) -> str:
+    """Return a host's GPUs, e.g. ``8 x NVIDIA H100``: as the driver names them, else as the PCI bus does."""
+    gpu = (probe or {}).get("gpu") or {}
+    models = [one.get("model") or "GPU" for one in gpu.get("gpus") or []]
+    models = models or [one.get("name") or "GPU" for one in gpu.get("pci") or []]
+    return ", ".join(f"{models.count(model)} x {model}" for model in dict.fromkeys(models))
+
+
 def change_text(change: dict[str, Any]) -> str:
     """Describe a change, e.g. ``5:28 → 5:29`` or ``+ alice``."""
     before, after = change["from"], change["to"]
