@@ -115,7 +115,7 @@ def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
         ),
         ("ssh: Could not resolve hostname gone: Name or service not known", "the name gone cannot be resolved"),
         ("@@@ WARNING\nHost key verification failed.", "the host key is not known, or has changed: check it, then put"),
-        ("me@h: Permission denied (publickey).", "Permission denied (publickey): see -u and --private-key, or -k"),
+        ("me@h: Permission denied (publickey).", "Permission denied (publickey)"),
         ("Task failed: Failed to connect to the host via ssh: broken", "broken"),
         ("Task failed: Failed to connect to the host via ssh: ", "ssh ended without a message"),
         (f"Failed to connect to the host via ssh: {SECRET_URL}", "http://***@proxy.test:3128"),
@@ -160,6 +160,7 @@ def test_errors_name_the_host_the_task_the_cause_and_what_to_do() -> None:
     hosts = collected(UNREACHABLE, failed("b", msg="two\nlines"), event("on_ok", "c"))
     assert report.errors_text(ran("plan", *hosts)) == (
         "a: unreachable at: Install\n  connection refused by 10.0.0.3 port 22\n"
+        "  What to do: see that sshd runs there, and that ansible_host and ansible_port are right\n"
         f"b: failed at: Install\n  two\n  lines\n  What to do: {AGAIN}\n"
     )
     assert report.errors_text(ran("plan", *hosts[2:])) == ""

@@ -64,23 +64,49 @@ _PYTHON = (
         "Ubuntu 16.04 and 18.04 need ansible-core 2.16: install gpuprov with its extra xenial (README, Install)",
     ),
 )
-# What ssh says, and what it means.
+# What ssh says, and what it means: (pattern, cause, cure).
 _UNREACHABLE = (
-    (r"connect to host (\S+) port (\d+): Connection refused", r"connection refused by \1 port \2"),
-    (r"connect to host (\S+) port (\d+): (?:Connection|Operation) timed out", r"no answer from \1 port \2"),
-    (r"connect to host (\S+) port (\d+): No route to host", r"no route to \1"),
-    (r"Could not resolve hostname ([^\s:]+)", r"the name \1 cannot be resolved"),
-    (r"open failed: connect failed: ([^\r\n]+)", r"the bastion does not reach the host: \1"),
+    (
+        r"connect to host (\S+) port (\d+): Connection refused",
+        r"connection refused by \1 port \2",
+        "see that sshd runs there, and that ansible_host and ansible_port are right",
+    ),
+    (
+        r"connect to host (\S+) port (\d+): (?:Connection|Operation) timed out",
+        r"no answer from \1 port \2",
+        "see that the host is on, and that no firewall is in between",
+    ),
+    (
+        r"connect to host (\S+) port (\d+): No route to host",
+        r"no route to \1",
+        "see that the host is on, and that this machine has a way to its network",
+    ),
+    (
+        r"Could not resolve hostname ([^\s:]+)",
+        r"the name \1 cannot be resolved",
+        "correct it, or give the address as ansible_host",
+    ),
+    (
+        r"open failed: connect failed: ([^\r\n]+)",
+        r"the bastion does not reach the host: \1",
+        "log in to the bastion, and try the host from there",
+    ),
     (
         r"(?:kex|ssh)_exchange_identification: ",
-        "the host, or a bastion before it, reset every login: use fewer --forks, or raise MaxStartups of its sshd",
+        "the host, or a bastion before it, reset every login",
+        "use fewer --forks, or raise MaxStartups of its sshd",
     ),
     (
         r"Host key verification failed",
         "the host key is not known, or has changed: check it, then put it into known_hosts",
+        "",
     ),
-    (r"(Permission denied \([^)]*\))", r"\1: see -u and --private-key, or -k for a password"),
-    (r"Connection timed out", "no answer within the time allowed"),
+    (
+        r"(Permission denied \([^)]*\))",
+        r"\1",
+        "log in as another account (-u), with its key (--private-key) or a password (-k)",
+    ),
+    (r"Connection timed out", "no answer within the time allowed", "see that the host is on, and not overloaded"),
 )
 _NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|(?:^|: )(sudo|su|doas): ", re.MULTILINE)
 
@@ -96,12 +122,12 @@ def not_root(text: str) -> tuple[str, str] | None:
 
 
 def unreachable(result: dict[str, Any]) -> tuple[str, str]:
-    """Return (cause, "") of a host that could not be reached, given the result of a task."""
+    """Return (cause, cure) of a host that could not be reached, given the result of a task."""
     text = result.get("msg", "")
-    for pattern, words in _UNREACHABLE:
+    for pattern, words, cure in _UNREACHABLE:
         match = re.search(pattern, text)
         if match:
-            return match.expand(words), ""
+            return match.expand(words), cure
     said = text.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh:").strip()
     return said or "ssh ended without a message", ""
 
