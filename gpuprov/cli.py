@@ -13,16 +13,19 @@ from typer import Option
 from gpuprov import image, report
 from gpuprov.bundle import BUNDLE_HELP, bundle
 from gpuprov.command import run
+from gpuprov.explain import explain
+from gpuprov.init import init
 from gpuprov.options import Options, UsageError, command, status_help
+from gpuprov.support import support_bundle, versions
 
 app = typer.Typer(
     help="GPU hosts with a pinned Docker and NVIDIA container stack, proven on each host.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(image.app, name="image")
+app.command()(init)
 app.command(epilog=BUNDLE_HELP)(bundle)
 
 PLAN_HELP = status_help("nothing to do", "changes pending, or a host failed", "a host was unreachable")
@@ -109,11 +112,13 @@ def uninstall(
     run("uninstall", options, *RESULT_VIEWS)
 
 
+app.command()(explain)
+app.command("support-bundle")(support_bundle)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"gpuprov {version('gpuprov')} with ansible-core {version('ansible-core')}")
+        typer.echo(versions())
         raise typer.Exit
 
 

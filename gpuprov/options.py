@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from gpuprov.completion import limit_names
 from gpuprov.shared import plugin
 
 # For commands that need an inventory only where a host takes part beside this machine.
@@ -33,7 +34,12 @@ class Options:
     inventory: Annotated[
         str, Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
     ]
-    limit: Annotated[str | None, Option("--limit", "-l", metavar="PATTERN", help="Only these hosts or groups.")] = None
+    limit: Annotated[
+        str | None,
+        Option(
+            "--limit", "-l", metavar="PATTERN", help="Only these hosts or groups.", autocompletion=limit_names
+        ),
+    ] = None  # fmt: skip
     extra_vars: Annotated[
         list[str] | None, Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable.")
     ] = None

@@ -97,10 +97,14 @@ def arguments(options: Options, directory: Path) -> list[str]:
     return [*words, "-" + "v" * options.verbosity] if options.verbosity else words
 
 
+def runs_directory() -> Path:
+    """Return the directory that has a directory for each run."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpuprov" / "runs"
+
+
 def run_directory() -> Path:
     """Create the directory (0700) for a run's log and result, and delete the oldest ones."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    runs = state / "gpuprov" / "runs"
+    runs = runs_directory()
     try:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in sorted(runs.iterdir())[: -(KEPT_RUNS - 1)]:

@@ -1,7 +1,8 @@
-"""Write every text about the roles' variables from roles/*/meta/argument_specs.yml: ``./dev docs``.
+"""Write the generated parts of files and pages: ``./dev docs``.
 
-The texts are the comments and constant values of roles/*/defaults/main.yml, the tables in roles/*/README.md,
-inventory/group_vars/all.yml and docs/variables.md.
+From roles/*/meta/argument_specs.yml come the comments and constant values of roles/*/defaults/main.yml, the tables in
+roles/*/README.md, inventory/group_vars/all.yml and docs/variables.md. From plugins/plugin_utils/text/explained.py come
+the tables of docs/doctor.md, docs/changes.md and docs/ansible.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from gpuprov.shared import plugin
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 120
@@ -32,6 +35,7 @@ ROLES = (
     "registry_cache",
 )
 BEGIN, END = "<!-- variables: written by ./dev docs -->", "<!-- end of variables -->"
+_EXPLAINED = plugin("plugin_utils/text/explained")
 # The last sentence of a description whose default is not a constant.
 _DEFAULT_IN_WORDS = re.compile(r"\s*The default is (.+)\.$")
 
@@ -42,6 +46,9 @@ def texts() -> dict[Path, str]:
     """Return what each generated file must contain, by its path."""
     reference = ROOT / "docs/variables.md"
     wanted = {ROOT / "inventory/group_vars/all.yml": _inventory(), reference: _between_marks(reference, _reference())}
+    for name, table in (("doctor", _findings()), ("changes", _changes()), ("ansible", _playbook_variables())):
+        page = ROOT / f"docs/{name}.md"
+        wanted[page] = _between_marks(page, table)
     for role in ROLES:
         defaults = ROOT / "roles" / role / "defaults/main.yml"
         wanted[defaults] = _defaults(_options(role), yaml.safe_load(defaults.read_text(encoding="utf-8")))
@@ -140,6 +147,31 @@ def _default(option: Mapping[str, Any]) -> str:
         return f"`{_value(option['default'])}`"
     words = _DEFAULT_IN_WORDS.search(option["description"])
     return words[1] if words else "empty"
+
+
+def _findings() -> str:
+    """Return the table of findings: errors in bold, info in italics, the worst first."""
+    lines = ["| name | what it is | why it matters | what to do |", "|---|---|---|---|"]
+    marks = {"error": "**", "warning": "", "info": "*"}
+    for severity, mark in marks.items():
+        for name, kind in _EXPLAINED.FINDINGS.items():
+            if kind.severity == severity:
+                cells = (f"{mark}`{name}`{mark}", kind.meaning, kind.why, "`" + kind.cure.replace("|", "\\|") + "`")
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _changes() -> str:
+    lines = ["| first column of the plan | what it does | why it matters | what to do |", "|---|---|---|---|"]
+    for kind in _EXPLAINED.CHANGES:
+        lines.append(f"| {kind.name} | {kind.meaning} | {kind.why} | {kind.advice} |")
+    return "\n".join(lines) + "\n"
+
+
+def _playbook_variables() -> str:
+    lines = ["| variable | the same as |", "|---|---|"]
+    lines += [f"| `-e {given}` | {meaning} |" for given, meaning in _EXPLAINED.PLAYBOOK_VARIABLES.values()]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_report
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.gpu import gpu_containers, gpu_report
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
     finding,
     gpu_findings,
@@ -20,6 +20,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import gpu as probed_gpu
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import explained
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.fleet import finding_lines
 
 DATA = Path(__file__).parent / "data" / "probe"
@@ -447,9 +448,10 @@ def test_what_is_pending_is_worth_knowing() -> None:
 
 
 def test_the_worst_finding_comes_first() -> None:
-    unsorted = [finding.finding(severity, severity, "m", "w", "c") for severity in ("info", "error", "warning")]
-    assert [one["name"] for one in finding.ordered(unsorted)] == ["error", "warning", "info"]
-    assert finding_lines(unsorted[1:2]) == ["1 error", "error error: m", "  why:  w", "  cure: c"]
+    severities = ("info", "error", "warning")
+    unsorted = [finding.finding("disk", "m", cure="c", severity=severity, why="w") for severity in severities]
+    assert [one["severity"] for one in finding.ordered(unsorted)] == ["error", "warning", "info"]
+    assert finding_lines(unsorted[1:2]) == ["1 error", "error disk: m", "  why:  w", "  cure: c"]
     assert finding_lines([]) == ["healthy"]
 
 
@@ -477,12 +479,42 @@ def test_findings_are_no_secret_and_can_be_written_as_json() -> None:
         json.dumps(gpu_findings.findings(recorded(name), "toolkit"))
 
 
-def test_every_finding_is_in_the_list_for_people() -> None:
+def test_every_kind_of_finding_is_made_somewhere_and_has_one_line_texts() -> None:
     root = Path(__file__).resolve().parents[2]
-    known = set()
-    for module in ("gpu_findings", "host_findings"):
-        text = (root / f"plugins/plugin_utils/plan/{module}.py").read_text()
-        known |= set(re.findall(r'finding\(\s*"([a-z-]+)"', text))
-    listed = set(re.findall(r"`([a-z-]+)`", (root / "docs/doctor.md").read_text()))
-    assert len(known) > 30
-    assert known - listed == set()
+    made = "".join(
+        (root / f"plugins/plugin_utils/plan/{name}.py").read_text() for name in ("gpu_findings", "host_findings")
+    )
+    named = set(re.findall(r'"([a-z-]+)"', made)) | {
+        "python",
+        "disk",
+        "snap",
+        "apt",
+        "operating-system",
+        "architecture",
+    }
+    assert set(explained.FINDINGS) - named - {"docker-daemon", "docker-group", "lock"} == set()
+    assert not [text for kind in explained.FINDINGS.values() for text in kind if "\n" in text or not text]
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind"),
+    [
+        ("keyring docker", "keyring NAME"),
+        ("apt source nvidia", "apt source NAME"),
+        ("docker-ce hold", "PACKAGE hold"),
+        ("containerd.io", "PACKAGE"),
+        ("docker.service", "docker.service"),
+        ("proxy of docker.service, http-proxy.conf", "proxy of docker.service"),
+        ("daemon.json", "daemon.json"),
+        ("docker group", "docker group"),
+        ("dockerrun.conf", "dockerrun"),
+        *(
+            (subject, "toolkit mode, hook of the toolkit, links in /dev/char, CDI specification, CDI refresh")
+            for subject in gpu_containers.SUBJECTS
+        ),
+    ],
+)
+def test_a_change_is_explained_by_its_subject(subject: str, kind: str) -> None:
+    change = explained.change(subject)
+    assert change is not None
+    assert change.name == kind

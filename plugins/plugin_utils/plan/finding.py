@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text.explained import FINDINGS
+
 Finding = dict[str, str]
 # error: the host does not do its work; warning: it will fail later, or does part of its work; info: worth knowing.
 SEVERITIES = ("error", "warning", "info")
 
 
-def finding(name: str, severity: str, message: str, why: str, cure: str) -> Finding:
-    """Return a finding; every text is one line."""
-    return {"name": name, "severity": severity, "message": message, "why": why, "cure": cure}
+def finding(name: str, message: str, *, cure: str = "", severity: str = "", why: str = "") -> Finding:
+    """Return a finding of a kind of FINDINGS; every text is one line. What is not given is that of its kind."""
+    kind = FINDINGS[name]
+    return {
+        "name": name,
+        "severity": severity or kind.severity,
+        "message": message,
+        "why": why or kind.why,
+        "cure": cure or kind.cure,
+    }
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

@@ -17,10 +17,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.finding impor
 
 # The findings for a missing driver, by reason.
 WITHOUT_DRIVER = ("no-driver", "nouveau", "secure-boot", "module-not-built", "module-not-loaded")
-_BLACKLIST_NOUVEAU = (
-    "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > /etc/modprobe.d/nouveau.conf; "
-    "update-initramfs -u; reboot"
-)
 _MODES = (None, "auto", "cdi", "csv", "jit-cdi", "legacy", "wsl")
 _DRIVER_PACKAGE = re.compile(
     r"^nvidia-(driver(-\d+)?(-server|-open|-server-open)?|dkms-\d+.*|kernel(-open)?-dkms|headless-\d+.*|\d{3})$"
@@ -95,13 +91,7 @@ def _findings(found: dict[str, Any], stack: str) -> Iterator[Finding]:
             yield from _of_toolkit(found)
     elif stack != "none":
         where = "on the PCI bus" if gpu["pci_bus"] else "here, where no PCI bus is visible"
-        yield finding(
-            "no-gpu",
-            "warning",
-            f"no NVIDIA GPU {where}, and {stack} is wanted",
-            "a card that fell off the bus looks the same as no card",
-            "nvidia_docker_stack=none in the inventory, if the host should have none; else lspci -d 10de:",
-        )
+        yield finding("no-gpu", f"no NVIDIA GPU {where}, and {stack} is wanted")
 
 
 def _without_driver(found: dict[str, Any]) -> Iterator[Finding]:
@@ -115,49 +105,29 @@ def _without_driver(found: dict[str, Any]) -> Iterator[Finding]:
         if _DRIVER_PACKAGE.match(name) and package["status"][1:2] in ("i", "F", "U")
     ]
     if not (module or packages):
-        yield finding(
-            "no-driver",
-            "error",
-            f"{count} and no driver",
-            "no container gets a GPU, and drivers are not gpuprov's to install",
-            _install_driver(found["os"]),
-        )
+        yield finding("no-driver", f"{count} and no driver", cure=_install_driver(found["os"]))
     nouveau = held or "nouveau" in gpu["modules"]
     if nouveau:
         where = f" for {', '.join(held)}" if held else ""
-        yield finding(
-            "nouveau",
-            "error",
-            f"nouveau is loaded{where}, and keeps NVIDIA's driver out",
-            "no container gets a GPU with it: CUDA needs NVIDIA's driver",
-            _BLACKLIST_NOUVEAU,
-        )
+        yield finding("nouveau", f"nouveau is loaded{where}, and keeps NVIDIA's driver out")
     if module and gpu["secure_boot"]:
         # Where the DKMS packages of each keep the key that they sign with.
         key = "/var/lib/shim-signed/mok/MOK.der" if found["os"]["id"] == "ubuntu" else "/var/lib/dkms/mok.pub"
         signed = f"signed by {module['signer']}, which the kernel may not trust" if module["signer"] else "not signed"
         yield finding(
             "secure-boot",
-            "error",
             f"Secure Boot is on, and the module nvidia {module['version']} is {signed}; it is not loaded",
-            "no container gets a GPU: the kernel loads only modules that are signed with a trusted key",
-            f"mokutil --import {key}; reboot, and enrol the key in the firmware's menu",
+            cure=f"mokutil --import {key}; reboot, and enrol the key in the firmware's menu",
         )
     elif module and not nouveau:
         yield finding(
-            "module-not-loaded",
-            "error",
-            f"{count}, and the module nvidia {module['version']} is installed but not loaded",
-            "no container gets a GPU until it is",
-            "modprobe nvidia; if that fails: journalctl -k --grep 'nvidia|NVRM'",
+            "module-not-loaded", f"{count}, and the module nvidia {module['version']} is installed but not loaded"
         )
     elif not module and packages:
         yield finding(
             "module-not-built",
-            "error",
             f"{', '.join(packages)} is installed, and has no module for the running kernel {found['kernel']}",
-            "no container gets a GPU; a kernel update without its headers leaves this",
-            _build_module(packages, found["kernel"]),
+            cure=_build_module(packages, found["kernel"]),
         )
 
 
@@ -190,19 +160,14 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
         series = (mismatch and mismatch.group(1)) or "of another version"
         yield finding(
             "driver-mismatch",
-            "error",
             f"the driver that is loaded is {loaded}, its libraries are {' and '.join(wrong) or series}",
-            "containers that start now get no GPU; running ones keep theirs",
-            "reboot",
         )
     elif missing:
         series = loaded.partition(".")[0]
         yield finding(
             "no-libraries",
-            "error",
             f"the driver {loaded} is loaded, and {_are(missing)} missing",
-            "containers get these files from the host, and no GPU without them",
-            f"apt-get install -y libnvidia-compute-{series}"
+            cure=f"apt-get install -y libnvidia-compute-{series}"
             if found["os"]["id"] == "ubuntu"
             else "apt-get install -y libcuda1 libnvidia-ml1",
         )
@@ -211,40 +176,24 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
         place = posixpath.dirname(path)
         yield finding(
             "libraries-hidden",
-            "warning",
             f"the driver's libraries are in {place}, where the loader does not look",
-            "programs find them only with LD_LIBRARY_PATH, and NVIDIA's tools may give containers none",
-            f"echo {place} > /etc/ld.so.conf.d/nvidia.conf && ldconfig",
+            cure=f"echo {place} > /etc/ld.so.conf.d/nvidia.conf && ldconfig",
         )
     held = [device["slot"] for device in gpu["pci"] if device["driver"] == "nouveau"]
     if held:
-        yield finding(
-            "nouveau",
-            "error",
-            f"nouveau has {', '.join(held)}, and keeps NVIDIA's driver out",
-            "no container gets these GPUs: CUDA needs NVIDIA's driver",
-            _BLACKLIST_NOUVEAU,
-        )
+        yield finding("nouveau", f"nouveau has {', '.join(held)}, and keeps NVIDIA's driver out")
     yield from _of_gpus(found, explained=bool(wrong or mismatch or missing))
 
 
 def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
     gpu = found["gpu"]
     if gpu["smi_path"] and not gpu["smi"] and not explained:
-        yield finding(
-            "smi-fails",
-            "error",
-            f"nvidia-smi fails: {gpu['smi_error'][:200] or 'no answer within 10 s'}",
-            "the driver is loaded but does not respond",
-            "journalctl -k --grep 'NVRM|Xid'; a reboot, where that names no other cause",
-        )
+        yield finding("smi-fails", f"nvidia-smi fails: {gpu['smi_error'][:200] or 'no answer within 10 s'}")
     elif not gpu["smi_path"] and not explained:
         yield finding(
             "no-nvidia-smi",
-            "info",
             "there is no nvidia-smi",
-            "containers that ask for the utilities get none, and nothing shows the state of the GPUs",
-            f"apt-get install -y nvidia-utils-{(gpu['driver_version'] or '').partition('.')[0]}"
+            cure=f"apt-get install -y nvidia-utils-{(gpu['driver_version'] or '').partition('.')[0]}"
             if found["os"]["id"] == "ubuntu"
             else "apt-get install -y nvidia-smi",
         )
@@ -252,13 +201,7 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
     lost = [device["slot"] for device in _own(gpu) if device["slot"] not in known and device["driver"] != "nouveau"]
     # In a container the driver may name only some of them.
     if lost and known and "" not in known and found["init"] == "systemd":
-        yield finding(
-            "gpu-lost",
-            "error",
-            f"the driver does not know {', '.join(lost)} of {len(_own(gpu))} GPUs on the PCI bus",
-            "the card failed, fell off the bus, or is switched off in the driver",
-            "journalctl -k --grep 'NVRM|Xid'; then power the host off and on",
-        )
+        yield finding("gpu-lost", f"the driver does not know {', '.join(lost)} of {len(_own(gpu))} GPUs on the PCI bus")
     numbers = [one["minor"] for one in gpu["gpus"] if one["minor"] is not None]
     wanted = {"/dev/nvidiactl"} | {f"/dev/nvidia{number}" for number in numbers}
     for spec in gpu["cdi"]:
@@ -267,19 +210,11 @@ def _of_gpus(found: dict[str, Any], explained: bool) -> Iterator[Finding]:
     if absent and numbers:
         yield finding(
             "no-device-nodes",
-            "warning",
             f"{_are(absent)} missing",
-            "containers get these devices, and do not start without them",
-            f"nvidia-modprobe -u {' '.join(f'-c {number}' for number in sorted(numbers))}",
+            cure=f"nvidia-modprobe -u {' '.join(f'-c {number}' for number in sorted(numbers))}",
         )
     if any(one["persistence"] is False for one in gpu["gpus"]) and not gpu["persistenced"]:
-        yield finding(
-            "no-persistence",
-            "info",
-            "persistence is off",
-            "each program that finds the GPU unused initializes it again, which takes seconds",
-            "systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1",
-        )
+        yield finding("no-persistence", "persistence is off")
 
 
 def _of_mig(gpu: dict[str, Any]) -> Iterator[Finding]:
@@ -288,10 +223,8 @@ def _of_mig(gpu: dict[str, Any]) -> Iterator[Finding]:
         mode, slots = "on" if pending[0]["mig_pending"] else "off", ",".join(one["slot"] for one in pending)
         yield finding(
             "mig-pending",
-            "warning",
             f"MIG is switched {mode} on {', '.join(_name(one) for one in pending)} only after a reset",
-            "containers see the GPU as before",
-            f"nvidia-smi --gpu-reset -i {slots}, while nothing uses it; or reboot",
+            cure=f"nvidia-smi --gpu-reset -i {slots}, while nothing uses it; or reboot",
         )
     parted = {device["gpu"] for device in gpu["mig_devices"]}
     empty = [one for one in gpu["gpus"] if one["mig"] and one["uuid"] not in parted]
@@ -299,10 +232,9 @@ def _of_mig(gpu: dict[str, Any]) -> Iterator[Finding]:
         slots = ",".join(one["slot"] for one in empty)
         yield finding(
             "mig-without-devices",
-            "warning",
             f"MIG is on, and {_are([_name(one) for one in empty])} without MIG devices",
-            "CUDA sees no device there, neither the GPU nor a part of it",
-            f"nvidia-smi mig -lgip; nvidia-smi mig -i {slots} -cgi PROFILE -C; or off: nvidia-smi -i {slots} -mig 0",
+            cure=f"nvidia-smi mig -lgip; nvidia-smi mig -i {slots} -cgi PROFILE -C; or off: nvidia-smi -i {slots} "
+            "-mig 0",
         )
 
 
@@ -315,13 +247,7 @@ def _of_cdi(gpu: dict[str, Any]) -> Iterator[Finding]:
             continue
         cure = f"nvidia-ctk cdi generate --output={spec['path']}"
         if spec["error"]:
-            yield finding(
-                "cdi-invalid",
-                "error",
-                f"{spec['path']} is not a CDI specification: {spec['error']}",
-                "a container that asks for one of its devices does not start",
-                cure,
-            )
+            yield finding("cdi-invalid", f"{spec['path']} is not a CDI specification: {spec['error']}", cure=cure)
             continue
         known = {one["uuid"] for one in gpu["gpus"]} | {device["uuid"] for device in gpu["mig_devices"]}
         moved = sorted(path for path, number in spec["nodes"].items() if number and numbers.get(path, number) != number)
@@ -337,13 +263,7 @@ def _of_cdi(gpu: dict[str, Any]) -> Iterator[Finding]:
             reason = f"names {_some(gone)}, which {'is' if len(gone) == 1 else 'are'} not here"
         else:
             continue
-        yield finding(
-            "cdi-stale",
-            "error",
-            f"{spec['path']} {reason}",
-            "a container that asks for its devices gets files that do not exist, and does not start",
-            cure,
-        )
+        yield finding("cdi-stale", f"{spec['path']} {reason}", cure=cure)
 
 
 def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
@@ -353,54 +273,26 @@ def _of_toolkit(found: dict[str, Any]) -> Iterator[Finding]:
     if toolkit["mode"] not in _MODES:
         yield finding(
             "toolkit-mode",
-            "error",
             f"the toolkit's mode is {toolkit['mode'][:40]}, which does not exist",
-            "NVIDIA's runtime refuses to start any container",
-            f"nvidia-ctk config --config-file {path} --in-place --set nvidia-container-runtime.mode=auto",
         )
     valid = [spec for spec in gpu["cdi"] if spec["kind"].startswith("nvidia.com/") and not spec["error"]]
     if toolkit["mode"] == "cdi" and is_loaded(gpu) and not valid:
-        yield finding(
-            "no-cdi",
-            "error",
-            "the toolkit's mode is cdi, and there is no CDI specification from NVIDIA",
-            "a container that asks for a GPU does not start",
-            "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
-        )
+        yield finding("no-cdi", "the toolkit's mode is cdi, and there is no CDI specification from NVIDIA")
     if toolkit["no_cgroups"]:
         yield finding(
             "no-cgroups",
-            "warning",
             f"no-cgroups = true in {path}",
-            "that is for rootless engines: here containers get a GPU that they may not open",
-            f"nvidia-ctk config --config-file {path} --in-place --set nvidia-container-cli.no-cgroups=false",
         )
     reason = lost_at_reload(found)
     if reason:
-        yield finding(
-            "gpu-lost-at-reload",
-            "warning",
-            reason,
-            "a systemctl daemon-reload takes the GPU from running containers",
-            "gpuprov provision: the toolkit then gives GPUs by CDI, with the links that are missing",
-        )
+        yield finding("gpu-lost-at-reload", reason)
     of_flag = flag_lost_at_reload(found)
     if of_flag:
-        yield finding(
-            "gpus-flag-lost-at-reload",
-            "info",
-            of_flag,
-            "a systemctl daemon-reload takes the GPU from containers that were started with --gpus alone",
-            gpu_reload.FLAG_CURE,
-        )
+        yield finding("gpus-flag-lost-at-reload", of_flag, cure=gpu_reload.FLAG_CURE)
     if gpu_reload.flag_is_refused(found):
         yield finding(
             "gpus-flag-refused",
-            "warning",
             "the toolkit's mode is cdi, and its hook refuses what this engine asks for with --gpus",
-            "docker run --gpus does not start; --runtime=nvidia does",
-            f"nvidia-ctk config --config-file {path} --in-place --set "
-            "nvidia-container-runtime-hook.skip-mode-detection=true",
         )
 
 
