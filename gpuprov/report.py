@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import Any
 
 from gpuprov.result import AGAIN, Host, Run
@@ -197,7 +198,8 @@ def document(run: Run) -> dict[str, Any]:
         told = {key: getattr(host, key) for key in _KEYS}
         hosts[host.name] = {"status": _status(host, run), **told, "seconds": round(host.seconds, 2)}
     seconds = round(run.seconds, 2)
-    return {"format": 1, "command": run.command, "status": run.status, "seconds": seconds, "hosts": hosts}
+    about = {"format": 1, "gpuprov": version("gpuprov"), "command": run.command, "status": run.status}
+    return {**about, "seconds": seconds, "hosts": hosts}
 
 
 def _status(host: Host, run: Run) -> str:

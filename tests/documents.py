@@ -25,11 +25,11 @@ _FULL = {
 def fleet(command: str, number: int) -> dict[str, Any]:
     """Return the document of a command on hosts gpu1 to gpuNUMBER, the same each time."""
     hosts = {f"gpu{index + 1}": _host(command, index) for index in range(number)}
-    return {"format": 1, "command": command, "status": 2, "seconds": 74.3, "hosts": hosts}
+    return {"format": 1, "gpuprov": "0.1.0", "command": command, "status": 2, "seconds": 74.3, "hosts": hosts}
 
 
 def _host(command: str, index: int) -> dict[str, Any]:
-    facts = copy.deepcopy(_recorded(_RECORDINGS[index % 8]))
+    facts = report.without_contents(copy.deepcopy(_recorded(_RECORDINGS[index % 8])))
     system = _SYSTEMS[index % 3]
     facts["os"] = {"id": system[0], "version_id": system[1], "codename": system[2], "pretty": "", "debian_version": ""}
     engine = _ENGINES[index % 5 % 3]

@@ -190,9 +190,10 @@ def _versions(facets: dict[str, dict[str, str]]) -> list[_Item]:
 
 
 def _about(document: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("Command", f"gpuprov {document['command']}"),
-        ("Duration", f"{document['seconds']:.0f} s"),
-        ("Exit status", str(document["status"])),
-        ("Format of the document", str(document["format"])),
-    ]
+    told = {
+        "Command": f"gpuprov {document['command']}",
+        "Duration": f"{document['seconds']:.0f} s",
+        "Exit status": str(document["status"]),
+        "gpuprov": document.get("gpuprov"),  # Earlier versions wrote none.
+    }
+    return [(name, text) for name, text in told.items() if text]

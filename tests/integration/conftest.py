@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import schema
 from tests.lab.lab import Host, Lab
 from tests.waiting import PATIENCE
 
@@ -129,6 +130,7 @@ def gpuprov(lab: Lab, tmp_path: Path) -> Callable[..., Answer]:
 
 
 def document(answer: Answer) -> dict[str, Any]:
-    """Return the JSON document of a run with --json."""
+    """Return the JSON document of a run with --json, which conforms to the schema."""
     parsed: dict[str, Any] = json.loads(answer.stdout)
+    schema.check(parsed)
     return parsed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -193,7 +194,8 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     hosts[0].seconds = 1.2345
     document = json.loads(json.dumps(report.document(ran("provision", *hosts, seconds=41.256))))
     assert {**document, "hosts": list(document["hosts"])} == {
-        "format": 1, "command": "provision", "status": 2, "seconds": 41.26, "hosts": ["a", "b"],
+        "format": 1, "gpuprov": version("gpuprov"), "command": "provision", "status": 2, "seconds": 41.26,
+        "hosts": ["a", "b"],
     }  # fmt: skip
     a, b = document["hosts"].values()
     assert (
