@@ -292,3 +292,25 @@ def test_a_login_that_sshd_resets_is_tried_again_and_dead_names_are_named(
         "gpu4": "the host key is not known, or has changed: check it, then put it into known_hosts",
     }, answer.text
     host.run("rm /etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
+
+
+def test_each_kind_of_trouble_in_a_fleet_is_named_and_slow_hosts_are_not_in_trouble(
+    lab: Lab, pristine: Hosts, gpuprov: Gpuprov
+) -> None:
+    (host,) = pristine("debian12")
+    names = fleet.names([host], 9, dict.fromkeys(fleet.KINDS, 1))
+    inventory = fleet.make(lab, names)
+    # Longer than late names take to answer.
+    answer = gpuprov("plan", "--json", "-e", f"ansible_timeout={fleet.LATE + 8:.0f}", inventory=inventory)
+    hosts = document(answer)["hosts"]
+    port = {one.kind: f"{host.address} port {one.port}" for one in names}
+    assert {one.kind: (hosts[one.name]["error"] or {}).get("message") for one in names} == {
+        "": None,
+        "slow": None,
+        "late": None,
+        "refused": f"connection refused by {port['refused']}",
+        "silent": f"no answer from {port['silent']}",
+        "unknown": "the host key is not known, or has changed: check it, then put it into known_hosts",
+        "wrong": "the host, or a bastion before it, ended every login before it began",
+        "garbage": "the host did not answer to the probe: it said ~~ garbage ~~",
+    }, answer.text

@@ -30,8 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("name")
     many.add_argument("--names", type=int, default=200, help="how many names")
     many.add_argument("--hosts", default="debian12:4", help="the hosts that they are spread over")
-    for kind in fleet.DEAD:
-        many.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"names that are dead: {kind}")
+    for kind in fleet.KINDS:
+        many.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"names that are {kind} (README.md)")
     commands.add_parser("status", help="what is up")
     return parser
 
@@ -56,8 +56,8 @@ def main() -> int:
             print(one.inventory)
         elif arguments.command == "fleet":
             one = lab.Lab(arguments.name)
-            dead = {kind: getattr(arguments, kind) for kind in fleet.DEAD}
-            print(fleet.make(one, fleet.names(one.up(arguments.hosts), arguments.names, dead)))
+            kinds = {kind: getattr(arguments, kind) for kind in fleet.KINDS}
+            print(fleet.make(one, fleet.names(one.up(arguments.hosts), arguments.names, kinds)))
         elif arguments.command == "down":
             for name in lab.names() if arguments.all else [arguments.name]:
                 lab.Lab(name).down()

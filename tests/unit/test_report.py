@@ -109,7 +109,7 @@ def test_the_first_plan_and_the_last_proof_are_those_that_count() -> None:
     [
         (REFUSED, "connection refused by 10.0.0.3 port 22"),
         ("ssh: connect to host h port 2: Connection timed out", "no answer from h port 2"),
-        ("kex_exchange_identification: Connection reset by peer", "the host, or a bastion before it, reset every"),
+        ("kex_exchange_identification: Connection reset by peer", "the host, or a bastion before it, ended every"),
         (
             "channel 0: open failed: connect failed: No route to host\r\nkex_exchange_identification: closed",
             "the bastion does not reach the host: No route to host",

@@ -93,8 +93,8 @@ _UNREACHABLE = (
     ),
     (
         r"(?:kex|ssh)_exchange_identification: ",
-        "the host, or a bastion before it, reset every login",
-        "use fewer --forks, or raise MaxStartups of its sshd",
+        "the host, or a bastion before it, ended every login before it began",
+        "check that it is sshd which listens there; if so, use fewer --forks, or raise its MaxStartups",
     ),
     (
         r"Host key verification failed",
