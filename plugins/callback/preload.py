@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -18,10 +20,23 @@ description:
   - Ansible starts a process for each task on each host, and each process loads the plugins that it needs. This
     callback loads the plugins that nearly all tasks need, and the variables and argument specifications of the roles,
     before the first process starts, and excludes them from garbage collection.
-  - While all of Ansible's processes are busy, it has Ansible look for a free one every 5 ms.
+  - On Linux it lets the timers of Ansible's processes be up to 5 ms late. While all forks are busy, Ansible looks for a
+    free one every 0.1 ms, which costs half a core.
   - C(gpuprov) enables it.
 author: gpuprov contributors
 """
+
+# Nanoseconds.
+TIMER_SLACK = 5_000_000
+
+
+def allow_late_timers() -> None:
+    """Let sleeps of this process and its children end up to TIMER_SLACK later than asked, where the system can do that.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_timerslack_ns.5.html
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/timerslack_ns").write_text(str(TIMER_SLACK), encoding="ascii")
 
 
 class CallbackModule(CallbackBase):
@@ -39,7 +54,7 @@ class CallbackModule(CallbackBase):
                 ansible_compat.load_variables(path)
         for role in ROLES_DIRECTORY.glob("*/meta/argument_specs.yml"):
             specification(role.parents[1].name)
-        ansible_compat.pause_longer_for_forks()
+        allow_late_timers()
         ansible_compat.preload_plugins()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -16,7 +16,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -282,20 +282,6 @@ def preload_plugins() -> None:
         loader.get(name, class_only=True)
     # https://docs.python.org/3/library/gc.html#gc.freeze
     gc.freeze()
-
-
-def pause_longer_for_forks() -> None:
-    """Have Ansible look for a free fork every 5 ms. Its own 0.1 ms cost half a core while all forks are busy.
-
-    Fallback: none, as only time is lost.
-    """
-    from ansible.plugins import strategy
-
-    clock = getattr(strategy, "time", None)
-    if isinstance(clock, ModuleType):
-        pause = clock.sleep
-        own = SimpleNamespace(**{**vars(clock), "sleep": lambda seconds: pause(max(seconds, 0.005))})
-        vars(strategy)["time"] = own
 
 
 def end_run() -> None:

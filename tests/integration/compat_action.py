@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from typing import Any
 
 import ansible
 from ansible.errors import AnsibleError
-from ansible.plugins import strategy
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
@@ -110,5 +108,4 @@ CASES: dict[str, Callable[[ActionModule], Any]] = {
     "interpreter_setting": lambda action: ansible_compat.interpreter_setting(),
     "run_directory": lambda action: bool(ansible_compat.run_directory()),
     "preload_plugins": lambda action: gc.get_freeze_count() > 1000,
-    "pause_longer_for_forks": lambda action: strategy.time.sleep is not time.sleep and strategy.time.time() > 0,
 }

@@ -30,7 +30,6 @@ EXPECTED: dict[str, tuple[Any, Any]] = {
     "interpreter_setting": (sys.executable, sys.executable),
     "run_directory": (True, False),
     "preload_plugins": (True, True),
-    "pause_longer_for_forks": (True, True),
 }
 SSH = ["far.example", "2222", "someone", "Compression=no", "echo it's me", True]
 PLAY = """
