@@ -31,6 +31,11 @@ PAUSES = (1, 2, 4, 8)
 # MaxStartups. A bastion that does not reach the host ends the connection too, but says so.
 _RESET = re.compile(r"(kex|ssh)_exchange_identification: |Exceeded MaxStartups")
 _NOT_REACHED = re.compile(r"open failed: |Permission denied|Host key verification failed")
+# ssh's message where nothing answers at all. Where ssh connected and the rest was slow, it says another one.
+_SILENT = re.compile(r"connect to host \S+ port \d+: (Connection|Operation) timed out")
+# The part of the timeout that a host gets to accept a connection once another one was silent, and its least seconds: in
+# three seconds the kernel asks three times.
+_LATER_PART, _LATER_LEAST = 4, 4
 _T = TypeVar("_T")
 # A word of these is one word to every shell, and to none of them more than that.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-][A-Za-z0-9_./:@+=-]*")
@@ -61,6 +66,38 @@ def with_logins(run: Callable[[], _T], sleep: Callable[[float], None] = time.sle
                 raise
         # At random, or the logins that were reset together come together again.
         sleep(pause * random.uniform(0.5, 1.5))
+    return run()
+
+
+def without_long_silence(action: ActionBase, run: Callable[[], _T]) -> _T:
+    """Run what logs in to the action's host, with less time to connect once another host of this run was silent.
+
+    Each silent host keeps a fork for the whole timeout: many would keep all forks again and again. A host that accepts
+    the connection has the whole timeout for the rest. Raises AnsibleConnectionFailure.
+    """
+    connection, directory = action._connection, ansible_compat.run_directory()
+    try:
+        arguments, timeout = connection.get_option("ssh_args"), int(connection.get_option("timeout"))
+    except KeyError:  # not Ansible's ssh
+        return run()
+    if directory is None:
+        return run()
+    silent = directory / "gpuprov-silent-host"
+    hurried = silent.exists()
+    if hurried:
+        seconds = min(timeout, max(timeout // _LATER_PART, _LATER_LEAST))
+        # ssh takes the first of several values, so a person's own stays.
+        connection.set_option("ssh_args", f"{arguments or ''} -o ConnectTimeout={seconds}")
+    try:
+        return run()
+    except AnsibleConnectionFailure as error:
+        if _SILENT.search(str(error)):
+            silent.touch()
+            raise
+        if not hurried or "timed out" not in str(error):
+            raise
+    finally:
+        connection.set_option("ssh_args", arguments)
     return run()
 
 
@@ -127,6 +164,10 @@ def execute(
     stdin must not be empty: Ansible would leave it open. interpreter as for host_pipe.on_host. Raises
     AnsibleConnectionFailure, and AnsibleActionFail where the account did not become another one, with the cure.
     """
+    return without_long_silence(action, lambda: _execute(action, words, stdin, interpreter))
+
+
+def _execute(action: ActionBase, words: list[str], stdin: bytes | None, interpreter: str | None) -> dict[str, Any]:
     check_become(action)
     begin = f"gpuprov-{secrets.token_hex(8)}"
     try:

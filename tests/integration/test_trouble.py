@@ -294,6 +294,25 @@ def test_a_login_that_sshd_resets_is_tried_again_and_dead_names_are_named(
     host.run("rm /etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
 
 
+def test_after_a_silent_host_the_other_hosts_get_less_time_to_connect(tmp_path: Path, gpuprov: Gpuprov) -> None:
+    """The program in place of ssh notes the time that it has to connect, of which ssh takes the first that it finds."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"""#!/bin/sh
+printf '%s\\n' "$*" | grep -o 'ConnectTimeout=[0-9]*' | head -n 1 >>{tmp_path}/times
+echo "ssh: connect to host $(hostname) port 22: Connection timed out" >&2
+exit 255
+"""
+    )
+    ssh.chmod(0o755)
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("".join(f"gpu{number} ansible_host=192.0.2.{number}\n" for number in (1, 2, 3)))
+    answer = gpuprov("plan", "--forks", "1", "-e", f"ansible_ssh_executable={ssh}", inventory=inventory)
+    assert answer.status == 4, answer.text
+    assert answer.stdout.count("no answer from") >= 1, answer.text
+    assert (tmp_path / "times").read_text().split() == [f"ConnectTimeout={seconds}" for seconds in (20, 5, 5)]
+
+
 def test_each_kind_of_trouble_in_a_fleet_is_named_and_slow_hosts_are_not_in_trouble(
     lab: Lab, pristine: Hosts, gpuprov: Gpuprov
 ) -> None:

@@ -202,15 +202,21 @@ def test_a_program_that_asks_on_its_terminal_gets_one_and_its_streams_stay_whole
     assert done.returncode == 7
 
 
+def other_connection(low_level: object, pipelining: object) -> Any:
+    """Return an action whose connection is not Ansible's ssh."""
+    connection = SimpleNamespace(get_option=dict[str, object]().__getitem__)
+    return SimpleNamespace(
+        _low_level_execute_command=low_level, _is_pipelining_enabled=pipelining, _connection=connection
+    )
+
+
 def test_what_a_command_prints_is_told_from_what_was_printed_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def low_level(command: str, **_options: object) -> dict[str, object]:
         shell = f"printf 'WELCOME\\n\\r\\n'; {command} | sed 's/$/\\r/'"
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
-    action = cast(
-        Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: False)
-    )
+    action = other_connection(low_level, lambda _style: False)
     monkeypatch.setattr(ansible_compat, "becomes", lambda _action: False)
     monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     answer = host_command.execute(action, ["printf", "%s\n", "", "one", "two words"])
@@ -229,11 +235,63 @@ def test_a_command_gets_no_terminal_where_modules_get_none(
         seen.append(in_data)
         return {"rc": 0, "stdout": "", "stderr": ""}
 
-    action = cast(
-        Any, SimpleNamespace(_low_level_execute_command=low_level, _is_pipelining_enabled=lambda _style: pipelining)
-    )
+    action = other_connection(low_level, lambda _style: pipelining)
     monkeypatch.setattr(ansible_compat, "becomes", lambda _action: False)
     monkeypatch.setattr(host_command, "needs_terminal", lambda _action: False)
     host_command.execute(action, ["true"])
     host_command.execute(action, ["cat"], b"mine")
     assert seen == [sent, b"mine"]
+
+
+class Login:
+    """An action whose connection has ssh's options; it fails as the texts say, one after the other, then succeeds."""
+
+    def __init__(self, *failures: str) -> None:
+        self.failures, self.tried = list(failures), list[object]()
+        self.options: dict[str, Any] = {"ssh_args": "-C", "timeout": 20}
+        self._connection = SimpleNamespace(get_option=self.options.__getitem__, set_option=self.options.__setitem__)
+
+    def run(self) -> str:
+        self.tried.append(self.options["ssh_args"])
+        if self.failures:
+            raise AnsibleConnectionFailure(self.failures.pop(0))
+        return "in"
+
+
+SILENT = "ssh: connect to host 10.0.0.1 port 22: Connection timed out"
+
+
+def test_after_one_silent_host_others_get_less_time_to_connect_but_all_of_it_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ansible_compat, "run_directory", lambda: tmp_path)
+
+    def tried(*failures: str) -> list[object]:
+        login = Login(*failures)
+        try:
+            host_command.without_long_silence(cast("Any", login), login.run)
+        except AnsibleConnectionFailure as error:
+            login.tried.append(str(error))
+        assert login.options["ssh_args"] == "-C"
+        return login.tried
+
+    refused, slow = "ssh: connect to host x port 22: Connection refused", "Connection timed out during banner exchange"
+    assert tried() == ["-C"]
+    assert tried(refused) == ["-C", refused]
+    assert tried(slow) == ["-C", slow]
+    assert tried(SILENT) == ["-C", SILENT]
+    less = "-C -o ConnectTimeout=5"
+    assert tried() == [less]
+    assert tried(SILENT) == [less, SILENT]
+    assert tried(refused) == [less, refused]
+    assert tried(slow) == [less, "-C"]
+    assert tried(slow, slow) == [less, "-C", slow]
+
+
+def test_a_connection_without_ssh_s_options_waits_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ansible_compat, "run_directory", lambda: tmp_path)
+    (tmp_path / "gpuprov-silent-host").touch()
+    local = Login()
+    del local.options["ssh_args"]
+    assert host_command.without_long_silence(cast("Any", local), lambda: "in") == "in"
+    assert local.options == {"timeout": 20}
