@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import contenders, fleet, offline, report, ship
+from tests.bench import contenders, fleet, fleet_report, offline, report, ship
 from tests.lab.cgroups import processor_seconds
 from tests.lab.lab import Host, Lab, podman
 
@@ -35,10 +35,13 @@ def main() -> int:
     parser.add_argument("--offline", type=int, metavar="HOSTS", help="only hosts without a network; keeps the rest")
     parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
-    parser.add_argument("--fleet", type=int, metavar="N", help="only gpuprov plan on N names over few hosts; prints it")
-    parser.add_argument("--fleet-hosts", default="debian12:4", help="the hosts under the names of --fleet")
+    parser.add_argument("--fleet", type=int, metavar="N", help="only gpuprov plan on N names over few hosts")
+    parser.add_argument("--fleet-hosts", default="debian12:5", help="the hosts of --fleet; the last is a bastion")
     parser.add_argument("--fleet-turns", type=int, default=1, help="measurements of each size of --fleet")
     arguments = parser.parse_args()
+    if arguments.fleet and arguments.report:
+        fleet_report.write(json.loads(fleet.RESULTS.read_text(encoding="utf-8")), ROOT / "docs")
+        return 0
     if arguments.fleet:
         fleet.measure(arguments.fleet, arguments.fleet_hosts, arguments.fleet_turns)
         return 0

@@ -1,7 +1,12 @@
-"""``./dev bench --fleet N``: gpuprov plan on N names with nothing to do, beside plain ssh with the same probe."""
+"""``./dev bench --fleet N``: what N hosts cost the controller, beside plain ssh with the same probe.
+
+It measures gpuprov plan on many names with nothing to do, and writes .dev/fleet.json, the tables of docs/performance.md
+and docs/scale.md, and docs/scale.svg.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
@@ -11,63 +16,86 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bench import fleet_report
 from tests.lab import fleet
-from tests.lab.lab import Lab
+from tests.lab.lab import Host, Lab
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = ROOT / "roles/gpu_host_probe/files/probe.sh"
-FORKS = 50
+RESULTS = ROOT / ".dev" / "fleet.json"
+FORKS, FEW = 50, 16
 # Seconds between two looks at the memory: each look reads the page tables of all forks.
 INTERVAL = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+# sshd's own limit, which the lab raises: from 10 logins at a time on it resets 30 % of them, at 100 all.
+STARTUPS = "10:30:100"
+# What ssh's configuration says of the bastion so that all logins pass through one connection to it.
+SHARED = "  ControlMaster auto\n  ControlPersist 60s\n  ControlPath {directory}/bastion\n"
 
 
-def measure(count: int, hosts: str, turns: int) -> None:
-    """Bring a fleet up, measure a tenth of it and all of it, and print what was found."""
+def measure(count: int, spec: str, turns: int) -> None:
+    """Bring a fleet up, measure it, and write the tables. The last host of the spec is the bastion."""
     lab = Lab("bench-fleet")
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        # ssh refuses long paths of sockets.
-        (directory / "cp").mkdir()
-        real = lab.up(hosts)
-        _gpuprov("provision", lab.inventory, directory)
-        sizes = sorted({max(count // 10, 1), count})
-        found: list[dict[str, Any]] = []
-        for size in sizes:
-            names = fleet.names(real, size, {})
-            inventory = fleet.make(lab, names)
-            for _turn in range(turns):
-                print(f"{size} names, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
-                plain = _timed(lambda names=names: _ssh(lab, names, directory))
-                with _memory(directory) as peak:
-                    ours = _timed(lambda inventory=inventory: _gpuprov("plan", inventory, directory))
-                found.append({"names": size, "plain": plain, "gpuprov": ours, "peak": dict(peak)})
-        print(report(found))
+        *real, bastion = lab.up(spec)
+        _gpuprov("provision", lab.inventory, directory, FORKS)
+
+        def take(
+            work: str, size: int, forks: int, kinds: Mapping[str, int], *, beside: bool = False, jump: str = ""
+        ) -> None:  # fmt: skip
+            # Connections of an earlier run are neither used nor counted. ssh refuses long paths of sockets.
+            sockets = Path(tempfile.mkdtemp(prefix="cp", dir=directory))
+            names = fleet.names(real, size, kinds)
+            inventory = fleet.make(lab, names, _jumping(lab, bastion, directory, jump) if jump else None)
+            one: dict[str, Any] = {"work": work, "names": size, "forks": forks, "load": round(os.getloadavg()[0], 1)}
+            if beside:
+                one["plain"] = _timed(lambda: one.update(unanswered=_ssh(lab, names, directory, forks)))
+            with _looking(sockets) as looks:
+                one["gpuprov"] = _timed(lambda: one.update(failed=_gpuprov("plan", inventory, sockets, forks)))
+            seen = looks.memory
+            one |= {"peak": max(seen, key=Counter.total, default={}), "middle": seen[len(seen) // 2] if seen else {}}
+            one["serial"] = looks.seconds
+            print(json.dumps(one), file=sys.stderr, flush=True)
+            found.append(one)
+
+        for _turn in range(turns):
+            for size in sorted({max(count // 10, 1), max(count * 3 // 10, 1), count}):
+                take("growth", size, FORKS, {}, beside=True)
+            take("forks", max(count * 3 // 10, 1), FEW, {})
+            some = max(count // 10, 1)
+            for kind in ("", "slow"):
+                take(f"one {kind}".strip(), 1, 1, {kind: 1} if kind else {})
+            for forks in (FORKS, FEW):
+                take("answering", some, forks, {})
+                take("silent", some, forks, {"silent": max(some // 20, 1)})
+            bastion.run(f"echo 'MaxStartups {STARTUPS}' >/etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
+            for forks in (10, FEW, FORKS):
+                take("bastion", some, forks, {}, jump="plain")
+            take("bastion, shared", some, FORKS, {}, jump="shared")
     lab.down()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(found), encoding="utf-8")
+    fleet_report.write(found, ROOT / "docs")
 
 
-def report(found: Sequence[dict[str, Any]]) -> str:
-    """Return the tables of what was measured: of the turns of one size, the one with the lowest ratio of times."""
-    sizes = sorted({one["names"] for one in found})
-    best = [min((one for one in found if one["names"] == size), key=_ratio) for size in sizes]
-    lines = ["| names | gpuprov, s (CPU s) | plain ssh, s (CPU s) | ratio | peak, MiB |", "|---|---|---|---|---|"]
-    for one in best:
-        times = " | ".join("{:.1f} ({:.1f})".format(*one[who]) for who in ("gpuprov", "plain"))
-        lines.append(f"| {one['names']} | {times} | {_ratio(one):.2f} | {sum(one['peak'].values()) / 1024:.0f} |")
-    if len(best) > 1:
-        per_name = [one["gpuprov"][0] / one["names"] for one in best]
-        lines += ["", f"Seconds per name grow by a factor of {per_name[-1] / per_name[0]:.2f}."]
-    lines += ["", f"Memory at its peak, at {sizes[-1]} names:", "", "| processes | MiB |", "|---|---|"]
-    lines += [f"| {what} | {kib / 1024:.0f} |" for what, kib in Counter(best[-1]["peak"]).most_common()]
-    return "\n".join(lines)
-
-
-def _ratio(one: dict[str, Any]) -> float:
-    return float(one["gpuprov"][0] / one["plain"][0])
+def _jumping(lab: Lab, bastion: Host, directory: Path, how: str) -> Path:
+    """Return a configuration of ssh that reaches the lab's hosts through a bastion; how: plain or shared."""
+    known = f"{lab.directory}/fleet_known_hosts {lab.directory}/known_hosts"
+    text = f"Host bastion\n  HostName {bastion.address}\n  User root\n"
+    text += SHARED.format(directory=directory) if how == "shared" else ""
+    text += "Host 10.*\n  ProxyJump bastion\n"
+    text += f"Host *\n  IdentityFile {lab.directory}/id_ed25519\n  UserKnownHostsFile {known}\n"
+    path = directory / "ssh_config"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def _timed(run: Any) -> tuple[float, float]:
@@ -78,20 +106,22 @@ def _timed(run: Any) -> tuple[float, float]:
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _gpuprov(command: str, inventory: Path, directory: Path) -> None:
+def _gpuprov(command: str, inventory: Path, directory: Path, forks: int) -> int:
+    """Run a command of gpuprov, and return how many hosts were not reached. Raises RuntimeError where it fails."""
     own = {
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(directory / "cp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(directory),
         "XDG_STATE_HOME": str(directory / "state"),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
-    words = ["gpuprov", command, str(inventory), "--forks", str(FORKS)]
+    words = ["gpuprov", command, str(inventory), "--forks", str(forks), "--json"]
     done = subprocess.run(words, env={**os.environ, **own}, text=True, capture_output=True, check=False)
-    if done.returncode:
+    if done.returncode not in (0, 4):
         raise RuntimeError(f"gpuprov {command} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+    return sum(one["error"] is not None for one in json.loads(done.stdout)["hosts"].values())
 
 
-def _ssh(lab: Lab, names: Sequence[fleet.Name], directory: Path) -> None:
-    """Run the probe on each name by an ssh of its own, FORKS at a time."""
+def _ssh(lab: Lab, names: Sequence[fleet.Name], directory: Path, forks: int) -> int:
+    """Run the probe on each name by an ssh of its own, and return how many did not answer."""
     known = lab.directory / "fleet_known_hosts"
     keyrings = [f"keyring:/etc/apt/keyrings/{name}.gpg" for name in ("docker", "nvidia-docker")]
     asked = shlex.join(["sh", "-s", "0123456789abcdef", "user:alice", *keyrings])
@@ -103,56 +133,63 @@ def _ssh(lab: Lab, names: Sequence[fleet.Name], directory: Path) -> None:
     for path in answers.iterdir():
         path.unlink()
     subprocess.run(
-        ["xargs", "-P", str(FORKS), "-n", "2", "sh", "-c", script, str(answers)],
+        ["xargs", "-P", str(forks), "-n", "2", "sh", "-c", script, str(answers)],
         input="".join(f"{one.host.address} {one.port}\n" for one in names),
         text=True, capture_output=True, check=False,
     )  # fmt: skip
-    silent = [one.name for one in names if not (answers / str(one.port)).stat().st_size]
-    if silent:
-        print(f"plain ssh: no answer from {len(silent)} names", file=sys.stderr)
+    return sum(not (answers / str(one.port)).stat().st_size for one in names)
+
+
+@dataclass
+class Looks:
+    """What was seen of gpuprov's processes: KiB by kind at each look, and processor seconds of the two main ones."""
+
+    memory: list[Counter[str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
-def _memory(directory: Path) -> Iterator[Counter[str]]:
-    """Yield the KiB of gpuprov's processes by kind, at their peak; filled in at the end. Shared pages count once."""
-    peak: Counter[str] = Counter()
+def _looking(directory: Path) -> Iterator[Looks]:
+    """Yield what is seen while the block runs."""
+    looks = Looks()
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(INTERVAL):
-            now = _kinds(directory)
-            if now.total() > peak.total():
-                peak.clear()
-                peak.update(now)
+            _look(directory, looks)
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield peak
+        yield looks
     finally:
         done.set()
         thread.join()
 
 
-def _kinds(directory: Path) -> Counter[str]:
-    """Return the proportional set size in KiB of gpuprov's processes by kind."""
-    processes: dict[int, tuple[int, str]] = {}
+def _look(directory: Path, looks: Looks) -> None:
+    """Add the proportional set sizes of gpuprov's processes, in which shared pages count once."""
+    processes: dict[int, tuple[int, str, float]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            processes[int(entry.name)] = parent, (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            words = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
         except OSError:
             continue
+        processes[int(entry.name)] = int(fields[1]), words, (int(fields[11]) + int(fields[12])) / _TICKS
     found: Counter[str] = Counter()
-    for pid, (parent, words) in processes.items():
+    for pid, (parent, words, seconds) in processes.items():
         above = parent
         while above in processes and above != os.getpid():
             above = processes[above][0]
         # A shared connection's process has left its family, and names its socket.
         shared = words.startswith(f"ssh: {directory}")
         if above == os.getpid() or shared:
-            found[_kind(words, processes.get(parent, (0, ""))[1], shared)] += proportional(pid)
-    return found
+            kind = _kind(words, processes.get(parent, (0, "", 0.0))[1], shared)
+            found[kind] += proportional(pid)
+            if kind in ("gpuprov", "ansible-playbook"):
+                looks.seconds[kind] = seconds
+    looks.memory.append(found)
 
 
 def _kind(words: str, above: str, shared: bool) -> str:

@@ -107,8 +107,10 @@ def inventory(fleet: Sequence[Name], variables: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make(lab: Lab, fleet: Sequence[Name]) -> Path:
+def make(lab: Lab, fleet: Sequence[Name], ssh_config: Path | None = None) -> Path:
     """Redirect the ports of a fleet over the lab's hosts, and return the path of its inventory.
+
+    ssh_config: a configuration of ssh to use, in place of the option that names the fleet's known_hosts.
 
     It replaces the lab's earlier fleet. Raises RuntimeError or CalledProcessError where a host does not take it.
     """
@@ -120,7 +122,8 @@ def make(lab: Lab, fleet: Sequence[Name]) -> Path:
     known = lab.directory / "fleet_known_hosts"
     key = " ".join(Path(f"{images.host_key()}.pub").read_text(encoding="utf-8").split()[:2])
     known.write_text(known_hosts(fleet, key), encoding="utf-8")
-    variables = {**lab.variables(), "ansible_ssh_common_args": f"'-o UserKnownHostsFile={known}'"}
+    ssh = f"-F {ssh_config}" if ssh_config else f"-o UserKnownHostsFile={known}"
+    variables = {**lab.variables(), "ansible_ssh_common_args": f"'{ssh}'"}
     path = lab.directory / "fleet.ini"
     path.write_text(inventory(fleet, variables), encoding="utf-8")
     return path
