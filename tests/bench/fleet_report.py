@@ -23,12 +23,17 @@ FORKS = 200
 
 
 def write(found: Found, docs: Path) -> None:
-    """Put the tables into both pages, between their marks, and the plot beside them."""
+    """Put the tables into both pages, and the plot beside them."""
+    write_tables(found, docs)
+    plot(found, docs / "scale.svg")
+
+
+def write_tables(found: Found, docs: Path) -> None:
+    """Put the tables into performance.md and scale.md, between their marks."""
     for name, text in (("performance.md", tables(found)), ("scale.md", scale(found))):
         page = docs / name
         before, rest = page.read_text(encoding="utf-8").split(BEGIN)
         page.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}", encoding="utf-8")
-    plot(found, docs / "scale.svg")
 
 
 def tables(found: Found) -> str:
