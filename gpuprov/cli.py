@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from gpuprov import image, report
+from gpuprov import image, record, report
 from gpuprov.bundle import BUNDLE_HELP, bundle
 from gpuprov.command import run
 from gpuprov.explain import explain
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(image.app, name="image")
+app.add_typer(record.app, name="runs")
 app.command()(init)
 app.command(epilog=BUNDLE_HELP)(bundle)
 
@@ -37,14 +38,14 @@ DOCTOR_HELP = status_help(
 RESULT_VIEWS = (report.result_text, report.notes_text, report.errors_text)
 
 
-@command(app, "bundle", "details", "tags", "skip_tags", "html", epilog=PLAN_HELP)
+@command(app, "bundle", "details", "retry", "tags", "skip_tags", "html", epilog=PLAN_HELP)
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("plan", options, report.plan_text, report.errors_text)
 
 
-@command(app, "bundle", "check", "details", "diff", "tags", "skip_tags", "wait", "html")
+@command(app, "bundle", "check", "details", "diff", "retry", "tags", "skip_tags", "wait", "html")
 def provision(
     options: Options,
     full: Annotated[bool, Option("--full", help="Run every role on every host, pending or not.")] = False,
@@ -67,13 +68,13 @@ def provision(
     run("provision", options, *views, preview=report.plan_text)
 
 
-@command(app, "html")
+@command(app, "html", "retry")
 def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
     run("verify", options, *RESULT_VIEWS)
 
 
-@command(app, "html", epilog=DOCTOR_HELP)
+@command(app, "html", "retry", epilog=DOCTOR_HELP)
 def doctor(options: Options) -> None:
     """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
@@ -95,7 +96,7 @@ def lock(
     run("lock", options, report.lock_text, report.errors_text)
 
 
-@command(app, "check", "diff", "yes", "wait")
+@command(app, "check", "diff", "retry", "yes", "wait")
 def uninstall(
     options: Options,
     purge_data: Annotated[bool, Option("--purge-data", help="Delete images, containers and volumes too.")] = False,

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 import typer
 
-from gpuprov import report, runner
+from gpuprov import record, report, runner, settings
 from gpuprov.display import Live, Plain
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run, redact
@@ -44,14 +45,22 @@ def passwords_of(options: Options) -> dict[str, str]:
 
 def run(command: str, options: Options, *views: View, preview: View | None = None) -> NoReturn:
     """Run the playbook of a command, print the result, and exit with gpuprov's exit status."""
+    run = Run(command, options)
+    if options.retry:
+        record.retry(run)
+    if options.only == []:
+        print(*run.notes, file=_people(options))
+        finish(run)
     options.passwords = passwords_of(options)
-    finish(play(Run(command, options), *views, preview=preview))
+    finish(play(run, *views, preview=preview))
 
 
 def finish(run: Run) -> NoReturn:
     """Print the JSON and write the files that were asked for, and exit with gpuprov's exit status."""
     if run.options.as_json:
-        sys.stdout.write(_json(run))
+        _write_json(run, sys.stdout)
+    elif run.options.json_lines:
+        sys.stdout.writelines(report.last_lines(run))
     if run.options.html:
         from gpuprov import exports
 
@@ -59,8 +68,14 @@ def finish(run: Run) -> NoReturn:
     raise typer.Exit(run.status)
 
 
-def _json(run: Run) -> str:
-    return json.dumps(report.document(run), indent=2, sort_keys=True) + "\n"
+def _write_json(run: Run, stream: TextIO) -> None:
+    # In pieces: as one text, the document of 1,000 hosts takes more memory than the run.
+    json.dump(report.document(run), stream, indent=2, sort_keys=True)
+    stream.write("\n")
+
+
+def _people(options: Options) -> TextIO:
+    return sys.stderr if options.as_json or options.json_lines else sys.stdout
 
 
 def play(run: Run, *views: View, preview: View | None = None) -> Run:
@@ -69,15 +84,29 @@ def play(run: Run, *views: View, preview: View | None = None) -> Run:
     preview: shown before the first task that follows the hosts' plans, or at the end. Raises UsageError if Ansible did
     not get as far as a host.
     """
-    options = run.options
-    people = sys.stderr if options.as_json else sys.stdout
+    if run.options.forks == "auto":
+        run.options.forks, note = settings.auto_forks()
+        run.notes.append(note)
     kept = runner.run_directory()
+    record.write(kept, run)
+    try:
+        _play(run, kept, *views, preview=preview)
+    except UsageError as error:
+        record.write(kept, run, 1, str(error))
+        raise
+    record.write(kept, run, run.status)
+    return run
+
+
+def _play(run: Run, kept: Path, *views: View, preview: View | None) -> None:
+    options = run.options
+    people = _people(options)
 
     with (kept / "log").open("w", encoding="utf-8") as stream:
-        log = Plain(stream, options.check)
+        log = Plain(run, stream)
         with (
             runner.temporary_directory() as directory,
-            Live(people, directory) if people.isatty() else nullcontext(Plain(people, options.check)) as screen,
+            Live(run, people, directory) if people.isatty() else nullcontext(Plain(run, people, True)) as screen,
         ):
 
             def say(text: str) -> None:
@@ -100,12 +129,18 @@ def play(run: Run, *views: View, preview: View | None = None) -> Run:
                 if happened:
                     screen.update(*happened)
                     log.update(*happened)
+                    if options.json_lines:
+                        sys.stdout.write(report.host_line(run, happened[1]))
+                        sys.stdout.flush()
 
+            for note in run.notes:
+                say(note)
             runner.run(run, on_event, say, directory)
 
         run.seconds = time.monotonic() - run.began
         if run.status == 1 or (run.refusal and not run.interrupted):
-            why = run.refusal or redact(_failures.not_begun(run.output, options.limit))
+            limit = options.limit if options.only is None else f"{options.limit or 'all'} with --retry"
+            why = run.refusal or redact(_failures.not_begun(run.output, limit))
             log.say(why)
             raise UsageError(why)
         text = "" if run.previewed or not preview else preview(run)
@@ -113,5 +148,5 @@ def play(run: Run, *views: View, preview: View | None = None) -> Run:
         stream.write(text)
     people.write(text)
     people.flush()
-    (kept / "result.json").write_text(_json(run), encoding="utf-8")
-    return run
+    with (kept / "result.json").open("w", encoding="utf-8") as stream:
+        _write_json(run, stream)

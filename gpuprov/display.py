@@ -6,34 +6,38 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpuprov.report import progress_text, steps_done
-from gpuprov.result import Host
+from gpuprov.report import MANY, progress, progress_text, screen_lines, steps_done
+from gpuprov.result import Host, Run
 from gpuprov.shared import plugin
 
 _progress = plugin("plugin_utils/images/transfer_progress")
 
 
 class Plain:
-    """Print plain lines, for pipes and logs. predicts: the run changes nothing."""
+    """Print plain lines, for pipes and logs. brief: with many hosts, no line for each host that was changed."""
 
-    def __init__(self, stream: Any, predicts: bool = False) -> None:
-        self.stream = stream
-        self.predicts = predicts
-        self.hosts: dict[str, Host] = {}
+    def __init__(self, run: Run, stream: Any, brief: bool = False) -> None:
+        self.run, self.stream, self.brief = run, stream, brief
+        self.said = ""
 
     def say(self, text: str) -> None:
         """Print a line."""
         print(text, file=self.stream, flush=True)
 
     def update(self, what: str, host: Host) -> None:
-        """Print a line if the host was changed, failed or is unreachable."""
-        self.hosts[host.name] = host
-        if what == "changed":
+        """Print a line if the host was changed, failed or is unreachable, and then how far the run is."""
+        many = self.brief and max(len(self.run.names), len(self.run.by_name)) > MANY
+        if what == "changed" and not many:
             for done in steps_done(host) or [host.doing]:
-                self.say(f"{host.name}: {'would change' if self.predicts else 'changed'}: {done}")
+                self.say(f"{host.name}: {'would change' if self.run.options.check else 'changed'}: {done}")
         self.tell_failure(what, host)
-        if what != "start" and host.applying:
-            self.say(progress_text(self.hosts.values()))
+        if what != "start" and (many or host.applying):
+            through, total, word = progress(self.run)
+            # Of many hosts, each twentieth part of the way is a line.
+            said = f"{word} {20 * len(through) // total if many else len(through)}"
+            if word and said != self.said:
+                self.said = said
+                self.say(progress_text(self.run))
 
     def tell_failure(self, what: str, host: Host) -> None:
         """Print a line if the host has just failed or is unreachable."""
@@ -42,13 +46,13 @@ class Plain:
 
 
 class Live(Plain):
-    """Show a line for each active host, as many as fit on the terminal, or a bar for each running transfer.
+    """Show how far the run is and the slowest hosts, as many as fit on the terminal, or a bar for each transfer.
 
     directory: the temporary directory of the run.
     """
 
-    def __init__(self, stream: Any, directory: Path) -> None:
-        super().__init__(stream)
+    def __init__(self, run: Run, stream: Any, directory: Path) -> None:
+        super().__init__(run, stream)
         self.transfers = directory / "progress"  # ansible-playbook writes there
         self.transfers.mkdir()
 
@@ -71,29 +75,13 @@ class Live(Plain):
         self.live.console.print(text, markup=False, emoji=False, highlight=False)
 
     def update(self, what: str, host: Host) -> None:
-        self.hosts[host.name] = host
         self.tell_failure(what, host)
 
     def _render(self) -> Any:
-        return self._bars() or self._hosts()
-
-    def _hosts(self) -> Any:
         from rich.text import Text
 
-        progress = progress_text(self.hosts.values())
-        lines = [progress] if progress else []
-        room = max(self.console.height - 3 - len(lines), 3)
-        busy = [host for host in list(self.hosts.values()) if not host.error and not host.steps]
-        # Hosts with nothing to change are not at work any more.
-        busy = [host for host in busy if host.applying or not progress]
-        width = max((len(host.name) for host in busy), default=0)
-        lines += [
-            f"{host.name:<{width}}  {time.monotonic() - host.began:4.0f} s  {host.doing}"[: self.console.width - 1]
-            for host in busy[:room]
-        ]
-        if len(busy) > room:
-            lines.append(f"… and {len(busy) - room} more")
-        return Text("\n".join(lines))
+        width, height = self.console.size
+        return self._bars() or Text("\n".join(screen_lines(self.run, time.monotonic(), width, height - 2)))
 
     def _bars(self) -> Any:
         """Return a bar for each running transfer and one for all sending, or None where nothing is transferred."""

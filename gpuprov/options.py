@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from gpuprov.shared import plugin
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
 _NOT_COMMON = (
-    "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "variables", "passwords",
+    "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "retry", "variables",
+    "passwords", "only",
 )  # fmt: skip
 
 
@@ -29,7 +31,10 @@ class UsageError(Exception):
 
 @dataclass
 class Options:
-    """The options of a run. variables: our own extra variables. passwords: see passwords_of. Raises UsageError."""
+    """The options of a run. Raises UsageError.
+
+    variables: our own extra variables. passwords: see passwords_of. only: the hosts that --limit is intersected with.
+    """
 
     inventory: Annotated[
         str, Argument(metavar="INVENTORY", help="Any Ansible inventory: a file, directory, script, or host1,host2,")
@@ -43,7 +48,12 @@ class Options:
     extra_vars: Annotated[
         list[str] | None, Option("--extra-vars", "-e", metavar="VARS", help="name=value, JSON, or @FILE; repeatable.")
     ] = None
-    forks: Annotated[int | None, Option("--forks", "-f", metavar="N", min=1, help="How many hosts at a time.")] = None
+    forks: Annotated[
+        str | None,
+        Option(
+            "--forks", "-f", metavar="N|auto", help="How many hosts at a time; auto: by cores and memory; default: 50."
+        ),
+    ] = None
     user: Annotated[str | None, Option("--user", "-u", metavar="NAME", help="Log in as this account.")] = None
     private_key: Annotated[
         Path | None, Option("--private-key", "--key-file", metavar="FILE", help="Log in with this key.")
@@ -83,15 +93,24 @@ class Options:
     ] = None
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False
     wait: Annotated[bool, Option("--wait", help="Wait while another run works on a host, instead of failing.")] = False
+    retry: Annotated[
+        bool, Option("--retry", help="Only hosts that failed or were not reached in the last run of this command.")
+    ] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
     html: Annotated[
         Path | None, Option("--html", metavar="FILE", help="Write the result for a browser, in one file.")
     ] = None
+    json_lines: Annotated[
+        bool, Option("--json-lines", help="As --json, but a line for each host when it is done, and one for the run.")
+    ] = False
     variables: dict[str, Any] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
+    only: list[str] | None = None
 
     def __post_init__(self) -> None:
         self.inventory = checked_inventory(self.inventory)
+        if self.as_json and self.json_lines:
+            raise UsageError("--json and --json-lines exclude each other")
         if self.private_key and not self.private_key.expanduser().is_file():
             raise UsageError(f"the private key {self.private_key} does not exist")
         for path in self.vault_password_files or []:
@@ -100,6 +119,13 @@ class Options:
         for path in filter(None, [self.html]):
             if not path.expanduser().absolute().parent.is_dir():
                 raise UsageError(f"{path} cannot be written: its directory does not exist")
+        if self.forks and not re.fullmatch(r"auto|[1-9]\d{0,4}", self.forks):
+            raise UsageError(f"--forks takes a number from 1 on, or auto: not {self.forks!r}")
+        for name in re.findall(r"(?:^|[:,])@([^:,]+)", self.limit or ""):
+            if not os.path.isfile(name):
+                raise UsageError(f"the file of --limit @{name} does not exist")
+            if not Path(name).read_bytes().strip():
+                raise UsageError(f"the file of --limit @{name} is empty, which Ansible takes for all hosts")
         self.tags, self.skip_tags = checked_tags(self.tags), checked_tags(self.skip_tags)
         if self.bundle:
             if not (self.bundle / "bundle.yml").is_file():

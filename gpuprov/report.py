@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +14,8 @@ from gpuprov.shared import plugin
 
 _fleet = plugin("plugin_utils/text/fleet")
 counted, grouped = _fleet.counted, _fleet.grouped
+# More hosts than this are told together: they share rows, and a pipe gets progress in place of a line for each.
+MANY = 30
 
 
 # ---- parts
@@ -38,14 +43,60 @@ def steps_done(host: Host) -> list[str]:
     ]
 
 
-def progress_text(hosts: Iterable[Host]) -> str:
-    """Return how many of the hosts to change are done, e.g. ``12 of 40 hosts done, 3 failed``; "" before the first."""
+def progress(run: Run) -> tuple[list[Host], int, str]:
+    """Return the hosts that are through the phase of a run, failed ones too; of how many; and ``read`` or ``done``.
+
+    The word is "" before the first host, and for commands whose tasks have no results to count.
+    """
+    hosts = list(run.by_name.values())
     due = [host for host in hosts if host.planned]
-    if not any(host.applying for host in due):
+    if any(host.applying for host in due):
+        return [host for host in due if host.error or host.steps], len(due), "done"
+    through = [
+        host for host in hosts if host.error or (host.verify if run.command == "verify" else host.plan or host.image)
+    ]
+    word = "read" if run.command in ("plan", "doctor", "provision") else "done"
+    return through, len(run.names) or len(hosts), "" if all(host.error for host in through) else word
+
+
+def progress_text(run: Run) -> str:
+    """Return how far a run is, e.g. ``12 of 40 hosts done, 3 failed``; "" where there is nothing to count."""
+    through, total, word = progress(run)
+    states = Counter(host.failure for host in through)
+    counts = [f"{states['']} of {counted(total, 'host')} {word}"]
+    counts += [f"{states[state]} {state}" for state in ("failed", "unreachable") if states[state]]
+    return ", ".join(counts) if word else ""
+
+
+def time_left(seconds: float, done: int, total: int) -> str:
+    """Return how long the rest takes if it goes on as in the seconds so far; "" where that says nothing."""
+    left = seconds * (total - done) / done if done else 0
+    if done < 5 or left < 10:
         return ""
-    failed = sum(bool(host.error) for host in due)
-    done = sum(bool(host.steps) and not host.error for host in due)
-    return f"{done} of {counted(len(due), 'host')} done" + (f", {failed} failed" if failed else "")
+    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
+
+def screen_lines(run: Run, now: float, width: int, height: int) -> list[str]:
+    """Return what a terminal of this size shows during a run: how far it is, the slowest hosts, and those that failed.
+
+    now: seconds of time.monotonic().
+    """
+    through, total, _word = progress(run)
+    lines = [text] if (text := progress_text(run)) else []
+    if lines and total > 1:
+        filled = 20 * len(through) // total
+        phase = now - run.began - (run.seconds if run.previewed else 0)
+        left = time_left(phase, len(through), total)
+        lines = [f"{'━' * filled}{'─' * (20 - filled)}  {lines[0]}" + (f", {left}" if left else "")]
+    hosts = list(run.by_name.values())
+    failed = sorted((host for host in hosts if host.error), key=lambda host: _fleet.natural(host.name))
+    names = [f"{state}: {of}" for state, of in grouped((host.failure, host.name) for host in failed).items()]
+    room = max(height - len(lines) - len(names) - 1, 1)
+    busy = sorted((host for host in hosts if host.busy), key=lambda host: host.busy)
+    column = max((len(host.name) for host in busy[:room]), default=0)
+    lines += [f"{host.name:<{column}}  {now - host.busy:4.0f} s  {host.doing}" for host in busy[:room]]
+    lines += [f"… and {len(busy) - room} more"] if len(busy) > room else []
+    return [line if len(line) < width else f"{line[: width - 2]}…" for line in [*lines, *names]]
 
 
 # ---- the plan, and what is wrong
@@ -91,36 +142,40 @@ def lock_text(run: Run) -> str:
 
 
 def result_text(run: Run) -> str:
-    """Return the table at the end of a run."""
-    rows: list[tuple[str, ...]] = [("host", "OS", "docker", "nvidia", "changed", "verified", "seconds")]
+    """Return the table at the end of a run. In the table of many hosts, those with the same result share a row."""
+    many = len(run.by_name) > MANY
+    groups: dict[tuple[str, ...], list[Host]] = {}
     for host in run.hosts:
-        packages = ((host.facts or {}).get("apt") or {}).get("packages", {})
-        docker, toolkit, v1 = (
-            _version(packages.get(name)) for name in ("docker-ce", "nvidia-container-toolkit", "nvidia-docker2")
-        )
-        changed = str(len(host.changes) or host.changed)
-        cells = (docker or "-", v1 or toolkit or "-", changed, _verified(host, run), f"{host.seconds:.0f}")
-        rows.append((host.name, _fleet.os_name(host.facts), *cells))
-    return joined(_fleet.table_lines(rows))
+        docker, nvidia = (version or "-" for version in host.versions)
+        cells = (_fleet.os_name(host.facts), docker, nvidia, str(len(host.changes) or host.changed))
+        groups.setdefault(("" if many else host.name, *cells, _verified(host, run)), []).append(host)
+    rows: list[tuple[str, ...]] = [
+        ("hosts" if many else "host", "OS", "docker", "nvidia", "changed", "verified", "seconds")
+    ]
+    for (name, *row), of in groups.items():
+        rows.append((name or str(len(of)), *row, _span([host.seconds for host in of])))
+    text, *lines = _fleet.table_lines(rows)
+    for line, of in zip(lines, groups.values(), strict=True):
+        names = textwrap.wrap(_fleet.host_ranges(host.name for host in of), 72) if many else []
+        text += "\n".join(["", line, *(f"       {part}" for part in names)])
+    return f"{text}\n"
+
+
+def _span(seconds: list[float]) -> str:
+    """Return the least and the most of some seconds: ``21 to 31``."""
+    least, most = (f"{value:.0f}" for value in (min(seconds), max(seconds)))
+    return least if least == most else f"{least} to {most}"
 
 
 def _verified(host: Host, run: Run) -> str:
     if host.verify:
         return "yes" if host.verify["ok"] else "NO"
-    if host.error:
-        return host.failure
-    if host.pending and not host.reached:
+    state = run.state(host)
+    if state == "pending" and not host.reached:
         return "not reached"
-    if run.interrupted and (host.pending or host.plan is None):
-        return "interrupted"
+    if state in ("failed", "unreachable", "interrupted"):
+        return state
     return "predicted" if run.options.check else "as wanted"
-
-
-def _version(package: dict[str, Any] | None) -> str:
-    """Return the upstream version of an installed package, e.g. 29.7.2 of 5:29.7.2-1~debian."""
-    if not package or package["status"][1:2] != "i":
-        return ""
-    return _fleet.version(package["version"])
 
 
 def steps_text(run: Run) -> str:
@@ -130,9 +185,7 @@ def steps_text(run: Run) -> str:
         for step in host.steps:
             seconds.setdefault(step["name"], []).append(step["seconds"])
     rows: list[tuple[str, ...]] = [("step", "hosts", "seconds")]
-    for name, all_of in seconds.items():
-        least, most = (f"{value:.0f}" for value in (min(all_of), max(all_of)))
-        rows.append((name, str(len(all_of)), least if least == most else f"{least} to {most}"))
+    rows += [(name, str(len(all_of)), _span(all_of)) for name, all_of in seconds.items()]
     return joined(_fleet.table_lines(rows)) if seconds else ""
 
 
@@ -193,22 +246,29 @@ _KEYS = ("facts", "plan", "changes", "steps", "left", "verify", "image", "lock",
 
 def document(run: Run) -> dict[str, Any]:
     """Return the JSON document of a run; docs/json.md describes it."""
-    hosts = {}
-    for host in run.hosts:
-        told = {key: getattr(host, key) for key in _KEYS}
-        hosts[host.name] = {"status": _status(host, run), **told, "seconds": round(host.seconds, 2)}
-    seconds = round(run.seconds, 2)
-    about = {"format": 1, "gpuprov": version("gpuprov"), "command": run.command, "status": run.status}
-    return {**about, "seconds": seconds, "hosts": hosts}
+    return {**_summary(run), "hosts": {host.name: _host(host, run) for host in run.hosts}}
 
 
-def _status(host: Host, run: Run) -> str:
-    if host.error:
-        return host.failure
-    if run.command == "doctor":
-        return "ill" if host.ill else "healthy"
-    if run.interrupted and host.reached and host.pending:
-        return "interrupted"
-    if host.changes or host.changed:
-        return "changed"
-    return "pending" if host.planned and host.verify is None else "up-to-date"
+def _summary(run: Run) -> dict[str, Any]:
+    about = {"format": 1, "gpuprov": version("gpuprov"), "command": run.command}
+    return {**about, "status": run.status, "seconds": round(run.seconds, 2)}
+
+
+def _host(host: Host, run: Run) -> dict[str, Any]:
+    told = {key: getattr(host, key) for key in _KEYS}
+    return {"status": run.state(host), **told, "seconds": round(host.seconds, 2)}
+
+
+def host_line(run: Run, host: Host, known: bool = False) -> str:
+    """Return a line of JSON for a host whose outcome is known now, and was not told before; "" for other hosts."""
+    status = run.state(host)
+    if run.told.get(host.name) == status or not (known or run.finished(host)):
+        return ""
+    run.told[host.name] = status
+    return json.dumps({"host": host.name, **_host(host, run)}, sort_keys=True) + "\n"
+
+
+def last_lines(run: Run) -> Iterator[str]:
+    """Yield the lines of JSON that end a run: those of the other hosts, and that of the run."""
+    yield from (host_line(run, host, known=True) for host in run.hosts)
+    yield json.dumps({**_summary(run), "hosts": Counter(map(run.state, run.hosts))}, sort_keys=True) + "\n"

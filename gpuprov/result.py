@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ AGAIN = "fix that and run gpuprov again: it continues where it stopped"
 
 @dataclass
 class Host:
-    """Data about one host. seconds is the time from its first task to its last."""
+    """Data about one host. seconds: from its first task to its last. busy: since when a task is running; 0: none is."""
 
     name: str
     facts: dict[str, Any] | None = None
@@ -39,6 +40,7 @@ class Host:
     unreachable: bool = False
     reached: bool = False
     applying: bool = False
+    busy: float = 0.0
     doing: str = ""
     began: float = 0.0
     seconds: float = 0.0
@@ -59,9 +61,22 @@ class Host:
         return any(finding["severity"] != "info" for finding in self.findings or [])
 
     @property
+    def known(self) -> bool:
+        """Return whether the run came as far as a result of this host."""
+        return bool(self.changed or self.changes) or any(getattr(self, name) for name in _FIELDS)
+
+    @property
     def unfit(self) -> bool:
         """Return whether the lock does not fit."""
         return any(system["unfit"] for system in (self.lock or {}).get("systems", []))
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """Return the versions of the engine and of NVIDIA's stack that are installed; "" for neither."""
+        packages = ((self.facts or {}).get("apt") or {}).get("packages", {})
+        names = ("docker-ce", "nvidia-docker2", "nvidia-container-toolkit")
+        docker, v1, toolkit = (_upstream(packages.get(name)) for name in names)
+        return docker, v1 or toolkit
 
     @property
     def failure(self) -> str:
@@ -78,19 +93,34 @@ class Host:
         self.changes += redacted(result.get("changes") or [])
 
 
+def _upstream(package: dict[str, Any] | None) -> str:
+    """Return the upstream version of an installed package, e.g. 29.7.2 of 5:29.7.2-1~debian."""
+    if not package or package["status"][1:2] != "i":
+        return ""
+    return str(_fleet.version(package["version"]))
+
+
 @dataclass
 class Run:
-    """One run of a command. output is Ansible's; refusal says why the run could not begin."""
+    """One run of a command.
+
+    names: the hosts that the run is for, where Ansible told them. notes: printed first. told: {host: the status in its
+    line of JSON}. output: Ansible's last lines. refusal: why the run could not begin.
+    """
 
     command: str
     options: Options
     by_name: dict[str, Host] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     complete: bool = False
     previewed: bool = False
-    output: list[str] = field(default_factory=list)
+    output: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     refusal: str = ""
     began: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.time)
     seconds: float = 0.0
 
     @property
@@ -111,7 +141,7 @@ class Run:
         if self.interrupted:
             return 130
         if not hosts:
-            return 1
+            return 0 if self.options.only == [] else 1
         ill = any(host.ill for host in hosts) if self.command == "doctor" else any(host.unfit for host in hosts)
         if "failed" in failures or ill:
             return 2
@@ -120,6 +150,28 @@ class Run:
         if not self.complete:
             return 1
         return 2 if self.command == "plan" and any(host.planned for host in hosts) else 0
+
+    def state(self, host: Host) -> str:
+        """Return the status of a host, as docs/json.md lists them."""
+        if host.error:
+            return host.failure
+        cut_off = self.interrupted or not self.complete
+        if cut_off and not host.known:
+            return "interrupted"
+        if self.command == "doctor":
+            return "ill" if host.ill else "healthy"
+        if cut_off and host.reached and host.pending:
+            return "interrupted"
+        if host.changes or host.changed:
+            return "changed"
+        return "pending" if host.planned and host.verify is None else "up-to-date"
+
+    def finished(self, host: Host) -> bool:
+        """Return whether the outcome of a host is known while the run goes on."""
+        if self.command == "provision" and "gpuprov_full" not in self.options.variables:
+            return bool(host.error or host.verify or (host.plan and not host.planned))
+        done = {"plan": host.plan, "doctor": host.plan, "verify": host.verify}.get(self.command)
+        return bool(host.error or done)
 
     def take(self, event: dict[str, Any]) -> tuple[str, Host] | None:
         """Take one event; return (what happened, host) if it concerns a host."""
@@ -143,7 +195,8 @@ class Run:
         host.reached |= host.plan is not None
         # Also where it ends: a task that ran once is reported for another host than it started for.
         host.doing = data.get("task", "").rpartition(" : ")[2].rpartition(" | ")[2] or host.doing
-        if kind == "runner_on_start":
+        host.busy = time.monotonic() if kind == "runner_on_start" else 0.0
+        if host.busy:
             if str(data.get("task_action", "")).endswith("gpu_host_apply"):
                 subjects = dict.fromkeys(change["subject"] for change in host.planned)
                 host.applying = True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import json
 import os
+import re
 import select
 import shlex
 import shutil
@@ -80,9 +82,14 @@ def arguments(options: Options, directory: Path) -> list[str]:
     values = enumerate(extra_vars(text) for text in options.extra_vars or [])
     files = [one if isinstance(one, Path) else file(f"{number}.json", json.dumps(one)) for number, one in values]
     files += [file("gpuprov.yml", literal(options.variables))] if options.variables else []
+    limit = options.limit
+    if options.only is not None:
+        # A file: an argument has room for about 10,000 names. Ansible takes one --limit and no list to intersect with.
+        only = file("only", f"&~(?:{'|'.join(map(re.escape, options.only))})\\Z")
+        limit = f"{limit}{',' if ',' in limit else ':'}@{only}" if limit else f"@{only}"
     given: list[tuple[str, object]] = [
         ("-i", options.inventory),
-        ("--limit", options.limit),
+        ("--limit", limit),
         ("--forks", options.forks),
         ("--user", options.user),
         ("--tags", ",".join(options.tags or []) or None),
@@ -102,17 +109,31 @@ def runs_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpuprov" / "runs"
 
 
+def goes_on(directory: Path) -> bool:
+    """Return whether the run of a directory goes on: its process holds a lock on the directory."""
+    with contextlib.suppress(OSError):
+        opened = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(opened)
+    return False
+
+
 def run_directory() -> Path:
     """Create the directory (0700) for a run's log and result, and delete the oldest ones."""
     runs = runs_directory()
     try:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in sorted(runs.iterdir())[: -(KEPT_RUNS - 1)]:
-            if not os.path.exists(f"/proc/{old.name.rpartition('-')[2]}"):
+            if not goes_on(old):
                 shutil.rmtree(old, ignore_errors=True)
         now = time.time_ns() // 1000
         directory = runs / f"{time.strftime('%Y%m%dT%H%M%S')}.{now % 10**6:06}-{os.getpid()}"
         directory.mkdir(mode=0o700)
+        fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_EX)  # until this process ends
     except OSError as error:
         raise UsageError(f"the directory for runs cannot be made: {error}") from None
     return directory
@@ -177,9 +198,11 @@ def run(run: Run, on_event: Callable[[Event], None], say: Callable[[str], None],
     directory: a temporary_directory; the progress of transfers is written to its directory progress, or printed if that
     is missing. Raises UsageError for errors found before the start.
     """
-    root, stop, progress = ansible_root(), directory / "stop", directory / "progress"
+    root, stop, progress, hosts = ansible_root(), directory / "stop", directory / "progress", directory / "hosts"
 
     def handle(event: Event) -> bool:
+        if not run.names and str(event.get("event")).startswith("runner_") and hosts.is_file():
+            run.names = hosts.read_text(encoding="utf-8").splitlines()
         run.complete |= event.get("event") == "playbook_on_stats"
         run.output += (event.get("stdout") or "").splitlines()
         on_event(event)
@@ -196,6 +219,7 @@ def run(run: Run, on_event: Callable[[Event], None], say: Callable[[str], None],
         envvars=environment(os.environ, root)
         | {
             "GPUPROV_STOP": str(stop),
+            "GPUPROV_HOSTS": str(hosts),
             "GPUPROV_PROGRESS": str(progress) if progress.is_dir() else "",
         },
         fact_cache_type="memory",

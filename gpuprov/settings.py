@@ -13,7 +13,7 @@ from pathlib import Path
 
 # They replace ansible-core's sudo and su, and are found as doas.
 BECOME = "playbooks/collections/ansible_collections/gpuprov/gpuprov/plugins/become"
-_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.preload")
+_CALLBACKS = ("gpuprov.gpuprov.stop_between_tasks", "gpuprov.gpuprov.play_hosts", "gpuprov.gpuprov.preload")
 # Where each can be set: https://docs.ansible.com/ansible/latest/reference_appendices/config.html
 # (variable and its other names, without ANSIBLE_; section:key in an ansible.cfg; our value; None: that of our
 # ansible.cfg, which Ansible does not read where the person has one). NO_COLOR wins by itself.
@@ -29,6 +29,23 @@ _SETTINGS = (
     ("PIPELINING SSH_PIPELINING", "connection:pipelining ssh_connection:pipelining defaults:pipelining", None),
     ("SSH_ARGS", "ssh_connection:ssh_args", None),
 )
+
+
+def forks(cores: int, memory: int) -> int:
+    """Return a number of forks for a machine with so many cores and bytes of memory.
+
+    A host takes 0.1 s of a core, of about 1.2 s in all: 12 forks keep a core busy (docs/performance.md). Ansible's main
+    process serves 100. A fork takes up to 20 MiB; all of them may have a quarter of the memory.
+    """
+    return max(5, min(12 * cores, 100, memory // 4 // (20 << 20)))
+
+
+def auto_forks() -> tuple[str, str]:
+    """Return the number of forks for this machine, and a line that says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    number = forks(cores, memory)
+    return str(number), f"forks: {number} ({cores} core{'s' * (cores > 1)}, {memory / 2**30:.0f} GiB)"
 
 
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:

@@ -18,9 +18,11 @@ class Runs:
         self.calls: list[tuple[str, Options, dict[str, str]]] = []
         self.events: list[dict[str, Any]] = []
         self.interrupted = False
+        self.names: list[str] = []
 
     def __call__(self, run: Run, on_event: Any, say: Any, directory: Any) -> None:
         self.calls.append((run.playbook, run.options, run.options.passwords))
+        run.names = self.names
         for event in self.events:
             run.output += (event.get("stdout") or "").splitlines()
             on_event(event)

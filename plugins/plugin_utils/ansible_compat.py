@@ -284,6 +284,12 @@ def preload_plugins() -> None:
     gc.freeze()
 
 
+def play_hosts(play: Any) -> list[str]:
+    """Return the names of the hosts of a play that starts, given to a callback. Fallback: an empty list."""
+    manager = getattr(play, "get_variable_manager", lambda: None)()
+    return [str(name) for name in manager.get_vars(play=play).get("ansible_play_hosts_all", [])] if manager else []
+
+
 def end_run() -> None:
     """End the run from a callback, as Ctrl-C does. Callbacks have no documented way to do this."""
     raise KeyboardInterrupt

@@ -33,6 +33,9 @@ EXPECTED: dict[str, tuple[Any, Any]] = {
 }
 SSH = ["far.example", "2222", "someone", "Compression=no", "echo it's me", True]
 PLAY = """
+- hosts: one:far
+  gather_facts: false
+  tasks: []
 - hosts: far
   gather_facts: false
   tasks:
@@ -84,10 +87,13 @@ def played(core: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     environment = {
         **os.environ,
         "ANSIBLE_BECOME_EXE": str(sudo),
-        "ANSIBLE_CALLBACKS_ENABLED": "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.preload",
+        "ANSIBLE_CALLBACKS_ENABLED": ",".join(
+            f"gpuprov.gpuprov.{name}" for name in ("stop_between_tasks", "play_hosts", "preload")
+        ),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
         "ANSIBLE_PIPELINING": "true",
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "GPUPROV_HOSTS": str(place / "play-hosts"),
         "GPUPROV_STOP": str(place / "stop"),
     }
     words = ["bin/ansible-playbook", "-vv", "-i", "hosts.ini", "play.yml"]
@@ -114,6 +120,11 @@ def test_a_hidden_result_can_be_registered_by_a_host_that_joined_a_group(played:
     place, printed = played
     assert (place / "registered").read_text() == "hidden-from-callbacks"
     assert "hidden-from-callbacks" not in printed
+
+
+def test_the_hosts_of_the_first_play_are_written_down(played: tuple[Path, str]) -> None:
+    place, printed = played
+    assert (place / "play-hosts").read_text() == "one\nfar\n", printed
 
 
 def test_a_run_ends_between_two_tasks(played: tuple[Path, str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import importlib.metadata
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpuprov import cli
+from gpuprov import cli, report, settings
 from gpuprov.display import Live, Plain
-from gpuprov.result import Host
+from gpuprov.options import Options
+from gpuprov.result import Host, Run
 from tests.runs import Call, Runs
 
 PRUNE = {
@@ -42,7 +45,7 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("provision --json gone.ini", "the inventory gone.ini does not exist"),
         ("verify --json empty.ini", "the inventory empty.ini is empty"),
         ("plan --json directory", "the inventory directory is a directory without a file in it"),
-        ("provision a, --forks many", "Invalid value for '--forks' / '-f': "),
+        ("provision a, --forks many", "--forks takes a number from 1 on, or auto: not 'many'"),
         (
             "provision a, --serial 1,ten",
             "--serial takes numbers of hosts and percentages, such as 1,10%,25%: not '1,ten'",
@@ -51,7 +54,11 @@ def event(kind: str, host: str, **data: Any) -> dict[str, Any]:
         ("provision a, --serial 0", "--serial takes numbers of hosts and percentages"),
         ("provision a, --serial 101%", "--serial takes numbers of hosts and percentages"),
         ("provision a, --max-fail-percentage 101", "Invalid value for '--max-fail-percentage'"),
-        ("provision a, --forks 0", "Invalid value for '--forks' / '-f': "),
+        ("provision a, --forks 0", "--forks takes a number from 1 on, or auto: not '0'"),
+        ("plan a, --json --json-lines", "--json and --json-lines exclude each other"),
+        ("plan a, --limit @gone.txt", "the file of --limit @gone.txt does not exist"),
+        ("plan a, --limit gpu:@directory", "the file of --limit @directory does not exist"),
+        ("plan a, --limit @empty.ini", "the file of --limit @empty.ini is empty, which Ansible takes for all hosts"),
         ("verify a, --private-key /gone", "the private key /gone does not exist"),
         ("plan a, --vault-password-file /gone", "the vault password file /gone does not exist"),
         ("uninstall a, --purge-data", "uninstall asks before it begins: without a terminal give --yes"),
@@ -145,7 +152,7 @@ def test_help_names_every_option_and_every_exit_status(command: str) -> None:
          {"variables": {"gpuprov_serial": "1, 10%,25%", "gpuprov_max_fail_percentage": 5,
                         "gpuprov_wait": 86400}}),
         (["provision", "-l", "x", "-f", "9", "-u", "me", "-vvv"], "provision.yml",
-         {"limit": "x", "forks": 9, "user": "me", "verbosity": 3}),
+         {"limit": "x", "forks": "9", "user": "me", "verbosity": 3}),
         (["plan", "--tags", "docker_group,dockerrun", "-t", "docker_ce_source"], "plan.yml",
          {"tags": ["docker_group", "dockerrun", "docker_ce_source"], "skip_tags": []}),
         (["provision", "--skip-tags", "nvidia_docker_v1"], "provision.yml", {"skip_tags": ["nvidia_docker_v1"]}),
@@ -169,6 +176,7 @@ def test_help_names_every_option_and_every_exit_status(command: str) -> None:
 def test_a_command_runs_its_playbook_with_what_was_given(
     words: list[str], playbook: str, given: dict[str, Any], runs: Runs, gpuprov: Call
 ) -> None:
+    Path("f").touch()
     assert gpuprov(*words, "a,b")[0] == 0
     ((ran, options, passwords),) = runs.calls
     assert (ran, {name: getattr(options, name) for name in given}, passwords) == (playbook, given, {})
@@ -272,6 +280,22 @@ def test_prune_without_questions_shows_what_goes_before_anything_is_removed(runs
     assert out.endswith("Freed: 1.5 kB.\n")
 
 
+def test_forks_auto_goes_by_cores_and_memory_and_says_so(
+    runs: Runs, gpuprov: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 << 20, "SC_PAGE_SIZE": 4096}.get)
+    assert gpuprov("plan", "a,", "--forks", "auto")[1].startswith("forks: 96 (8 cores, 16 GiB)\n")
+    assert runs.calls[0][1].forks == "96"
+
+
+@pytest.mark.parametrize(("cores", "gib", "number"), [(2, 24, 24), (8, 2, 25), (1, 0.25, 5), (64, 512, 100)])
+def test_forks_take_a_share_of_each_core_and_at_most_a_quarter_of_the_memory(
+    cores: int, gib: float, number: int
+) -> None:
+    assert settings.forks(cores, int(gib * 2**30)) == number
+
+
 # ---- What comes back --------------------------------------------------------------------------
 
 
@@ -283,6 +307,43 @@ def test_json_is_one_document_on_stdout_and_the_text_goes_to_stderr(runs: Runs, 
     assert {name: host["status"] for name, host in document["hosts"].items()} == {"a": "up-to-date", "b": "failed"}
     assert "b: failed: no http://***@h\n" in err
     assert "s3cr3t" not in out + err
+
+
+def test_json_lines_tell_each_host_when_its_outcome_is_known_and_the_run_at_the_end(runs: Runs, gpuprov: Call) -> None:
+    def planned(host: str, *changes: dict[str, Any]) -> dict[str, Any]:
+        plan = {"changes": list(changes), "disruption": "none", "running": []}
+        return event("on_ok", host, res={"ansible_facts": {"gpu_host_plan": plan}})
+
+    change = {"subject": "docker-ce", "from": None, "to": "5:29.7.2", "disruption": "none", "role": "docker_ce"}
+    proven = {"changes": [change], "gpu_host_verify": {"ok": True, "checks": []}}
+    runs.events = [
+        planned("gpu2", change), planned("gpu1"), event("on_failed", "gpu3", res={"msg": "no http://u:s3cr3t@h"}),
+        planned("gpu4", change), event("on_ok", "gpu2", changed=True, res=proven), event("on_ok", "gpu1", res={}),
+    ]  # fmt: skip
+    runs.interrupted = True
+    status, out, err = gpuprov("provision", "a,", "--json-lines")
+    *hosts, last = [json.loads(line) for line in out.splitlines()]
+    assert [(one["host"], one["status"]) for one in hosts] == [
+        ("gpu1", "up-to-date"), ("gpu3", "failed"), ("gpu2", "changed"), ("gpu4", "pending"),
+    ]  # fmt: skip
+    assert (hosts[2]["changes"], hosts[2]["verify"]) == ([change], {"ok": True, "checks": []})
+    counts = {"up-to-date": 1, "failed": 1, "changed": 1, "pending": 1}
+    ours = importlib.metadata.version("gpuprov")
+    assert {**last, "seconds": 0} == {
+        "format": 1, "gpuprov": ours, "command": "provision", "status": 130, "seconds": 0, "hosts": counts,
+    }  # fmt: skip
+    assert status == 130
+    assert "gpu3: failed: no http://***@h\n" in err
+    assert "s3cr3t" not in out
+
+
+@pytest.mark.parametrize("command", ["plan", "verify", "doctor", "uninstall"])
+def test_json_lines_of_every_command_name_each_host_once(command: str, runs: Runs, gpuprov: Call) -> None:
+    plan = {"ansible_facts": {"gpu_host_plan": {"changes": []}, "gpu_host_findings": []}}
+    runs.events = [event("on_ok", host, res=plan) for host in ("b", "a", "b")]
+    out = gpuprov(command, "a,", "--json-lines", *(["--yes"] if command == "uninstall" else []))[1]
+    lines = [json.loads(line).get("host") for line in out.splitlines()]
+    assert lines == (["b", "a", None] if command in ("plan", "doctor") else ["a", "b", None])
 
 
 def test_a_run_s_text_has_no_escapes_and_fits_80_columns(runs: Runs, gpuprov: Call) -> None:
@@ -303,18 +364,22 @@ class Terminal(io.StringIO):
         return True
 
 
+def _shown(*hosts: Host, command: str = "provision", **more: Any) -> Run:
+    return Run(command, Options("a,"), {host.name: host for host in hosts}, **more)
+
+
 def test_on_a_terminal_no_line_is_wider_than_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {"COLUMNS": "80", "LINES": "10", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     stream = Terminal()
-    with Live(stream, tmp_path) as screen:
-        for number in range(20):
-            screen.update("start", Host(f"gpu{number}", doing="long " * 40))
-        screen.update("failed", Host("bad", error={"message": "cause " * 40}))
+    bad = Host("bad", error={"message": "cause " * 40})
+    run = _shown(*(Host(f"gpu{number}", doing="long " * 40, busy=1.0) for number in range(20)), bad)
+    with Live(run, stream, tmp_path) as screen:
+        screen.update("failed", bad)
         screen.say("word " * 100)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert "… and 13 more" in lines
+    assert "… and 14 more" in lines
     assert [line for line in lines if line.startswith("long")] == []
     assert "bad: failed: cause" in stream.getvalue()
 
@@ -327,31 +392,80 @@ def _at_work(name: str, **more: Any) -> Host:
 INSTALLED = {"name": "Install the pinned set", "changed": True, "seconds": 7.6}
 
 
-def test_on_a_terminal_the_progress_of_all_stands_above_the_hosts_at_work(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    with Live(Terminal(), tmp_path) as screen:
-        screen.update("start", _at_work("gpu1"))
-        screen.update("changed", _at_work("gpu2", steps=[INSTALLED]))
-        screen.update("failed", _at_work("gpu3", error={"message": "no"}))
-        above, at_work = str(screen._render()).splitlines()
-    assert above == "1 of 3 hosts done, 1 failed"
-    assert re.fullmatch(r"gpu1 +\d+ s  1 change: docker-ce", at_work)
+def test_a_terminal_shows_how_far_the_run_is_the_slowest_hosts_and_those_that_failed() -> None:
+    run = _shown(
+        _at_work("gpu1", busy=90.0), _at_work("gpu9", busy=70.0),
+        _at_work("gpu2", steps=[INSTALLED]), _at_work("gpu3", error={"message": "no"}),
+        Host("gpu4", error={"message": "no"}, unreachable=True), Host("gpu5", plan={"changes": []}),
+    )  # fmt: skip
+    assert report.screen_lines(run, 100.0, 80, 24) == [
+        "━━━━━━━━━━──────────  1 of 4 hosts done, 1 failed",
+        "gpu9    30 s  1 change: docker-ce",
+        "gpu1    10 s  1 change: docker-ce",
+        "failed: gpu3",
+        "unreachable: gpu4",
+    ]
+
+
+def test_a_thousand_hosts_fit_80_columns_and_24_lines() -> None:
+    hosts = [Host(f"gpu{number:04}", plan={"changes": []}) for number in range(0, 800, 2)]
+    hosts += [Host(f"gpu{number:04}", error={"message": "no"}, unreachable=True) for number in range(1, 100, 2)]
+    hosts += [Host(f"gpu{number:04}", busy=50.0, doing="Probe and plan") for number in range(900, 950)]
+    run = _shown(*hosts, names=[f"gpu{number:04}" for number in range(1000)], began=0.0)
+    lines = report.screen_lines(run, 100.0, 80, 24)
+    assert lines[0] == "━━━━━━━━━───────────  400 of 1000 hosts read, 50 unreachable, about 2 min left"
+    assert lines[1] == "gpu0900    50 s  Probe and plan"
+    assert lines[-2] == "… and 29 more"
+    assert (len(lines), max(map(len, lines))) == (24, 79)
+    assert re.fullmatch(r"unreachable: gpu0001, gpu0003, .*…", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "total", "said"),
+    [
+        (100, 10, 20, "about 2 min left"), (60, 10, 20, "about 60 s left"), (3600, 10, 100, "about 540 min left"),
+        (100, 0, 20, ""), (10, 4, 20, ""), (50, 20, 20, ""), (90, 19, 20, ""),
+    ],
+)  # fmt: skip
+def test_the_time_left_is_told_where_enough_hosts_are_done(seconds: float, done: int, total: int, said: str) -> None:
+    assert report.time_left(seconds, done, total) == said
 
 
 def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
     stream = io.StringIO()
-    screen = Plain(stream)
-    screen.update("start", _at_work("gpu1"))
-    screen.update("changed", _at_work("gpu1", steps=[INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]))
+    host = _at_work("gpu1")
+    screen = Plain(_shown(host), stream, brief=True)
+    screen.update("start", host)
+    host.steps = [INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]
+    screen.update("changed", host)
     assert stream.getvalue() == "gpu1: changed: Install the pinned set (8 s)\n1 of 1 host done\n"
 
 
 def test_elsewhere_only_what_lasts_is_printed_without_escapes() -> None:
     stream = io.StringIO()
-    screen = Plain(stream)
+    host = Host("a", doing="Install")
+    screen = Plain(_shown(host), stream)
     for what in ("start", "done", "changed"):
-        screen.update(what, Host("a", doing="Install"))
-    screen.update("failed", Host("a", error={"message": "one\ntwo"}))
+        screen.update(what, host)
+    host.error = {"message": "one\ntwo"}
+    screen.update("failed", host)
     assert stream.getvalue() == "a: changed: Install\na: failed: one\n"
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_elsewhere_many_hosts_have_a_line_for_each_twentieth_part_of_the_way_and_the_log_has_all(brief: bool) -> None:
+    stream = io.StringIO()
+    run = _shown(names=[f"gpu{number}" for number in range(100)])
+    screen = Plain(run, stream, brief)
+    for number in range(100):
+        host = run.by_name[f"gpu{number}"] = Host(f"gpu{number}", plan={"changes": []}, doing="Install")
+        if number == 50:
+            host.error = {"message": "no"}
+        screen.update("failed" if host.error else "changed", host)
+    said = stream.getvalue().splitlines()
+    assert "gpu50: failed: no" in said
+    if brief:
+        assert [line for line in said if " of 100 hosts read" in line] == [line for line in said if line[:5] != "gpu50"]
+        assert (len(said), said[-1]) == (22, "99 of 100 hosts read, 1 failed")
+    else:
+        assert (len(said), said[0], said[-1]) == (100, "gpu0: changed: Install", "gpu99: changed: Install")

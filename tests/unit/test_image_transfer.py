@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gpuprov import display
-from gpuprov.result import Host
+from gpuprov.options import Options
+from gpuprov.result import Host, Run
 from tests.runs import Call, Runs
 
 ID, SHOWN = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -177,7 +178,7 @@ def test_a_terminal_has_a_bar_for_each_host_and_one_for_all(tmp_path: Path) -> N
         def isatty(self) -> bool:
             return True
 
-    with display.Live(Terminal(), tmp_path) as bars:
+    with display.Live(Run("image ship", Options("a,")), Terminal(), tmp_path) as bars:
         for label in ("gpu1", "gpu2"):
             (tmp_path / "progress" / f"{label}.json").write_text(json.dumps(vars(transfer(label=label))))
         (tmp_path / "progress" / "torn.json").write_text("half a li")

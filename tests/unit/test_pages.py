@@ -52,12 +52,12 @@ def test_every_command_of_gpuprov_and_its_options_exist(page: Path) -> None:
     for words in _commands(page.read_text()):
         command: Any = typer.main.get_command(app)
         for word in words:
-            if hasattr(command, "commands"):
-                assert word in command.commands, shlex.join(words)
-                command = command.commands[word]
-            elif word.startswith("-"):
+            if word.startswith("-"):
                 known = {name for parameter in command.params for name in parameter.opts}
                 assert word in known | {"--help"}, shlex.join(words)
+            elif hasattr(command, "commands"):
+                assert word in command.commands, shlex.join(words)
+                command = command.commands[word]
 
 
 def _commands(text: str) -> Iterator[list[str]]:

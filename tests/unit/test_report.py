@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tracemalloc
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.probe import report as probe
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 from gpuprov import report
@@ -224,6 +228,22 @@ def test_a_document_has_every_key_of_a_host_and_no_secret() -> None:
     assert "s3cr3t" not in json.dumps(document)
 
 
+def test_a_thousand_hosts_of_eight_gpus_take_less_than_60_megabytes() -> None:
+    text = (Path(__file__).parent / "data/probe/eight-gpus.txt").read_text()
+    plan = wanted(*(change(f"package-{number}", to=f"5:29.7.{number}-1~debian") for number in range(17)))
+    found = json.dumps({"ansible_facts": {"gpu_host_probe": probe.parse(text, "recording"), "gpu_host_plan": plan}})
+    run = ran("provision")
+    tracemalloc.start()
+    for number in range(100):
+        run.take(event("on_ok", f"gpu{number}", res=json.loads(found), stdout="x" * 10_000))
+        run.take(event("on_ok", f"gpu{number}", res={"changes": json.loads(json.dumps(plan))["changes"]}))
+    with Path(os.devnull).open("w") as stream:
+        json.dump(report.document(run), stream, indent=2, sort_keys=True)
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6_000_000
+
+
 FINDINGS = {
     severity: {
         "severity": severity,
@@ -367,6 +387,19 @@ def test_hosts_of_one_plan_are_shown_together_and_long_lists_are_wrapped() -> No
     assert text.endswith("z  up to date\nPlan: 30 hosts to change, 1 up to date.  1 s\n")
 
 
+def test_many_hosts_with_the_same_result_share_a_row_of_the_table() -> None:
+    found = facts(docker_ce="5:29.7.2-1~debian.12", nvidia_container_toolkit="1.19.1-1")
+    hosts = [Host(f"gpu{number:03}", found, wanted(), seconds=number) for number in range(900)]
+    hosts[3].error = hosts[700].error = {"message": "x"}
+    assert report.result_text(ran("provision", *hosts)) == (
+        "hosts  OS         docker  nvidia  changed  verified   seconds\n"
+        "898    debian 12  29.7.2  1.19.1  0        as wanted  0 to 899\n"
+        "       gpu[000:002], gpu[004:699], gpu[701:899]\n"
+        "2      debian 12  29.7.2  1.19.1  0        failed     3 to 700\n"
+        "       gpu003, gpu700\n"
+    )
+
+
 def test_who_has_to_log_in_again_is_said_once_for_all_hosts() -> None:
     joined = [{"role": "docker_group", "subject": "docker group", "from": None, "to": "alice"}]
     hosts = [Host("n1", changes=joined), Host("n2", changes=joined), Host("n3")]
@@ -436,9 +469,9 @@ def test_a_failure_is_that_of_its_step_and_steps_before_it_are_told() -> None:
 
 
 def test_progress_counts_the_hosts_to_change_that_are_done_and_those_that_failed() -> None:
-    assert report.progress_text(collected(PENDING)) == ""
+    assert report.progress_text(ran("provision")) == ""
     events = [*applied(), *applied("b", steps=[step()]), *applied("c"), failed("c", msg="no"), event("on_ok", "d")]
-    assert report.progress_text(collected(*events)) == "1 of 3 hosts done, 1 failed"
+    assert report.progress_text(ran("provision", *collected(*events))) == "1 of 3 hosts done, 1 failed"
 
 
 def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
 from gpuprov import runner, settings
@@ -17,7 +18,7 @@ from gpuprov.options import Options, UsageError
 from gpuprov.result import Run
 from gpuprov.shared import ansible_root
 
-OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.preload"
+OURS = "gpuprov.gpuprov.stop_between_tasks,gpuprov.gpuprov.play_hosts,gpuprov.gpuprov.preload"
 
 BECOME = "--become-password-file"
 # Stands where ansible-playbook stands: beside the interpreter.
@@ -59,8 +60,8 @@ def files(place: Path) -> list[Path]:
 
 
 def test_a_run_hands_on_the_words_the_values_and_an_environment_that_checks_host_keys(seen: Path) -> None:
-    outcome = go(Options("a,", limit="gpu&a b", extra_vars=["x='1 2'"], forks=7, user="me", variables={"full": True}))
-    assert (outcome.interrupted, outcome.complete, outcome.output) == (False, False, ["it speaks"])
+    outcome = go(Options("a,", limit="gpu&a b", extra_vars=["x='1 2'"], forks="7", user="me", variables={"full": True}))
+    assert (outcome.interrupted, outcome.complete, [*outcome.output]) == (False, False, ["it speaks"])
     words = (seen / "words").read_text().splitlines()
     assert [word if word[0] != "@" else Path(word).name for word in words] == [
         "-i", "a,", "--limit", "gpu&a b", "--forks", "7", "--user", "me", "-e", "0.json", "-e", "gpuprov.yml",
@@ -161,7 +162,7 @@ def test_a_playbook_that_cannot_be_started_is_told(seen: Path, monkeypatch: pyte
     ("given", "words"),
     [
         ({}, []),
-        ({"forks": 1, "user": "root"}, ["--forks", "1", "--user", "root"]),
+        ({"forks": "1", "user": "root"}, ["--forks", "1", "--user", "root"]),
         ({"private_key": Path("~/key")}, ["--private-key", "/home/me/key"]),
         (
             {"vault_password_files": [Path("/v"), Path("~/w")]},
@@ -278,6 +279,31 @@ def test_our_own_values_reach_ansible_as_they_are_and_are_not_evaluated_as_templ
     *_, last = runner.arguments(Options("i,", variables=given), tmp_path)
     assert DataLoader().load_from_file(last.removeprefix("@")) == given
     assert Path(last.removeprefix("@")).read_text().count("!unsafe ") == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "only", "hosts"),
+    [
+        (None, ["gpu1", "10.0.0.1", "gone"], ["gpu1", "10.0.0.1"]),
+        ("gpu", ["gpu2", "gpu10", "cpu"], ["gpu2", "gpu10"]),
+        ("gpu1,cpu", ["gpu10", "cpu"], ["cpu"]),
+        ("gpu:!gpu2", ["gpu2", "gpu10"], ["gpu10"]),
+        ("@some", ["gpu2", "cpu"], ["gpu2"]),
+        ("gpu", ["cpu"], []),
+        ("@some", None, ["gpu1", "gpu2"]),
+        ("@some:&gpu2", None, ["gpu2"]),
+    ],
+)
+def test_hosts_to_retry_are_intersected_with_the_limit(
+    limit: str | None, only: list[str] | None, hosts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hosts.ini").write_text("10.0.0.1\ncpu\n[gpu]\ngpu1\ngpu2\ngpu10\n")
+    (tmp_path / "some").write_text("gpu1\ngpu2\n")
+    options = Options("hosts.ini", limit=limit, only=only)
+    inventory = InventoryManager(DataLoader(), sources=["hosts.ini"])
+    inventory.subset(runner.arguments(options, tmp_path)[3])
+    assert sorted(host.name for host in inventory.get_hosts()) == sorted(hosts)
 
 
 # ---- -e ---------------------------------------------------------------------------------------

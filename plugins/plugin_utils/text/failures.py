@@ -7,6 +7,7 @@ Everything that depends on the wording of their messages is here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 _PASSWORDLESS = {
@@ -161,7 +162,7 @@ def failed(result: dict[str, Any]) -> tuple[str, str]:
     return message, ""
 
 
-def not_begun(output: list[str], limit: str | None) -> str:
+def not_begun(output: Iterable[str], limit: str | None) -> str:
     """Return in one line why Ansible did not get as far as a host, given its output."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output]
     text = " ".join(line for line in lines if line)
