@@ -68,13 +68,13 @@ def provision(
     run("provision", options, *views, preview=report.plan_text)
 
 
-@command(app, "html", "retry")
+@command(app, "html", "junit", "retry")
 def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
     run("verify", options, *RESULT_VIEWS)
 
 
-@command(app, "html", "retry", epilog=DOCTOR_HELP)
+@command(app, "html", "junit", "prometheus", "retry", epilog=DOCTOR_HELP)
 def doctor(options: Options) -> None:
     """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True

@@ -61,7 +61,7 @@ def finish(run: Run) -> NoReturn:
         _write_json(run, sys.stdout)
     elif run.options.json_lines:
         sys.stdout.writelines(report.last_lines(run))
-    if run.options.html:
+    if run.options.html or run.options.junit or run.options.prometheus:
         from gpuprov import exports
 
         exports.write(run.options, report.document(run))

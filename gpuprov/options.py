@@ -20,8 +20,8 @@ from gpuprov.shared import plugin
 NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
 _NOT_COMMON = (
-    "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "retry", "variables",
-    "passwords", "only",
+    "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "junit",
+    "prometheus", "retry", "variables", "passwords", "only",
 )  # fmt: skip
 
 
@@ -100,6 +100,11 @@ class Options:
     html: Annotated[
         Path | None, Option("--html", metavar="FILE", help="Write the result for a browser, in one file.")
     ] = None
+    junit: Annotated[Path | None, Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None
+    prometheus: Annotated[
+        Path | None,
+        Option("--prometheus", metavar="FILE", help="Write metrics for node_exporter's textfile collector."),
+    ] = None
     json_lines: Annotated[
         bool, Option("--json-lines", help="As --json, but a line for each host when it is done, and one for the run.")
     ] = False
@@ -116,7 +121,7 @@ class Options:
         for path in self.vault_password_files or []:
             if not path.expanduser().is_file():
                 raise UsageError(f"the vault password file {path} does not exist")
-        for path in filter(None, [self.html]):
+        for path in filter(None, (self.html, self.junit, self.prometheus)):
             if not path.expanduser().absolute().parent.is_dir():
                 raise UsageError(f"{path} cannot be written: its directory does not exist")
         if self.forks and not re.fullmatch(r"auto|[1-9]\d{0,4}", self.forks):

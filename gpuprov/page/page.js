@@ -316,7 +316,7 @@
   ));
   checks();
   section("versions", data.facets, (items) => [table(
-    [["What"], ["Version"], ["Hosts"], ["", "wide"]],
+    [["What"], ["Version"], ["Hosts"], ["Share", "wide"]],
     items.flatMap(({ name, label, versions }) => versions.map((one, index) => [
       index ? undefined : make("th", { scope: "row", rowspan: versions.length }, label),
       one.version,
@@ -326,7 +326,7 @@
   )], false);
   const longest = Math.max(...data.steps.map((one) => one.most));
   section("durations", data.steps, (items) => [table(
-    [["Step"], ["Hosts", "figure"], ["Median", "figure"], ["Longest", "figure"], ["", "wide"]],
+    [["Step"], ["Hosts", "figure"], ["Median", "figure"], ["Longest", "figure"], ["Compared", "wide"]],
     items.map((one) => [
       one.name, number.format(one.count), `${one.median.toFixed(1)} s`, `${one.most.toFixed(1)} s`, meter(one.most, longest),
     ]),
