@@ -1,4 +1,4 @@
 # For fingers used to make; ./dev does the work.
-.PHONY: demo test lint unit integration faults molecule bench clean
-demo test lint unit integration faults molecule bench clean:
+.PHONY: demo test lint unit browser integration faults molecule bench clean
+demo test lint unit browser integration faults molecule bench clean:
 	./dev $@

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,36 @@ _FULL = {
     "hint": "fix that and run gpuprov again: it continues where it stopped",
 }  # fmt: skip
 
+# Texts that could end an element, an attribute, a script or a line, or that no text file may hold.
+HOSTILE = [
+    "</script><script>document.title='owned'</script>", "<img src=x onerror=alert(1)>", "<!--<script>", "]]>",
+    "{{script}}", "\u2028\u202e\x00\x1b[31m", "'\"&lt;", "javascript:alert(1)", "\udcff",
+]  # fmt: skip
+
 
 def fleet(command: str, number: int) -> dict[str, Any]:
     """Return the document of a command on hosts gpu1 to gpuNUMBER, the same each time."""
     hosts = {f"gpu{index + 1}": _host(command, index) for index in range(number)}
     return {"format": 1, "gpuprov": "0.1.0", "command": command, "status": 2, "seconds": 74.3, "hosts": hosts}
+
+
+def hostile_fleet(command: str, number: int) -> dict[str, Any]:
+    """Return the same document with hostile texts in the place of the hosts' names and of all that they say."""
+    document = fleet(command, number)
+    hosts = {f"gpu{HOSTILE[n % len(HOSTILE)]}{n}": one for n, one in enumerate(document["hosts"].values())}
+    return {**document, "hosts": _hostile(hosts, itertools.count())}
+
+
+def _hostile(value: Any, numbers: Iterator[int]) -> Any:
+    if isinstance(value, dict):
+        kept = {"status", "severity", "disruption", "role"}  # gpuprov itself sets them
+        return {name: one if name in kept else _hostile(one, numbers) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_hostile(one, numbers) for one in value]
+    if isinstance(value, str):
+        number = next(numbers)
+        return f"{HOSTILE[number % len(HOSTILE)]}{number}"
+    return value
 
 
 def _host(command: str, index: int) -> dict[str, Any]:

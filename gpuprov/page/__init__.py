@@ -26,7 +26,7 @@ STATUSES = {
 # What a host is and has: {name: (label, from which width of the page on it has a column and a filter)}; see page.css.
 _FACETS = {
     "os": ("OS", "wide"), "kernel": ("Kernel", ""), "docker": ("Docker", "wide"), "containerd": ("containerd", ""),
-    "nvidia": ("NVIDIA stack", "wide"), "driver": ("Driver", "wide"), "gpus": ("GPUs", "wider"),
+    "nvidia": ("NVIDIA stack", "wider"), "driver": ("Driver", "wider"), "gpus": ("GPUs", "wider"),
 }  # fmt: skip
 
 

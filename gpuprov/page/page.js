@@ -60,18 +60,18 @@
     ...data.facets.filter((facet) => facet.column).map(({ name, label, wide }) => ({
       label, wide, value: (host) => host.facets[name] ?? "", cell: (host) => host.facets[name] ?? "",
     })),
-    { label: "Pending", ...count("pending") },
-    { label: data.changes, ...count("changes") },
+    { label: "Pending", ...count("pending"), wide: "wide" },
+    { label: data.changes, ...count("changes"), wide: "wide" },
     { label: "Findings", ...count("findings") },
     {
-      label: "Checks", figure: true, wide: "wide",
+      label: "Checks", figure: true, wide: "wider",
       value: (host) => -host.items.checks.filter((index) => !data.groups.checks[index].ok).length,
       cell: (host) => {
         const all = host.items.checks.length;
         return all ? `${all - host.items.checks.filter((index) => !data.groups.checks[index].ok).length} of ${all}` : "";
       },
     },
-    { label: "Seconds", figure: true, wide: "wide", value: (host) => host.seconds, cell: (host) => host.seconds.toFixed(0) },
+    { label: "Seconds", figure: true, wide: "wider", value: (host) => host.seconds, cell: (host) => host.seconds.toFixed(0) },
   ].filter((column) => hosts.some((host) => (column.label === "Checks" ? host.items.checks.length : column.value(host) || column.label === "Host")));
   let sorted = { column: columns[0], descending: false };
   let limit = SHOWN_ROWS;
@@ -261,29 +261,29 @@
     ]),
   )];
 
-  // A check by its name: on how many hosts it passed, and how it failed on the others.
+  // First how checks failed, then on how many hosts each passed.
   function checks() {
-    const by_name = new Map();
+    const of_name = new Map();
     for (const one of data.groups.checks) {
-      const of_name = by_name.get(one.name) ?? { name: one.name, passed: 0, failed: 0, indexes: [], details: [] };
-      of_name[one.ok ? "passed" : "failed"] += one.count;
-      if (!one.ok) {
-        of_name.indexes.push(one.index);
-        of_name.details.push(make("div", undefined, `${one.detail} `, where(one, "checks", [one.index], `Failed: ${one.name}`)));
-      }
-      by_name.set(one.name, of_name);
+      const check = of_name.get(one.name) ?? { name: one.name, passed: 0, failed: 0, indexes: [] };
+      check[one.ok ? "passed" : "failed"] += one.count;
+      if (!one.ok) check.indexes.push(one.index);
+      of_name.set(one.name, check);
     }
-    const rows = [...by_name.values()].sort((one, other) => other.failed - one.failed);
-    const failed = (one) => make(
+    const number_of = (one) => one.failed && make(
       "button", { type: "button", class: "plain", onclick: () => only("checks", one.indexes, `Failed: ${one.name}`) }, counted(one.failed, "host"),
     );
+    const rows = [...of_name.values()].sort((one, other) => other.failed - one.failed);
     const any = rows.some((one) => one.failed);
+    const failed = (one, hosts_of) => make(
+      "div", { class: "item" },
+      make("p", undefined, mark("bad", "failed"), " ", make("span", { class: "what" }, one.name)),
+      make("p", { class: "message" }, one.detail ?? ""), hosts_of,
+    );
+    section("checks", data.groups.checks.filter((one) => !one.ok), (items) => each(items, "checks", failed, (one) => `Failed: ${one.name}`), false);
     section("checks", rows, (items) => [table(
-      [["Check"], ["Passed on", "figure"], ...(any ? [["Failed on", "figure"], ["How"]] : [])],
-      items.map((one) => [
-        one.name, one.passed ? counted(one.passed, "host") : "",
-        ...(any ? [one.failed ? failed(one) : "", make("div", undefined, ...one.details)] : []),
-      ]),
+      [["Check"], ["Passed on", "figure"], ...(any ? [["Failed on", "figure"]] : [])],
+      items.map((one) => [one.name, one.passed ? counted(one.passed, "host") : "", ...(any ? [number_of(one) || ""] : [])]),
     )], false);
   }
 

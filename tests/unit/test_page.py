@@ -13,13 +13,8 @@ from typing import Any
 import pytest
 
 from gpuprov.page import page, view
-from tests.documents import fleet
+from tests.documents import fleet, hostile_fleet
 from tests.runs import Call, Runs
-
-HOSTILE = [
-    "</script><script>document.title='owned'</script>", "<img src=x onerror=alert(1)>", "<!--<script>", "]]>",
-    "{{script}}", "\u2028\u202e\x00\x1b[31m", "'\"&lt;", "javascript:alert(1)", "\udcff",
-]  # fmt: skip
 
 
 class Parsed(HTMLParser):
@@ -45,32 +40,13 @@ class Parsed(HTMLParser):
         return json.loads(self.texts["data"])
 
 
-def hostile(value: Any, numbers: list[int]) -> Any:
-    """The value with a hostile text in the place of each text, except of those that gpuprov itself sets."""
-    if isinstance(value, dict):
-        kept = {"status", "severity", "disruption", "role"}
-        return {name: one if name in kept else hostile(one, numbers) for name, one in value.items()}
-    if isinstance(value, list):
-        return [hostile(one, numbers) for one in value]
-    if isinstance(value, str):
-        numbers[0] += 1
-        return f"{HOSTILE[numbers[0] % len(HOSTILE)]}{numbers[0]}"
-    return value
-
-
-def hostile_document() -> dict[str, Any]:
-    document = fleet("provision", 24)
-    hosts = {f"gpu{HOSTILE[n % len(HOSTILE)]}{n}": one for n, one in enumerate(document["hosts"].values())}
-    return {**document, "hosts": hostile(hosts, [0])}
-
-
 def test_no_value_of_a_host_becomes_an_element_or_an_attribute() -> None:
-    clean, dirty = (Parsed(page(document)) for document in (fleet("provision", 24), hostile_document()))
+    clean, dirty = (Parsed(page(document)) for document in (fleet("provision", 24), hostile_fleet("provision", 24)))
     assert dirty.elements == clean.elements
     assert dirty.texts["style"] == clean.texts["style"]
     assert dirty.texts["script"] == clean.texts["script"]
     assert dirty.data["hosts"][0]["name"].startswith("gpu")
-    assert dirty.data == json.loads(json.dumps(view(hostile_document())))
+    assert dirty.data == json.loads(json.dumps(view(hostile_fleet("provision", 24))))
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
