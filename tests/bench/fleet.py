@@ -66,20 +66,18 @@ def measure(count: int, spec: str, turns: int) -> None:
             print(json.dumps(one), file=sys.stderr, flush=True)
             found.append(one)
 
+        some, few = max(count // 10, 1), max(count // 20, min(count, 30))
         for _turn in range(turns):
-            for size in sorted({max(count // 10, 1), max(count * 3 // 10, 1), count}):
+            for size in sorted({some, max(count * 3 // 10, 1), count}):
                 take("growth", size, FORKS, {}, beside=True)
-            take("forks", max(count * 3 // 10, 1), FEW, {})
-            some = max(count // 10, 1)
+            take("forks", some, FEW, {})
             for kind in ("", "slow"):
                 take(f"one {kind}".strip(), 1, 1, {kind: 1} if kind else {})
             for forks in (FORKS, FEW):
-                take("answering", some, forks, {})
                 take("silent", some, forks, {"silent": max(some // 20, 1)})
             bastion.run(f"echo 'MaxStartups {STARTUPS}' >/etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
-            for forks in (10, FEW, FORKS):
-                take("bastion", some, forks, {}, jump="plain")
-            take("bastion, shared", some, FORKS, {}, jump="shared")
+            for forks, how in ((10, "plain"), (FORKS, "plain"), (FORKS, "shared")):
+                take(f"bastion {how}", few, forks, {}, jump=how)
     lab.down()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found), encoding="utf-8")

@@ -62,7 +62,7 @@ def tables(found: Found) -> str:
     lines += ["| all, halfway | " + " | ".join(_mib(sum(one["middle"].values())) for one in columns) + " |"]
     lines += ["", "| names | silent | forks | s | added by the silent, s |", "|---|---|---|---|---|"]
     silent = {one["forks"]: one for one in of(found, "silent")}
-    for one in of(found, "answering"):
+    for one in (growth[0], *of(found, "forks")):
         other = silent[one["forks"]]
         added = f"{other['gpuprov'][0] - one['gpuprov'][0]:.1f}"
         lines += [
@@ -70,7 +70,7 @@ def tables(found: Found) -> str:
             f"| {one['names']} | {other['failed']} | {one['forks']} | {other['gpuprov'][0]:.1f} | {added} |",
         ]
     lines += ["", "| through a bastion | names | forks | s | not reached |", "|---|---|---|---|---|"]
-    for work, how in (("bastion", "a login for each host"), ("bastion, shared", "all in one connection")):
+    for work, how in (("bastion plain", "a login for each host"), ("bastion shared", "all in one connection")):
         for one in of(found, work):
             lines += [f"| {how} | {one['names']} | {one['forks']} | {one['gpuprov'][0]:.1f} | {one['failed']} |"]
     return "\n".join([*lines, ""])

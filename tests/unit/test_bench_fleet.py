@@ -29,13 +29,13 @@ FOUND = [
     one("growth", 100, 12.0, plain=[10.0, 5.0]),
     one("growth", 300, 32.0, plain=[30.0, 15.0]),
     one("growth", 1000, 102.0, plain=[100.0, 50.0]),
-    one("forks", 300, 33.0, forks=16),
+    one("forks", 100, 13.0, forks=16),
     one("one", 1, 2.0, forks=1),
     one("one slow", 1, 2.0 + 9 * 2 * fleet.SLOW, forks=1),
-    one("answering", 100, 12.0),
     one("silent", 100, 30.0, failed=5),
-    one("bastion", 100, 40.0, failed=7),
-    one("bastion, shared", 100, 15.0),
+    one("silent", 100, 34.0, forks=16, failed=5),
+    one("bastion plain", 100, 40.0, failed=7),
+    one("bastion shared", 100, 15.0),
 ]
 
 
@@ -66,6 +66,7 @@ def test_both_pages_get_their_tables_and_keep_the_rest(tmp_path: Path) -> None:
     measured, scale = ((tmp_path / name).read_text() for name in ("performance.md", "scale.md"))
     assert "| 1,000 | 102.0 (100.0) | 100.0 (50.0) | 1.02 | 0.102 | 0.100 |\n" in measured
     assert "| 100 | 5 | 50 | 30.0 | 18.0 |\n" in measured
+    assert "| 100 | 5 | 16 | 34.0 | 21.0 |\n" in measured
     assert "| a login for each host | 100 | 50 | 40.0 | 7 |\n" in measured
     assert "| all, at the peak | 600 | 600 | 600 | 260 |\n" in measured
     assert "| round trips that a host waits for | 9 | measured" in scale
