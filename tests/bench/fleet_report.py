@@ -18,8 +18,8 @@ BEGIN, END = "<!-- fleet: written by ./dev bench --fleet -->", "<!-- end of flee
 CORES, ROUND_TRIP, GIGABITS = 16, 0.05, 10
 # From docs/performance.md: processor seconds of the controller for a first install, and MB that it sends to a host.
 INSTALL_SECONDS, INSTALL_MB = 0.31, 235
-# Measured memory grows with forks; so do the seconds that a fork waits. Hosts are given these.
-FORKS = 200
+# What --forks auto takes with so many cores.
+FORKS = 100
 
 
 def write(found: Found, docs: Path) -> None:
