@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--offline", type=int, metavar="HOSTS", help="only hosts without a network; keeps the rest")
     parser.add_argument("--add", action="store_true", help="to what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the report of what was measured")
-    parser.add_argument("--fleet", type=int, metavar="N", help="only gpuprov plan on N names over few hosts")
+    parser.add_argument(
+        "--fleet", type=int, metavar="N", help="only gpuprov plan on N names; 500 or more for docs/scale.md"
+    )
     parser.add_argument("--fleet-hosts", default="debian12:5", help="the hosts of --fleet; the last is a bastion")
     parser.add_argument("--fleet-turns", type=int, default=1, help="measurements of each size of --fleet")
     arguments = parser.parse_args()
