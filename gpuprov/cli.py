@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from gpuprov import image, record, report
+from gpuprov import exports, image, record, report
 from gpuprov.bundle import BUNDLE_HELP, bundle
 from gpuprov.command import run
 from gpuprov.explain import explain
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(image.app, name="image")
 app.add_typer(record.app, name="runs")
 app.command()(init)
+app.command("report")(exports.report)
 app.command(epilog=BUNDLE_HELP)(bundle)
 
 PLAN_HELP = status_help("nothing to do", "changes pending, or a host failed", "a host was unreachable")

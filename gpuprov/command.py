@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from gpuprov import record, report, runner, settings
+from gpuprov import exports, record, report, runner, settings
 from gpuprov.display import Live, Plain
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run, redact
@@ -61,10 +61,9 @@ def finish(run: Run) -> NoReturn:
         _write_json(run, sys.stdout)
     elif run.options.json_lines:
         sys.stdout.writelines(report.last_lines(run))
-    if run.options.html or run.options.junit or run.options.prometheus:
-        from gpuprov import exports
-
-        exports.write(run.options, report.document(run))
+    files = {name: getattr(run.options, name) for name in exports.FORMATS}
+    if any(files.values()):
+        exports.write(files, report.document(run), run.record)
     raise typer.Exit(run.status)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from gpuprov.options import Options, UsageError
-from gpuprov.page import page
+from typer import Argument
+
+from gpuprov import record, runner
+from gpuprov.options import Html, Junit, Prometheus, UsageError, check_directory
 from gpuprov.shared import plugin
 
 _fleet = plugin("plugin_utils/text/fleet")
@@ -18,12 +20,36 @@ _Document = dict[str, Any]
 SEVERITIES = ("error", "warning", "info")
 
 
-def write(options: Options, document: _Document) -> None:
-    """Write the files that the options ask for. Raises UsageError."""
-    for name, text in _FORMATS.items():
-        path: Path | None = getattr(options, name)
+def report(
+    run: Annotated[str, Argument(metavar="RUN", help="The ID of a run, its beginning, or last.")] = "last",
+    html: Html = None,
+    junit: Junit = None,
+    prometheus: Prometheus = None,
+) -> None:
+    """Write files about an earlier run; gpuprov runs lists the runs."""
+    files = {"html": html, "junit": junit, "prometheus": prometheus}
+    if not any(files.values()):
+        raise UsageError("report writes files: give --html FILE, --junit FILE or --prometheus FILE")
+    found = record.find(run)
+    try:
+        document = json.loads((runner.runs_directory() / found["id"] / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"the run {found['id']} left no result ({found['ended']})") from None
+    for name, path in files.items():
+        check_directory(path)
+        commands = _COMMANDS.get(name, (document["command"],))
+        if path and document["command"] not in commands:
+            raise UsageError(
+                f"--{name} is for runs of {' and '.join(commands)}: {found['id']} is of {found['command']}"
+            )
+    write(files, document, found)
+
+
+def write(files: dict[str, Path | None], document: _Document, about: _Document) -> None:
+    """Write a run to files: {format: path}. about: the record of the run. Raises UsageError."""
+    for name, path in files.items():
         if path:
-            _replace(path.expanduser(), text(document))
+            _replace(path.expanduser(), FORMATS[name](document, about))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -53,6 +79,8 @@ def _clean(text: str) -> str:
 
 def junit(document: _Document) -> str:
     """Return the run as JUnit XML: a suite for each host, with a case for each check or finding."""
+    import xml.etree.ElementTree as ET
+
     root = ET.Element("testsuites", name=f"gpuprov {document['command']}", time=str(document["seconds"]))
     for name, host in _hosts(document):
         suite = ET.SubElement(root, "testsuite", name=_clean(name), time=str(host["seconds"]))
@@ -130,5 +158,17 @@ def prometheus(document: _Document) -> str:
     return generate_latest(registry).decode()
 
 
-# {the option: the format's function}
-_FORMATS: dict[str, Callable[[_Document], str]] = {"html": page, "junit": junit, "prometheus": prometheus}
+def _page(document: _Document, about: _Document) -> str:
+    from gpuprov.page import page
+
+    return page(document, about)
+
+
+# {the option: the text of the file, given the document and the record of a run}
+FORMATS: dict[str, Callable[[_Document, _Document], str]] = {
+    "html": _page,
+    "junit": lambda document, _about: junit(document),
+    "prometheus": lambda document, _about: prometheus(document),
+}
+# The commands that have what a format tells; a page is of any.
+_COMMANDS = {"junit": ("verify", "doctor"), "prometheus": ("doctor",)}

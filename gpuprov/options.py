@@ -29,6 +29,19 @@ class UsageError(Exception):
     """The command cannot be run as given. The message is one line for the user."""
 
 
+Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write the result for a browser, in one file.")]
+Junit = Annotated[Path | None, Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")]
+Prometheus = Annotated[
+    Path | None, Option("--prometheus", metavar="FILE", help="Write metrics for node_exporter's textfile collector.")
+]
+
+
+def check_directory(path: Path | None) -> None:
+    """Raise UsageError if a file to write has no directory."""
+    if path and not path.expanduser().absolute().parent.is_dir():
+        raise UsageError(f"{path} cannot be written: its directory does not exist")
+
+
 @dataclass
 class Options:
     """The options of a run. Raises UsageError.
@@ -97,14 +110,9 @@ class Options:
         bool, Option("--retry", help="Only hosts that failed or were not reached in the last run of this command.")
     ] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
-    html: Annotated[
-        Path | None, Option("--html", metavar="FILE", help="Write the result for a browser, in one file.")
-    ] = None
-    junit: Annotated[Path | None, Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None
-    prometheus: Annotated[
-        Path | None,
-        Option("--prometheus", metavar="FILE", help="Write metrics for node_exporter's textfile collector."),
-    ] = None
+    html: Html = None
+    junit: Junit = None
+    prometheus: Prometheus = None
     json_lines: Annotated[
         bool, Option("--json-lines", help="As --json, but a line for each host when it is done, and one for the run.")
     ] = False
@@ -121,9 +129,8 @@ class Options:
         for path in self.vault_password_files or []:
             if not path.expanduser().is_file():
                 raise UsageError(f"the vault password file {path} does not exist")
-        for path in filter(None, (self.html, self.junit, self.prometheus)):
-            if not path.expanduser().absolute().parent.is_dir():
-                raise UsageError(f"{path} cannot be written: its directory does not exist")
+        for file in (self.html, self.junit, self.prometheus):
+            check_directory(file)
         if self.forks and not re.fullmatch(r"auto|[1-9]\d{0,4}", self.forks):
             raise UsageError(f"--forks takes a number from 1 on, or auto: not {self.forks!r}")
         for name in re.findall(r"(?:^|[:,])@([^:,]+)", self.limit or ""):

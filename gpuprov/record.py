@@ -30,7 +30,7 @@ AsJson = Annotated[bool, Option("--json", help="Print the records as JSON.")]
 
 
 def write(directory: Path, run: Run, status: int | None = None, error: str = "") -> None:
-    """Write the record of a run to its directory. status: the exit status; None: the run begins."""
+    """Write the record of a run to its directory, and note it in run. status: the exit status; None: the run begins."""
     groups: dict[str, dict[str, Any]] = {}
     unseen = [Host(name) for name in run.names if name not in run.by_name]
     for host in [*run.hosts, *unseen] if status is not None else []:
@@ -38,7 +38,7 @@ def write(directory: Path, run: Run, status: int | None = None, error: str = "")
         changes, why = _fleet.change_lines(host.changes), host.error and host.error["message"]
         result = {"status": run.state(host), "docker": docker, "nvidia": nvidia, "changes": changes, "error": why}
         groups.setdefault(json.dumps(result), {"hosts": [], **result})["hosts"].append(host.name)
-    record = {
+    run.record = {
         "format": 1, "id": directory.name, "command": run.command, "inventory": run.options.inventory,
         "options": _given(run.options), "machine": socket.gethostname(),
         "user": os.environ.get("SUDO_USER") or _account(),
@@ -47,7 +47,7 @@ def write(directory: Path, run: Run, status: int | None = None, error: str = "")
         "versions": _versions(), "results": list(groups.values()),
     }  # fmt: skip
     new = directory / "run.json.new"
-    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    new.write_text(json.dumps(run.record, indent=1) + "\n", encoding="utf-8")
     new.replace(directory / "run.json")
 
 

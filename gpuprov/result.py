@@ -106,6 +106,7 @@ class Run:
 
     names: the hosts that the run is for, where Ansible told them. notes: printed first. told: {host: the status in its
     line of JSON}. output: Ansible's last lines. refusal: why the run could not begin.
+    record: what record.py keeps of the run.
     """
 
     command: str
@@ -122,6 +123,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.time)
     seconds: float = 0.0
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def playbook(self) -> str:

@@ -30,11 +30,11 @@ _FACETS = {
 }  # fmt: skip
 
 
-def page(document: dict[str, Any]) -> str:
-    """Return a page that needs nothing else, given the JSON document of a run (docs/json.md)."""
+def page(document: dict[str, Any], record: dict[str, Any] | None = None) -> str:
+    """Return a page that needs nothing else, given the JSON document of a run (docs/json.md) and the run's record."""
     style, script = (_part(f"page.{kind}") for kind in ("css", "js"))
     # In HTML, "<" is what could end the element that holds the data.
-    data = json.dumps(view(document)).replace("<", "\\u003c")
+    data = json.dumps(view(document, record or {})).replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -52,7 +52,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def view(document: dict[str, Any]) -> _Item:
+def view(document: dict[str, Any], record: dict[str, Any]) -> _Item:
     """Return the data of the page. What several hosts share is there once, and the hosts refer to it by index."""
     names = sorted(document["hosts"], key=_fleet.natural)
     hosts = {name: document["hosts"][name] for name in names}
@@ -70,7 +70,8 @@ def view(document: dict[str, Any]) -> _Item:
     counts = [f"{statuses.count(status)} {STATUSES[status][0]}" for status in present]
     return {
         "summary": f"{_fleet.counted(len(hosts), 'host')}: {', '.join(counts)}",
-        "changes": "Changes",
+        "when": f"{_began(record)}{document['seconds']:.0f} s",
+        "changes": "Predicted changes" if record.get("options", {}).get("check") else "Changes",
         "statuses": [
             {"name": one, "label": STATUSES[one][0], "tone": STATUSES[one][1], "count": statuses.count(one)}
             for one in present
@@ -81,7 +82,7 @@ def view(document: dict[str, Any]) -> _Item:
             {"name": name, "count": len(all_of), "median": statistics.median(all_of), "most": max(all_of)}
             for name, all_of in steps.items()
         ],
-        "about": _about(document),
+        "about": _about(document, record),
         "hosts": [
             {
                 "name": name,
@@ -189,11 +190,26 @@ def _versions(facets: dict[str, dict[str, str]]) -> list[_Item]:
     return found
 
 
-def _about(document: dict[str, Any]) -> list[tuple[str, str]]:
-    told = {
-        "Command": f"gpuprov {document['command']}",
+def _began(record: dict[str, Any]) -> str:
+    return f"{record['began'].replace('T', ' ')}, " if record else ""
+
+
+def _about(document: dict[str, Any], record: dict[str, Any]) -> list[tuple[str, str]]:
+    told = {"Command": f"gpuprov {document['command']}"}
+    if record:
+        options = [name if value is True else f"{name}: {value}" for name, value in record["options"].items()]
+        told |= {
+            "Inventory": record["inventory"],
+            "Options": "; ".join(options),
+            "Began": record["began"].replace("T", " "),
+            "By": f"{record['user']} on {record['machine']}",
+            "Run": record["id"],
+        }
+    # Earlier versions wrote no version.
+    versions = record.get("versions") or {"gpuprov": document.get("gpuprov", "")}
+    told |= {
         "Duration": f"{document['seconds']:.0f} s",
         "Exit status": str(document["status"]),
-        "gpuprov": document.get("gpuprov"),  # Earlier versions wrote none.
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return [(name, text) for name, text in told.items() if text]

@@ -72,7 +72,7 @@
       },
     },
     { label: "Seconds", figure: true, wide: "wider", value: (host) => host.seconds, cell: (host) => host.seconds.toFixed(0) },
-  ].filter((column) => hosts.some((host) => (column.label === "Checks" ? host.items.checks.length : column.value(host) || column.label === "Host")));
+  ].filter((column) => column.label === "Host" || hosts.some((host) => (column.label === "Checks" ? host.items.checks.length : column.value(host))));
   let sorted = { column: columns[0], descending: false };
   let limit = SHOWN_ROWS;
 
@@ -296,6 +296,7 @@
   // ---- The page
 
   byId("summary").textContent = data.summary;
+  byId("when").textContent = data.when;
   for (const one of data.statuses) {
     const share = make("span", { class: one.tone });
     share.style.flexGrow = one.count;

@@ -170,6 +170,12 @@ def test_a_failed_check_says_how_and_where(show: Show) -> None:
     assert hosts(page) == ["gpu2", "gpu4"]
 
 
+def test_a_run_that_had_nothing_to_do_has_a_page(show: Show) -> None:
+    page = show(fleet("plan", 0))
+    assert (hosts(page), count(page)) == ([], "0 hosts")
+    expect(page.locator("#about")).to_contain_text("gpuprov plan")
+
+
 @pytest.mark.parametrize("width", [390, 800, 1200])
 def test_no_text_makes_the_page_wider(width: int, show: Show) -> None:
     document = hostile_fleet("provision", 24)

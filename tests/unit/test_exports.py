@@ -120,7 +120,42 @@ def test_files_are_written_in_one_piece_beside_the_json(runs: Runs, gpuprov: Cal
     document = json.loads(out)
     assert Path("a.xml").read_text() == exports.junit(document)
     assert Path("a.prom").read_text() == exports.prometheus(document)
+    assert '"By"' in Path("a.html").read_text()
     assert sorted(path.name for path in Path().iterdir()) == ["a.html", "a.prom", "a.xml", "state"]
+
+
+def test_report_writes_the_same_files_of_an_earlier_run(runs: Runs, gpuprov: Call) -> None:
+    gpuprov("doctor", "a,", "-l", "a", "--html", "now.html", "--junit", "now.xml", "--prometheus", "now.prom")
+    assert gpuprov("report", "--html", "a.html", "--junit", "a.xml", "--prometheus", "a.prom") == (0, "", "")
+    for kind in ("html", "xml", "prom"):
+        assert Path(f"a.{kind}").read_text() == Path(f"now.{kind}").read_text()
+    (name,) = (path.name for path in Path("state/gpuprov/runs").iterdir())
+    assert gpuprov("report", name[:8], "--html", "b.html") == (0, "", "")
+    assert Path("b.html").read_text() == Path("now.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("report", "report writes files: give --html FILE, --junit FILE or --prometheus FILE"),
+        ("report 1999 --html a.html", "there is no run 1999; gpuprov runs lists them"),
+        ("report --html gone/a.html", "gone/a.html cannot be written: its directory does not exist"),
+        ("report --junit a.xml", "--junit is for runs of verify and doctor: "),
+        ("report --prometheus a.prom", "--prometheus is for runs of doctor: "),
+    ],
+)
+def test_what_report_cannot_write_is_said_in_one_line(words: str, said: str, runs: Runs, gpuprov: Call) -> None:
+    gpuprov("plan", "a,")
+    status, out, err = gpuprov(*words.split())
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"gpuprov: {said}")
+    assert [path.name for path in Path().iterdir()] == ["state"]
+
+
+def test_a_run_without_a_result_is_said_to_have_none(runs: Runs, gpuprov: Call) -> None:
+    gpuprov("plan", "a,")
+    next(Path().rglob("result.json")).unlink()
+    assert gpuprov("report", "--html", "a.html")[2].endswith(" left no result (exit 0)\n")
 
 
 @pytest.mark.parametrize("words", ["plan a, --junit a.xml", "provision a, --prometheus a", "verify a, --prometheus a"])

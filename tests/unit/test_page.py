@@ -46,7 +46,7 @@ def test_no_value_of_a_host_becomes_an_element_or_an_attribute() -> None:
     assert dirty.texts["style"] == clean.texts["style"]
     assert dirty.texts["script"] == clean.texts["script"]
     assert dirty.data["hosts"][0]["name"].startswith("gpu")
-    assert dirty.data == json.loads(json.dumps(view(hostile_fleet("provision", 24))))
+    assert dirty.data == json.loads(json.dumps(view(hostile_fleet("provision", 24), {})))
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
@@ -63,7 +63,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
 
 
 def test_what_hosts_share_is_there_once_and_names_them() -> None:
-    shown = view(fleet("plan", 16))
+    shown = view(fleet("plan", 16), {})
     first, *_ = [one for one in shown["groups"]["pending"] if one["subject"] == "daemon.json"]
     assert (first["count"], first["hosts"]) == (4, "gpu2, gpu6, gpu10, gpu14")
     assert first["text"] == '+ registry-mirrors ["https://mirror.example.com"]'
@@ -77,7 +77,7 @@ def test_what_hosts_share_is_there_once_and_names_them() -> None:
 
 
 def test_hosts_are_in_natural_order_and_the_worst_findings_come_first() -> None:
-    shown = view(fleet("doctor", 24))
+    shown = view(fleet("doctor", 24), {})
     assert [host["name"] for host in shown["hosts"]] == [f"gpu{number}" for number in range(1, 25)]
     severities = [finding["severity"] for finding in shown["groups"]["findings"]]
     assert severities == sorted(severities, key=("error", "warning", "info").index)
@@ -85,7 +85,7 @@ def test_hosts_are_in_natural_order_and_the_worst_findings_come_first() -> None:
 
 
 def test_versions_across_the_fleet_come_newest_first() -> None:
-    facets = {facet["label"]: facet["versions"] for facet in view(fleet("plan", 10))["facets"]}
+    facets = {facet["label"]: facet["versions"] for facet in view(fleet("plan", 10), {})["facets"]}
     assert [(one["version"], one["count"]) for one in facets["Docker"]] == [("29.7.2", 8), ("28.1.1", 1)]
     assert facets["GPUs"][0]["version"] == "8 x NVIDIA H100 80GB HBM3"
     assert facets["NVIDIA stack"] == [{"version": "1.19.1", "count": 9, "hosts": "gpu[1:7], gpu[9:10]"}]
@@ -100,7 +100,7 @@ def test_a_change_is_pending_or_made(status: str, pending: int, made: int) -> No
     host = document["hosts"]["gpu3"]
     planned = host["plan"]["changes"][:2]
     host |= {"status": status, "changes": planned[:made], "plan": {**host["plan"], "changes": planned}}
-    items = view(document)["hosts"][2]["items"]
+    items = view(document, {})["hosts"][2]["items"]
     assert (len(items["pending"]), len(items["changes"])) == (pending, made)
 
 
@@ -117,6 +117,22 @@ def test_a_run_that_has_no_facts_has_a_page() -> None:
     for host in document["hosts"].values():
         host |= nothing
     assert Parsed(page({**document, "command": "image ls"})).data["facets"] == []
+
+
+def test_a_page_says_which_run_it_is_of_and_whether_its_changes_were_made() -> None:
+    record = {
+        "id": "20261129T0612.1-9", "inventory": "/etc/hosts.ini", "options": {"limit": "gpu", "check": True},
+        "began": "2026-11-29T06:12:00+0000", "user": "alice", "machine": "ops", "versions": {"gpuprov": "0.1.0"},
+    }  # fmt: skip
+    shown = view(fleet("provision", 3), record)
+    assert shown["when"] == "2026-11-29 06:12:00+0000, 74 s"
+    assert shown["changes"] == "Predicted changes"
+    about = dict(shown["about"])
+    assert (about["Inventory"], about["Options"], about["By"]) == (
+        "/etc/hosts.ini",
+        "limit: gpu; check",
+        "alice on ops",
+    )
 
 
 # ---- The command line
