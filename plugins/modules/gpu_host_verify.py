@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: gpu_host_verify
 short_description: Prove that a host is as wanted and runs containers
 description:
-  - Judges the answers of M(gpuprov.gpuprov.gpu_host_probe) and M(gpuprov.gpuprov.gpu_host_plan),
+  - Judges the answers of the role P(gpuprov.gpuprov.gpu_host_probe#role) and M(gpuprov.gpuprov.gpu_host_plan),
     then runs containers on the host in one round trip. Needs no Python there.
 author: gpuprov contributors
 options:
