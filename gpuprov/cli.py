@@ -39,14 +39,14 @@ DOCTOR_HELP = status_help(
 RESULT_VIEWS = (report.result_text, report.notes_text, report.errors_text)
 
 
-@command(app, "bundle", "details", "retry", "tags", "skip_tags", "html", epilog=PLAN_HELP)
+@command(app, "bundle", "details", "retry", "tags", "skip_tags", "html", "workers", epilog=PLAN_HELP)
 def plan(options: Options) -> None:
     """Read the hosts and show what would change. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("plan", options, report.plan_text, report.errors_text)
 
 
-@command(app, "bundle", "check", "details", "diff", "retry", "tags", "skip_tags", "wait", "html")
+@command(app, "bundle", "check", "details", "diff", "retry", "tags", "skip_tags", "wait", "html", "workers")
 def provision(
     options: Options,
     full: Annotated[bool, Option("--full", help="Run every role on every host, pending or not.")] = False,
@@ -69,13 +69,13 @@ def provision(
     run("provision", options, *views, preview=report.plan_text)
 
 
-@command(app, "html", "junit", "retry")
+@command(app, "html", "junit", "retry", "workers")
 def verify(options: Options) -> None:
     """Verify that the hosts match the inventory and run containers. Changes nothing."""
     run("verify", options, *RESULT_VIEWS)
 
 
-@command(app, "html", "junit", "prometheus", "retry", epilog=DOCTOR_HELP)
+@command(app, "html", "junit", "prometheus", "retry", "workers", epilog=DOCTOR_HELP)
 def doctor(options: Options) -> None:
     """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
     options.variables["gpuprov_quiet"] = True

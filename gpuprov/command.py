@@ -134,7 +134,12 @@ def _play(run: Run, kept: Path, *views: View, preview: View | None) -> None:
 
             for note in run.notes:
                 say(note)
-            runner.run(run, on_event, say, directory)
+            if options.workers:
+                from gpuprov import workers  # few runs need this
+
+                workers.run(run, on_event, say, directory)
+            else:
+                runner.run(run, on_event, say, directory)
 
         run.seconds = time.monotonic() - run.began
         if run.status == 1 or (run.refusal and not run.interrupted):

@@ -21,7 +21,7 @@ NO_INVENTORY = "localhost,"
 # The options that a command has where it names them.
 _NOT_COMMON = (
     "bundle", "check", "details", "diff", "tags", "skip_tags", "yes", "wait", "html", "junit",
-    "prometheus", "retry", "variables", "passwords", "only",
+    "prometheus", "retry", "workers", "variables", "passwords", "only",
 )  # fmt: skip
 
 
@@ -109,6 +109,13 @@ class Options:
     retry: Annotated[
         bool, Option("--retry", help="Only hosts that failed or were not reached in the last run of this command.")
     ] = False
+    workers: Annotated[
+        str | None,
+        Option(
+            "--workers", metavar="INVENTORY",
+            help="Have the machines of this inventory do the work, each for a slice of the hosts.",
+        ),
+    ] = None  # fmt: skip
     as_json: Annotated[bool, Option("--json", help="Print one JSON document on stdout, and text on stderr.")] = False
     html: Html = None
     junit: Junit = None
@@ -143,6 +150,10 @@ class Options:
             if not (self.bundle / "bundle.yml").is_file():
                 raise UsageError(f"{self.bundle} is not a bundle: it has no bundle.yml")
             self.variables["gpuprov_bundle"] = str(self.bundle.absolute())
+        if self.workers:
+            self.workers = checked_inventory(self.workers)
+            if self.bundle:
+                raise UsageError("--bundle and --workers cannot be used together: a bundle stays on this machine")
         if self.wait:
             self.variables["gpuprov_wait"] = 86400  # one day; -e gpuprov_wait=SECONDS sets another limit
 

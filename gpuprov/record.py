@@ -23,7 +23,9 @@ from gpuprov.shared import plugin
 
 _fleet = plugin("plugin_utils/text/fleet")
 # The other fields of Options are recorded elsewhere, ask for passwords, or concern only what is printed.
-_OPTIONS = ("limit", "forks", "user", "private_key", "vault_password_files", "check", "diff", "tags", "skip_tags")
+_OPTIONS = (
+    "limit", "forks", "user", "private_key", "vault_password_files", "check", "diff", "tags", "skip_tags", "workers",
+)  # fmt: skip
 
 app = typer.Typer(help="Earlier runs: who, when, which hosts, what changed.", rich_markup_mode=None)
 AsJson = Annotated[bool, Option("--json", help="Print the records as JSON.")]

@@ -156,7 +156,7 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]]:
+def interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM. The first ends the run before its next task, by the file stop; the second kills."""
     asked: list[int] = []
 
@@ -166,9 +166,7 @@ def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]
             stop.touch()
             say("finishing the tasks in flight; once more stops at once")
         elif len(asked) == 2:
-            for pid in _descendants():
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_descendants()
             say("stopping at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -179,17 +177,21 @@ def _interruptible(stop: Path, say: Callable[[str], None]) -> Iterator[list[int]
             signal.signal(number, handler)
 
 
-def _descendants() -> list[int]:
-    """Return all descendants of this process. Ansible's workers have process groups of their own."""
+def kill_descendants() -> bool:
+    """Kill all descendants of this process; return whether there were any. Ansible's forks have their own groups."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(fields[1])
+            state, parent = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(path.parent.name)] = int(parent)
     found = [os.getpid()]
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
+    for pid in found[1:]:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found) > 1
 
 
 def run(run: Run, on_event: Callable[[Event], None], say: Callable[[str], None], directory: Path) -> None:
@@ -226,7 +228,7 @@ def run(run: Run, on_event: Callable[[Event], None], say: Callable[[str], None],
     )
     config.prepare()
     events = OutputEventFilter(None, Runner(config, event_handler=handle).event_callback, True)
-    with _interruptible(stop, say) as asked, contextlib.closing(_output(config)) as output:
+    with interruptible(stop, say) as asked, contextlib.closing(_output(config)) as output:
         try:
             for text in output:
                 events.write(text)

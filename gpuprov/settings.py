@@ -50,21 +50,21 @@ def auto_forks() -> tuple[str, str]:
 
 def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     """Return environment variables for ansible-playbook. base: the person's environment; root: ansible_root()."""
-    own_file = _own_file(base)
-    own, shipped = _read(own_file), _read(root / "ansible.cfg")
-    ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(own_file or root / "ansible.cfg")}
+    file = own_file(base)
+    own, shipped = read(file), read(root / "ansible.cfg")
+    ours = {} if "ANSIBLE_CONFIG" in base else {"ANSIBLE_CONFIG": str(file or root / "ansible.cfg")}
     for names, places, value in _SETTINGS:
         variable, *others = (f"ANSIBLE_{name}" for name in names.split())
         given = next((base[name] for name in (variable, *others) if name in base), _setting(own, places))
         if value is not None:
             # Also where it is given: ansible-runner sets ANSIBLE_HOST_KEY_CHECKING to False where it is not set.
             ours[variable] = value if given is None else given
-        elif given is None and (own_file or "ANSIBLE_CONFIG" in base):
+        elif given is None and (file or "ANSIBLE_CONFIG" in base):
             default = _setting(shipped, places)
             ours |= {variable: default} if default is not None else {}
     enabled = base.get("ANSIBLE_CALLBACKS_ENABLED", own.get("defaults", "callbacks_enabled", fallback="")).split(",")
     ours["ANSIBLE_CALLBACKS_ENABLED"] = ",".join([*(name.strip() for name in enabled if name.strip()), *_CALLBACKS])
-    searched = [*_become_plugins(base, own, own_file), str(root / BECOME)]
+    searched = [*_become_plugins(base, own, file), str(root / BECOME)]
     ours["ANSIBLE_BECOME_PLUGINS"] = os.pathsep.join(dict.fromkeys(searched))
     # Under pipx, the directory of the interpreter and of ansible-playbook is not on PATH.
     ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
@@ -73,7 +73,7 @@ def environment(base: Mapping[str, str], root: Path) -> dict[str, str]:
     return ours
 
 
-def _own_file(base: Mapping[str, str]) -> Path | None:
+def own_file(base: Mapping[str, str]) -> Path | None:
     """Return the person's ansible.cfg, as Ansible finds it: not in a world-writable directory."""
     places = [Path.home() / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
     with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def _own_file(base: Mapping[str, str]) -> Path | None:
     return next((path for path in places if os.access(path, os.R_OK)), None)
 
 
-def _read(path: Path | None) -> ConfigParser:
+def read(path: Path | None) -> ConfigParser:
     """Read an ansible.cfg as Ansible does. Return an empty parser for a missing or broken file."""
     parser = ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
