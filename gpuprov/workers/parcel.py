@@ -97,11 +97,12 @@ def _arguments(parcel: _Parcel, options: Options) -> list[str]:
     """Return the arguments for ansible-playbook on the worker."""
     given = [runner.extra_vars(text) for text in options.extra_vars or []]
     there = dataclasses.replace(
-        options, limit="@../site/limit", only=None, private_key=None, vault_password_files=None,
+        options, limit=None, only=None, private_key=None, vault_password_files=None,
         extra_vars=[f"@{one}" if isinstance(one, Path) else json.dumps(one) for one in given],
     )  # fmt: skip
     words = runner.arguments(there, parcel.directory / "files")
     words[words.index("-i") + 1] = "../site/hosts.json"
+    words += ["--limit", "@../site/limit"]
     words = ["@" + parcel.carried(word[1:]) if word.startswith("@/") else parcel.carried(word) for word in words]
     for path in options.vault_password_files or []:
         words += ["--vault-password-file", parcel.carried(path.expanduser().absolute(), script=True)]
