@@ -44,8 +44,8 @@ def builtin_become(name: str) -> ModuleType:
 
     path = Path(ansible.plugins.become.__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"gpuprov_builtin_become_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"ansible-core has no become plugin {name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
