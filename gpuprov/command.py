@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from gpuprov import exports, record, report, runner, settings
-from gpuprov.display import Live, Plain
+from gpuprov.display import Live, Plain, show
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Run, redact
 from gpuprov.shared import plugin
@@ -150,7 +150,6 @@ def _play(run: Run, kept: Path, *views: View, preview: View | None) -> None:
         text = "" if run.previewed or not preview else preview(run)
         text += "".join(view(run) for view in views) + (INTERRUPTED if run.interrupted else "")
         stream.write(text)
-    people.write(text)
-    people.flush()
+    show(people, text)
     with (kept / "result.json").open("w", encoding="utf-8") as stream:
         _write_json(run, stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,40 @@ from gpuprov.result import Host, Run
 from gpuprov.shared import plugin
 
 _progress = plugin("plugin_utils/images/transfer_progress")
+
+
+# (pattern, style of rich) on a terminal. What a colour says, a word says too.
+_STYLES = (
+    (r"(?m)^  .*?  (?P<new>\+ .*)$", "green"),
+    (r"(?m)^  .*?  (?P<gone>- .*)$", "red"),
+    (r"\((?:reload|restart)\)|\b(?:reload|restart) needed\b|\bnot reached\b|\binterrupted\b", "yellow"),
+    (r"(?m)^(?:\S.*?: |\S.*  )(?:failed|unreachable)(?:: | at: ).*$|\bNO\b|  (?:failed|unreachable)\b", "red"),
+    (r"(?m)^  error \S+:|\b[1-9]\d* (?:failed|unreachable)\b", "red"),
+    (r"(?m)^  warning \S+:", "yellow"),
+    (r"(?m)^  (?:What to do|  cure): |^(?:Plan|Doctor): .*$|^host  .*$|^step  .*$", "bold"),
+)
+
+
+def painted(text: str) -> Any:
+    """Return text with colours for a terminal: rich leaves them out where NO_COLOR is set or the terminal has none."""
+    from rich.text import Text
+
+    shown = Text(text)
+    for pattern, style in _STYLES:
+        for match in re.finditer(pattern, text):
+            shown.stylize(style, *match.span(match.lastgroup or 0))
+    return shown
+
+
+def show(stream: Any, text: str) -> None:
+    """Print text, with colours on a terminal."""
+    if stream.isatty():
+        from rich.console import Console
+
+        Console(file=stream, highlight=False).print(painted(text), end="", soft_wrap=True)
+    else:
+        stream.write(text)
+    stream.flush()
 
 
 class Plain:
@@ -72,7 +107,7 @@ class Live(Plain):
         self.live.__exit__(None, None, None)
 
     def say(self, text: str) -> None:
-        self.live.console.print(text, markup=False, emoji=False, highlight=False)
+        self.live.console.print(painted(text))
 
     def update(self, what: str, host: Host) -> None:
         self.tell_failure(what, host)

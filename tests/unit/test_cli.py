@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpuprov import cli, report, settings
+from gpuprov import cli, display, report, settings
 from gpuprov.display import Live, Plain
 from gpuprov.options import Options
 from gpuprov.result import Host, Run
@@ -469,3 +469,33 @@ def test_elsewhere_many_hosts_have_a_line_for_each_twentieth_part_of_the_way_and
         assert (len(said), said[-1]) == (22, "99 of 100 hosts read, 1 failed")
     else:
         assert (len(said), said[0], said[-1]) == (100, "gpu0: changed: Install", "gpu99: changed: Install")
+
+
+PLAN = (
+    "gpu1  debian 12   2 changes, restart needed\n  docker-ce  5:28 → 5:29  (restart)\n  docker group  + alice\n"
+    "gpu2  unreachable: no answer from 10.0.0.2 port 22\nPlan: 1 host to change, 0 up to date, 1 unreachable.  1 s\n"
+)
+
+
+def test_a_terminal_gets_colours_and_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = Terminal()
+    display.show(screen, PLAN)
+    assert "\x1b[32m+ alice\x1b[0m" in screen.getvalue()
+    assert "\x1b[33m(restart)\x1b[0m" in screen.getvalue()
+    assert "\x1b[31m" in screen.getvalue()
+    assert re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()) == PLAN
+
+
+@pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
+def test_no_colours_where_a_person_or_the_terminal_does_not_want_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv(name, "dumb")
+    screen, pipe = Terminal(), io.StringIO()
+    display.show(screen, PLAN)
+    display.show(pipe, PLAN)
+    assert pipe.getvalue() == PLAN
+    assert re.search(r"\x1b\[[0-9;]*3[0-7]", screen.getvalue()) is None
