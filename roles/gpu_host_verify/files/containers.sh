@@ -20,22 +20,19 @@ bounded() {
 	timeout "$seconds" "$@" </dev/null 2>&1
 }
 
-# Copy this host's Python and the libraries that it needs to $tree, so that nothing has to be pulled for the checks.
-# Print how to start that Python in a container, or what is wrong. In /var/lib: other places may be mounted noexec.
-copy_python() {
+# Find a Python of this host for the containers, so that nothing has to be pulled for the checks, and copy its libraries
+# to $tree: they lie between those of the driver, which containers must not have from here.
+# Print how to start that Python, or what is wrong. In /var/lib: other places may be mounted noexec.
+find_python() {
 	for left in /var/lib/gpuprov-verify.*; do
 		kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
 	done
-	for python in $pythons ''; do
-		[ -n "$python" ] && files=$("$python" -E -S -B -c "$program" files 2>/dev/null) && break
+	for python in $pythons; do
+		rm -rf "$tree" && mkdir -m 0755 "$tree" || return 1
+		"$python" -E -S -B -c "$program" copy "$tree" 2>/dev/null && return
 	done
-	if [ -z "$python" ]; then
-		echo "no Python of this host has ctypes (${pythons:-none found}): install python3"
-		return 1
-	fi
-	mkdir -m 0755 "$tree" && printf '%s\n' "$files" | sed 1d |
-		tar --create --dereference --hard-dereference --files-from=- 2>/dev/null | tar --extract --directory="$tree" &&
-		printf '%s\n' "$files" | sed 1q
+	echo "no Python of this host has ctypes (${pythons:-none found}): install python3"
+	return 1
 }
 
 look() { # name of the step, gpu_check.py's word, options of docker: run a container that checks its GPUs
@@ -49,8 +46,9 @@ look() { # name of the step, gpu_check.py's word, options of docker: run a conta
 			'exec "$(command -v python3 || command -v python)" -B -c "$@"' sh "$program" "$word"
 	else
 		# Not below /usr: the runtime and CDI mount the driver's files there.
-		set -- "$@" --user 0:0 --volume "$tree:/gpuprov:ro" --entrypoint "$loader" "$image" --library-path "$libraries" \
-			"$python" -E -S -B -c "$program" "$word"
+		set -- "$@" --user 0:0 --volume "$tree:/gpuprov/libraries:ro" --volume "$python:/gpuprov$python:ro" \
+			--volume "$modules:/gpuprov$modules:ro" --entrypoint "/gpuprov/libraries/$loader" "$image" \
+			--library-path /gpuprov/libraries "/gpuprov$python" -E -S -B -c "$program" "$word"
 	fi
 	output=$(bounded docker run --rm --network "$network" --name "$name" "$@")
 	status=$?
@@ -85,11 +83,11 @@ if [ -n "$gpu_image" ]; then
 	output=$(docker image inspect --format '{{.Id}}' "$gpu_image" 2>/dev/null || bounded docker pull --quiet "$gpu_image")
 	status=$?
 elif [ $status -eq 0 ]; then
-	output=$(copy_python 2>&1)
+	output=$(find_python 2>&1)
 	status=$?
 	# shellcheck disable=SC2086
-	set -- $output ''
-	loader=$1 libraries=$2 python=$3
+	set -- $output '' ''
+	loader=$1 python=$2 modules=$3
 else
 	output="not tried: $image does not run"
 fi

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Says what this process has of the GPUs, as one line of JSON. Made to run in a container.
 
-python gpu_check.py files     how to start Python in a container, and the files that this program needs, one a line
+python gpu_check.py copy DIRECTORY
+                              the libraries of this Python to a directory; prints the name of the dynamic loader there,
+                              Python's program, and the directory of its modules
 python gpu_check.py look      device nodes, and the GPUs that NVML and CUDA show
 python gpu_check.py compute   the same, and a kernel on each device of CUDA
 
@@ -14,12 +16,9 @@ An error is text or null; that of a device is null where its arithmetic was righ
 is that a job of somebody else has the device, or its memory, for itself.
 """
 
-import codecs
 import ctypes
-import glob
 import json
 import os
-import re
 import sys
 
 # For every GPU since Kepler: the driver compiles it for the one that is there.
@@ -63,12 +62,8 @@ CUDA_ERROR_DEVICE_UNAVAILABLE = 46
 NVML_ERROR_NO_PERMISSION = 4
 NVML_DEVICE_MIG_ENABLE = 1
 
-# Where containers have the copy of the files.
-MOUNTED = "/gpuprov"
 # The driver's libraries ask for these; some are parts of libc since glibc 2.34.
 NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1")
-# And this program, and the Pythons of all times at their start, for these.
-ENCODINGS = ("ascii", "latin-1", "utf-8")
 
 
 class DriverError(Exception):
@@ -84,7 +79,7 @@ def library(name):
     try:
         return ctypes.CDLL(name)
     except OSError as error:
-        raise DriverError(name, re.sub("^%s: " % re.escape(name), "", str(error)), None)
+        raise DriverError(name, str(error).replace(name + ": ", "", 1), None)
 
 
 def called(lib, strerror, name, *arguments):
@@ -236,46 +231,42 @@ def wrong_arithmetic(lib, device):
     )  # fmt: skip
 
 
-def files():
-    """Return the dynamic loader, its library path and Python as a container has them, and the files that it needs.
+def copy(directory):
+    """Copy the libraries that Python needs here and the driver's libraries need in containers to an empty directory.
 
-    These are the files that this program has open or has imported, under every name that is asked for.
+    They get every name by which programs ask for them. Return the name of the dynamic loader there, and the paths of
+    Python and of the directory with its modules.
     """
-    for name in ENCODINGS:
-        codecs.lookup(name)
     for name in NEEDED:
         try:
             ctypes.CDLL(name)
         except OSError:
             pass
-    found = {os.path.realpath(sys.executable), os.__file__}
-    for module in list(sys.modules.values()):
-        for path in (getattr(module, "__file__", None), getattr(module, "__cached__", None)):
-            if path:
-                # Python 2 names what it compiled.
-                found.update([path, re.sub(r"\.pyc$", ".py", path)])
+    modules = os.path.dirname(os.__file__)
     with open("/proc/self/maps") as maps:
-        mapped = {line.split(None, 5)[5].strip() for line in maps if "/" in line}
-    found.update(mapped)
-    # Programs ask for a library by the name of a link to it.
-    for directory in {os.path.dirname(path) for path in mapped}:
-        for name in os.listdir(directory):
-            link = os.path.join(directory, name)
-            if ".so" in name and os.path.islink(link) and os.path.realpath(link) in mapped:
-                found.add(link)
-    loader = next(path for path in mapped if re.match(r"ld[-.]", os.path.basename(path)))
-    libraries = sorted({MOUNTED + os.path.dirname(path) for path in mapped if ".so" in path})
-    start = "%s %s %s" % (MOUNTED + loader, ":".join(libraries), MOUNTED + os.path.realpath(sys.executable))
-    return [start] + sorted(path for path in found if path.startswith("/") and os.path.isfile(path))
+        mapped = {line.split(None, 5)[5].strip() for line in maps if ".so" in line}
+    mapped = {path for path in mapped if not path.startswith(modules + "/")}
+    for path in mapped:
+        target = os.path.join(directory, os.path.basename(path))
+        with open(path, "rb") as source, open(target, "wb") as copied:
+            copied.write(source.read())
+        os.chmod(target, 0o755)
+    for place in {os.path.dirname(path) for path in mapped}:
+        for name in os.listdir(place):
+            link, named = os.path.join(place, name), os.path.join(directory, name)
+            if ".so" in name and os.path.realpath(link) in mapped and not os.path.lexists(named):
+                os.symlink(os.path.basename(os.path.realpath(link)), named)
+    loader = next(name for name in map(os.path.basename, mapped) if name.startswith(("ld-", "ld.")))
+    return loader, os.path.realpath(sys.executable), modules
 
 
-def main(mode):
+def main(mode, directory=None):
     """Do what the mode says, and print it."""
-    if mode == "files":
-        print("\n".join(files()))
+    if mode == "copy":
+        print(" ".join(copy(directory)))
         return
     report = {
-        "nodes": sorted(glob.glob("/dev/nvidia[0-9]*")),
+        "nodes": sorted("/dev/" + name for name in os.listdir("/dev") if name[:6] == "nvidia" and name[6:7].isdigit()),
         "nvml": nvml(),
         "cuda": cuda(mode == "compute"),
     }
@@ -283,4 +274,4 @@ def main(mode):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
