@@ -165,9 +165,10 @@ def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
     host = provisioned("xenial")
     host.run("apt-get update -qq; apt-get install -y -qq python2.7")
     files = checkout / "roles/gpu_host_verify/files"
-    script, program = ((files / name).read_text() for name in ("containers.sh", "gpu_check.py"))
+    names = ("containers.sh", "gpu_check.py", "gpu_containers.py")
+    script, program, containers = ((files / name).read_text() for name in names)
     words = ["sh", "-c", script, "verify", "hello-world", "gpu", "60", "", "", "", "host", program]
-    words.append("/usr/bin/python2.7")
+    words += ["/usr/bin/python2.7", containers]
     looks = {line.split("\t")[0]: line.split("\t")[1:] for line in host.run(shlex.join(words)).stdout.splitlines()}
     assert [verdict for verdict, _said in looks.values()] == ["ok"] * 4
     device = json.loads(looks["all"][1])["cuda"]["devices"][0]

@@ -45,11 +45,12 @@ def command(
         str(options["timeout"]),
         options["gpu_image"],
         "nvidia.com/gpu=all" if plan["wanted"]["cdi"] else "",
-        "device=0" if gpu_reload.has_flag(engine) else "",
+        "0" if gpu_reload.has_flag(engine) else "",
         # A network namespace of its own costs as much as the rest of the container's start.
         "none" if options["gpu_image"] or _remaps(found, plan) else "host",
         (files / "gpu_check.py").read_text(encoding="utf-8"),
         " ".join(python["path"] for python in found["pythons"]),
+        (files / "gpu_containers.py").read_text(encoding="utf-8"),
     ]
 
 

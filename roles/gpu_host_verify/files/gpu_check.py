@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Says what this process has of the GPUs, as one line of JSON. Made to run in a container.
 
-python gpu_check.py copy DIRECTORY
-                              the libraries of this Python to a directory; prints the name of the dynamic loader there,
-                              Python's program, and the directory of its modules
 python gpu_check.py look      device nodes, and the GPUs that NVML and CUDA show
 python gpu_check.py compute   the same, and a kernel on each device of CUDA
 
@@ -61,9 +58,6 @@ CUDA_ERROR_OUT_OF_MEMORY = 2
 CUDA_ERROR_DEVICE_UNAVAILABLE = 46
 NVML_ERROR_NO_PERMISSION = 4
 NVML_DEVICE_MIG_ENABLE = 1
-
-# The driver's libraries ask for these; some are parts of libc since glibc 2.34.
-NEEDED = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1")
 
 
 class DriverError(Exception):
@@ -231,40 +225,8 @@ def wrong_arithmetic(lib, device):
     )  # fmt: skip
 
 
-def copy(directory):
-    """Copy the libraries that Python needs here and the driver's libraries need in containers to an empty directory.
-
-    They get every name by which programs ask for them. Return the name of the dynamic loader there, and the paths of
-    Python and of the directory with its modules.
-    """
-    for name in NEEDED:
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            pass
-    modules = os.path.dirname(os.__file__)
-    with open("/proc/self/maps") as maps:
-        mapped = {line.split(None, 5)[5].strip() for line in maps if ".so" in line}
-    mapped = {path for path in mapped if not path.startswith(modules + "/")}
-    for path in mapped:
-        target = os.path.join(directory, os.path.basename(path))
-        with open(path, "rb") as source, open(target, "wb") as copied:
-            copied.write(source.read())
-        os.chmod(target, 0o755)
-    for place in {os.path.dirname(path) for path in mapped}:
-        for name in os.listdir(place):
-            link, named = os.path.join(place, name), os.path.join(directory, name)
-            if ".so" in name and os.path.realpath(link) in mapped and not os.path.lexists(named):
-                os.symlink(os.path.basename(os.path.realpath(link)), named)
-    loader = next(name for name in map(os.path.basename, mapped) if name.startswith(("ld-", "ld.")))
-    return loader, os.path.realpath(sys.executable), modules
-
-
-def main(mode, directory=None):
-    """Do what the mode says, and print it."""
-    if mode == "copy":
-        print(" ".join(copy(directory)))
-        return
+def main(mode):
+    """Print what this process has of the GPUs."""
     report = {
         "nodes": sorted("/dev/" + name for name in os.listdir("/dev") if name[:6] == "nvidia" and name[6:7].isdigit()),
         "nvml": nvml(),
