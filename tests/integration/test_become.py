@@ -134,7 +134,8 @@ def hosts(lab: Lab) -> dict[str, Host]:
 def test_each_command_is_run_by_each_method_and_each_method_from_each_shell() -> None:
     command: Any = typer.main.get_command(cli.app)
     image = {f"image {name}" for name in command.commands["image"].commands}
-    assert {*command.commands, *image} - {"image", "bundle"} == set(COMMANDS)
+    on_this_machine = {"image", "bundle", "runs", "report", "init", "explain", "support-bundle"}
+    assert {*command.commands, *image} - on_this_machine == set(COMMANDS)
     seen = {
         (method, way[1].partition("-")[2]) for name in COMMANDS for method, way in zip(METHODS, ways(name), strict=True)
     }
