@@ -73,10 +73,8 @@ class Host:
     @property
     def versions(self) -> tuple[str, str]:
         """Return the versions of the engine and of NVIDIA's stack that are installed; "" for neither."""
-        packages = ((self.facts or {}).get("apt") or {}).get("packages", {})
-        names = ("docker-ce", "nvidia-docker2", "nvidia-container-toolkit")
-        docker, v1, toolkit = (_upstream(packages.get(name)) for name in names)
-        return docker, v1 or toolkit
+        found = _fleet.versions(self.facts)
+        return found["docker"], found["nvidia"]
 
     @property
     def failure(self) -> str:
@@ -91,13 +89,6 @@ class Host:
                 setattr(self, name, redacted(found[key]))
         self.steps = result.get("steps") or self.steps
         self.changes += redacted(result.get("changes") or [])
-
-
-def _upstream(package: dict[str, Any] | None) -> str:
-    """Return the upstream version of an installed package, e.g. 29.7.2 of 5:29.7.2-1~debian."""
-    if not package or package["status"][1:2] != "i":
-        return ""
-    return str(_fleet.version(package["version"]))
 
 
 @dataclass

@@ -106,7 +106,7 @@ def versions(probe: dict[str, Any] | None) -> dict[str, str]:
         package = packages.get(name)
         if not package or package["status"][1:2] != "i":
             return ""
-        return re.split(r"[-~+]", package["version"].rpartition(":")[2])[0]
+        return version(package["version"])
 
     return {
         "docker": upstream("docker-ce"),
