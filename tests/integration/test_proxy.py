@@ -17,7 +17,7 @@ from tests.lab.proxy import Proxy
 # The version strings of debian12 are those of 29, its code is 20.10: a plan for the pristine host is wrong there.
 IN_UNIT, IN_FILE = ("debian12", "xenial"), ("debian13", "resolute")
 ENVIRONMENT, DROP_IN = "/etc/docker/gpuprov-proxy.env", "/etc/systemd/system/docker.service.d/gpuprov-proxy.conf"
-SECRET = "s3cr3t%21"
+SECRET = "pr0xyw%21"
 # What may hold the password: it is given on standard input, as no argument may have it.
 HOLDING = "grep -rlFf /dev/stdin /etc /run /root /tmp /var/log /var/backups /var/cache/apt /var/lib/apt 2>/dev/null"
 PUBLIC = "journalctl --no-pager; systemctl show docker; docker info; cat /var/log/*.log"
@@ -76,7 +76,7 @@ def site(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     finally:
         lab.down()
     assert any("apt-get" in words for words in seen)
-    assert [words for words in seen if "s3cr3t" in words] == []
+    assert [words for words in seen if "pr0xyw" in words] == []
 
 
 def test_hosts_are_provisioned_through_the_proxy_and_its_password_stays_in_root_s_files(site: Site) -> None:
@@ -100,7 +100,7 @@ def test_hosts_are_provisioned_through_the_proxy_and_its_password_stays_in_root_
         assert host.run(f"ls {DROP_IN}", check=False).returncode == (0 if name in IN_UNIT else 2)
     kept = "".join(path.read_text(errors="replace") for path in site.directory.rglob("*") if path.is_file())
     assert "***@" in site.said
-    assert "s3cr3t" not in site.said + kept
+    assert "pr0xyw" not in site.said + kept
     assert site.proxy.refused == 0
     # Nothing is left to do, for the plan and for the roles.
     for name, result in site.hosts("provision", "--full", *words, **site.behind).items():
@@ -148,7 +148,7 @@ def test_builds_get_the_proxy_and_images_do_not_keep_it(site: Site, tmp_path: Pa
         host = site.host(name)
         assert host.run("docker run --rm proxied:1.0.0 cat /no").stdout == "localhost,.test\n"
         image = host.run("docker history --no-trunc proxied:1.0.0; docker image inspect proxied:1.0.0").stdout
-        assert "s3cr3t" not in image + site.said
+        assert "pr0xyw" not in image + site.said
 
 
 def test_without_the_variable_the_drop_in_goes_and_uninstall_leaves_nothing(site: Site) -> None:
