@@ -20,7 +20,7 @@ _NOT_INVENTORY = {"group_vars", "host_vars"}
 
 def limit_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the words that may complete a value of --limit: names of the inventory after the last separator."""
-    before = re.match(r".*[,:&!]|", incomplete)[0]  # type: ignore[index]
+    before = incomplete.removesuffix(re.split("[,:&!]", incomplete)[-1])
     try:
         # Without a value after --limit nothing is parsed: ctx.args has the arguments, INVENTORY as the last.
         names = _names(ctx.params.get("inventory") or ctx.args[-1])

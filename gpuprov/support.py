@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, and ``gpuprov support-bundle``."""
+"""Collect what a bug report needs: versions, and ``gpuprov support-bundle``."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class _Shift:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
         part.explanation = said[-1] if said else str(status.get("job_explanation", ""))
-        shutil.rmtree(part.directory, ignore_errors=True)
+        shutil.rmtree(part.directory, ignore_errors=True)  # the end of the run deletes what is left
         self._events.put((part, None))
 
     def _take(self, part: _Slice, event: runner.Event) -> None:

@@ -1,4 +1,4 @@
-"""What a worker is given for a slice: the stream of ansible-runner's transmit, with the files that options name."""
+"""Pack a slice for a worker: the stream of ansible-runner's transmit, with the files that options name."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _work(directory: Path, guard: int) -> None:
     def end() -> bytes:
         while kill_descendants():
             time.sleep(0.02)
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)  # the other process deletes it too
         os._exit(1)
 
     def follow() -> None:

@@ -140,7 +140,7 @@ def _ssh(lab: Lab, names: Sequence[fleet.Name], directory: Path, forks: int) -> 
 
 @dataclass
 class Looks:
-    """What was seen of gpuprov's processes: KiB by kind at each look, and processor seconds of the two main ones."""
+    """Collect what gpuprov's processes take: KiB by kind at each look, and processor seconds of the two main ones."""
 
     memory: list[Counter[str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is published: built twice with the same bytes, and a collection whose playbooks work by their full names."""
+"""Build releases twice with the same bytes, and use a collection whose playbooks work by their full names."""
 
 from __future__ import annotations
 
