@@ -46,7 +46,7 @@ def write(directory: Path, run: Run, status: int | None = None, error: str = "")
         "user": os.environ.get("SUDO_USER") or _account(),
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
         "seconds": round(run.seconds, 2), "status": status, "error": redact(error),
-        "versions": _versions(), "results": list(groups.values()),
+        "versions": versions(), "results": list(groups.values()),
     }  # fmt: skip
     new = directory / "run.json.new"
     new.write_text(json.dumps(run.record, indent=1) + "\n", encoding="utf-8")
@@ -61,7 +61,8 @@ def _account() -> str:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return {distribution: version} of gpuprov and of what it runs."""
     return {name: metadata.version(name) for name in ("gpuprov", "ansible-core", "ansible-runner")}
 
 

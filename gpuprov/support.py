@@ -13,13 +13,13 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
+from gpuprov import record
 from gpuprov.options import UsageError
 from gpuprov.shared import ansible_root, plugin
 
@@ -31,7 +31,7 @@ def versions() -> str:
     system = ""
     with contextlib.suppress(OSError):
         system = platform.freedesktop_os_release()["PRETTY_NAME"]
-    lines = [f"{name} {version(name)}" for name in ("gpuprov", "ansible-core", "ansible-runner")]
+    lines = [" ".join(pair) for pair in record.versions().items()]
     lines += [f"Python {platform.python_version()} ({sys.executable})"]
     lines += [f"{system or platform.system()}, {platform.system()} {platform.release()} {platform.machine()}"]
     return "\n".join([*lines, _output(["ssh", "-V"]).strip() or "ssh: not found"])

@@ -40,7 +40,7 @@ parent, part = os.path.dirname(PATH), f"{PATH}.part-{os.getpid()}"
 os.makedirs(parent, 0o700, exist_ok=True)
 for left in os.listdir(parent):
     if ".part-" in left and not os.path.exists("/proc/" + left.rpartition("-")[2]):
-        shutil.rmtree(os.path.join(parent, left), ignore_errors=True)
+        shutil.rmtree(os.path.join(parent, left), ignore_errors=True)  # another run may delete it now, too
 try:
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as tar:
         tar.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
@@ -53,7 +53,7 @@ try:
     if not os.path.isdir(PATH):
         os.rename(part, PATH)
 finally:
-    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(part, ignore_errors=True)  # it is gone where it became PATH
 """
 
 
