@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpuprov.report import MANY, progress, progress_text, screen_lines, steps_done
+from gpuprov.report import MANY, progress_text, screen_lines, steps_done
 from gpuprov.result import Host, Run
 from gpuprov.shared import plugin
 
@@ -67,9 +67,9 @@ class Plain:
                 self.say(f"{host.name}: {'would change' if self.run.options.check else 'changed'}: {done}")
         self.tell_failure(what, host)
         if what != "start" and (many or host.applying):
-            through, total, word = progress(self.run)
+            word, through, total, _failures = self.run.progress()
             # Of many hosts, each twentieth part of the way is a line.
-            said = f"{word} {20 * len(through) // total if many else len(through)}"
+            said = f"{word} {20 * through // total if many else through}"
             if word and said != self.said:
                 self.said = said
                 self.say(progress_text(self.run))

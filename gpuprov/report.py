@@ -43,28 +43,11 @@ def steps_done(host: Host) -> list[str]:
     ]
 
 
-def progress(run: Run) -> tuple[list[Host], int, str]:
-    """Return the hosts that are through the phase of a run, failed ones too; of how many; and ``read`` or ``done``.
-
-    The word is "" before the first host, and for commands whose tasks have no results to count.
-    """
-    hosts = list(run.by_name.values())
-    due = [host for host in hosts if host.planned]
-    if any(host.applying for host in due):
-        return [host for host in due if host.error or host.steps], len(due), "done"
-    through = [
-        host for host in hosts if host.error or (host.verify if run.command == "verify" else host.plan or host.image)
-    ]
-    word = "read" if run.command in ("plan", "doctor", "provision") else "done"
-    return through, len(run.names) or len(hosts), "" if all(host.error for host in through) else word
-
-
 def progress_text(run: Run) -> str:
     """Return how far a run is, e.g. ``12 of 40 hosts done, 3 failed``; "" where there is nothing to count."""
-    through, total, word = progress(run)
-    states = Counter(host.failure for host in through)
-    counts = [f"{states['']} of {counted(total, 'host')} {word}"]
-    counts += [f"{states[state]} {state}" for state in ("failed", "unreachable") if states[state]]
+    word, through, total, failures = run.progress()
+    counts = [f"{through - failures.total()} of {counted(total, 'host')} {word}"]
+    counts += [f"{number} {state}" for state, number in failures.items() if number]
     return ", ".join(counts) if word else ""
 
 
@@ -81,12 +64,12 @@ def screen_lines(run: Run, now: float, width: int, height: int) -> list[str]:
 
     now: seconds of time.monotonic().
     """
-    through, total, _word = progress(run)
+    _word, through, total, _failures = run.progress()
     lines = [text] if (text := progress_text(run)) else []
     if lines and total > 1:
-        filled = 20 * len(through) // total
+        filled = 20 * through // total
         phase = now - run.began - (run.seconds if run.previewed else 0)
-        left = time_left(phase, len(through), total)
+        left = time_left(phase, through, total)
         lines = [f"{'━' * filled}{'─' * (20 - filled)}  {lines[0]}" + (f", {left}" if left else "")]
     hosts = list(run.by_name.values())
     failed = sorted((host for host in hosts if host.error), key=lambda host: _fleet.natural(host.name))

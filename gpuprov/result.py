@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,11 @@ class Run:
     started: float = field(default_factory=time.time)
     seconds: float = 0.0
     record: dict[str, Any] = field(default_factory=dict)
+    _sets: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def __post_init__(self) -> None:
+        for host in self.by_name.values():
+            self.count(host)
 
     @property
     def playbook(self) -> str:
@@ -166,8 +171,43 @@ class Run:
         done = {"plan": host.plan, "doctor": host.plan, "verify": host.verify}.get(self.command)
         return bool(host.error or done)
 
+    def progress(self) -> tuple[str, int, int, Counter[str]]:
+        """Return how far the run is, at a cost that does not grow with the number of hosts.
+
+        Returned are ``read`` or ``done``, the number of hosts that this holds for, failed ones too, of how many, and
+        how many are failed and unreachable. The word is "" where there is nothing to count yet.
+        """
+        sets = self._sets
+        through = sets["applied" if sets["applying"] else "read"]
+        failures = Counter({state: len(through & sets[state]) for state in ("failed", "unreachable")})
+        if sets["applying"]:
+            return "done", len(through), len(sets["due"]), failures
+        word = "read" if self.command in ("plan", "doctor", "provision") else "done"
+        word = word if failures.total() < len(through) else ""
+        return word, len(through), len(self.names) or len(self.by_name), failures
+
+    def count(self, host: Host) -> None:
+        """Count a host whose data have changed."""
+        read = host.verify if self.command == "verify" else host.plan or host.image
+        holds = {
+            "read": bool(host.error or read),
+            "due": bool(host.planned),
+            "applying": bool(host.planned and host.applying),
+            "applied": bool(host.planned and (host.error or host.steps)),
+            "failed": host.failure == "failed",
+            "unreachable": host.failure == "unreachable",
+        }
+        for name, true in holds.items():
+            (self._sets[name].add if true else self._sets[name].discard)(host.name)
+
     def take(self, event: dict[str, Any]) -> tuple[str, Host] | None:
         """Take one event; return (what happened, host) if it concerns a host."""
+        found = self._take(event)
+        if found:
+            self.count(found[1])
+        return found
+
+    def _take(self, event: dict[str, Any]) -> tuple[str, Host] | None:
         kind, data = event.get("event", ""), event.get("event_data", {})
         result = data.get("res") or {}
         if not kind.startswith("runner_") or not data.get("host"):

@@ -437,6 +437,7 @@ def test_elsewhere_each_step_and_then_the_progress_of_all_is_a_line() -> None:
     screen = Plain(_shown(host), stream, brief=True)
     screen.update("start", host)
     host.steps = [INSTALLED, {**INSTALLED, "name": "Prove", "changed": False}]
+    screen.run.count(host)
     screen.update("changed", host)
     assert stream.getvalue() == "gpu1: changed: Install the pinned set (8 s)\n1 of 1 host done\n"
 
@@ -461,6 +462,7 @@ def test_elsewhere_many_hosts_have_a_line_for_each_twentieth_part_of_the_way_and
         host = run.by_name[f"gpu{number}"] = Host(f"gpu{number}", plan={"changes": []}, doing="Install")
         if number == 50:
             host.error = {"message": "no"}
+        run.count(host)
         screen.update("failed" if host.error else "changed", host)
     said = stream.getvalue().splitlines()
     assert "gpu50: failed: no" in said
