@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+from referencing import Registry, Resource
 
-_SCHEMA = Path(__file__).resolve().parents[1] / "gpuprov/schemas/result.json"
+_SCHEMAS = Path(__file__).resolve().parents[1] / "gpuprov/schemas"
 
 
 def closed(schema: Any) -> Any:
@@ -22,15 +23,21 @@ def closed(schema: Any) -> Any:
     return [closed(one) for one in schema] if isinstance(schema, list) else schema
 
 
-@functools.cache
-def validator() -> Any:
-    """Return the validator of documents, without other keys."""
-    schema = json.loads(_SCHEMA.read_text(encoding="utf-8"))
+def read(name: str) -> Any:
+    """Return a schema, by the name of its file, without other keys."""
+    schema = json.loads((_SCHEMAS / name).read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(closed(schema))
+    return closed(schema)
 
 
-def check(document: Any) -> None:
+@functools.cache
+def validator(name: str = "result.json") -> Any:
+    """Return the validator of documents of a kind, without other keys."""
+    registry: Any = Registry(retrieve=lambda uri: Resource.from_contents(read(uri)))
+    return jsonschema.Draft202012Validator(read(name), registry=registry)
+
+
+def check(document: Any, name: str = "result.json") -> None:
     """Fail where a document does not conform to the schema, or has a key that the schema does not describe."""
-    error = jsonschema.exceptions.best_match(validator().iter_errors(document))
+    error = jsonschema.exceptions.best_match(validator(name).iter_errors(document))
     assert not error, f"{'.'.join(map(str, error.absolute_path))}: {error.message[:500]}"

@@ -19,6 +19,7 @@ from gpuprov import cli, display, report, settings
 from gpuprov.display import Live, Plain
 from gpuprov.options import Options
 from gpuprov.result import Host, Run
+from tests import schema
 from tests.runs import Call, Runs
 
 PRUNE = {
@@ -323,6 +324,7 @@ def test_json_lines_tell_each_host_when_its_outcome_is_known_and_the_run_at_the_
     runs.interrupted = True
     status, out, err = gpuprov("provision", "a,", "--json-lines")
     *hosts, last = [json.loads(line) for line in out.splitlines()]
+    schema.check(last, "line.json")
     assert [(one["host"], one["status"]) for one in hosts] == [
         ("gpu1", "up-to-date"), ("gpu3", "failed"), ("gpu2", "changed"), ("gpu4", "pending"),
     ]  # fmt: skip

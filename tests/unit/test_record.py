@@ -12,6 +12,7 @@ import pytest
 from gpuprov import record, runner
 from gpuprov.options import Options
 from gpuprov.result import Run
+from tests import schema
 from tests.runs import Call, Runs
 
 
@@ -25,7 +26,9 @@ FACTS = {"apt": {"packages": {"docker-ce": {"status": "hi", "version": "5:29.7.2
 
 def saved() -> dict[str, Any]:
     (path,) = runner.runs_directory().glob("*/run.json")
-    return json.loads(path.read_text())
+    record: dict[str, Any] = json.loads(path.read_text())
+    schema.check(record, "run.json")
+    return record
 
 
 def test_a_record_says_who_when_which_hosts_what_changed_and_which_versions(
@@ -82,6 +85,8 @@ def test_a_run_that_goes_on_and_one_that_was_killed_are_told_as_such(runs: Runs,
     begun("20200101T000000.000000-1")
     begun("", locked=True)
     gpuprov("plan", "a,")
+    for one in json.loads(gpuprov("runs", "--json")[1]):
+        schema.check(one, "run.json")
     lines = [line.split() for line in gpuprov("runs")[1].splitlines()]
     assert lines[0] == ["run", "user", "command", "hosts", "changed", "failed", "ended"]
     assert lines[1][0] == "20200101T000000.000000"

@@ -42,6 +42,15 @@ def test_runs_on_many_hosts_conform(command: str) -> None:
     schema.check(fleet(command, 60))
 
 
+@pytest.mark.parametrize("command", ["provision", "doctor"])
+def test_a_line_is_a_host_of_the_document_with_its_name(command: str) -> None:
+    hosts = fleet(command, 60)["hosts"]
+    for name, host in hosts.items():
+        schema.check({"host": name, **host}, "line.json")
+        assert not schema.validator("line.json").is_valid(host)
+    assert not accepts({**fleet(command, 1), "hosts": {"gpu1": {"host": "gpu1", **hosts["gpu1"]}}})
+
+
 @pytest.mark.parametrize("kind", IMAGES)
 def test_an_image_has_the_shape_of_its_command_and_of_no_other(kind: str) -> None:
     schema.check(of(f"image {kind}", image=IMAGES[kind]))
