@@ -33,7 +33,8 @@ def read(name: str) -> Any:
 @functools.cache
 def validator(name: str = "result.json") -> Any:
     """Return the validator of documents of a kind, without other keys."""
-    registry: Any = Registry(retrieve=lambda uri: Resource.from_contents(read(uri)))
+    names = [path.name for path in _SCHEMAS.glob("*.json")]
+    registry: Any = Registry().with_resources((name, Resource.from_contents(read(name))) for name in names)
     return jsonschema.Draft202012Validator(read(name), registry=registry)
 
 
