@@ -10,6 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_prune
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements, run_owner
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_versions
 
 
 class ActionModule(ActionBase):
@@ -68,8 +69,8 @@ class ActionModule(ActionBase):
             for name in image["tags"]:
                 repository, _colon, tag = name.rpartition(":")
                 tags.setdefault(repository, []).append(tag)
-        lines = requirements.image_versions().lines
-        versions = {repository: lines(of) for repository, of in tags.items()}
+        requirements.need("semver", "semver")
+        versions = {repository: image_versions.lines(of) for repository, of in tags.items()}
         decision = image_prune.decide(found["docker_image"], rules, versions, time.time())
         if only is not None:
             for kind in ("containers", "images"):

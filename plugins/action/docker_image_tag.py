@@ -9,6 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import image_versions
 
 
 class ActionModule(ActionBase):
@@ -19,23 +20,23 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return changes and docker_image; fail where the host does not have the version."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        versions = requirements.image_versions()
+        requirements.need("semver", "semver")
         try:
             image = image_name.parse(self._task.args.get("name"))
-            versions.read(image.tag or "")
-        except (image_name.ImageNameError, versions.VersionError) as error:
+            image_versions.read(image.tag or "")
+        except (image_name.ImageNameError, image_versions.VersionError) as error:
             raise AnsibleActionFail(str(error)) from None
         found = self._execute_module("gpuprov.gpuprov.docker_images", {}, task_vars=task_vars)
         if found.get("failed") or found.get("unreachable"):
             return {**result, **found}
         present = _tags(found["docker_image"]["images"], image)
         if image.tag not in present:
-            there = _releases(present, versions)
+            there = _releases(present)
             raise AnsibleActionFail(
                 f"{image} is not on this host, which has {', '.join(there[-3:]) or 'no version of it'}: "
                 "ship it or build it there first"
             )
-        moves = versions.moves(image.tag, present)
+        moves = image_versions.moves(image.tag, present)
         if moves:
             done = self._execute_module(
                 "gpuprov.gpuprov.docker_image_tag",
@@ -48,7 +49,7 @@ class ActionModule(ActionBase):
         return {
             **result,
             "changed": bool(moves),
-            "changes": [_change(image, move, present, versions) for move in moves],
+            "changes": [_change(image, move, present) for move in moves],
             "docker_image": {
                 "name": str(image),
                 "id": present[image.tag],
@@ -63,10 +64,10 @@ def _tags(images: list[dict[str, Any]], image: image_name.ImageName) -> dict[str
     return {name.tag: found for name, found in parsed if (name.registry, name.path) == (image.registry, image.path)}
 
 
-def _change(image: image_name.ImageName, move: Any, present: dict[str, str], versions: Any) -> dict[str, Any]:
+def _change(image: image_name.ImageName, move: Any, present: dict[str, str]) -> dict[str, Any]:
     """A move in the shape of a plan's changes: versions where there are some, else the image's ID."""
     before = move.before and next(
-        (tag for tag in _releases(present, versions) if present[tag] == move.before),
+        (tag for tag in _releases(present) if present[tag] == move.before),
         move.before.rpartition(":")[2][:12],
     )
     return {
@@ -78,6 +79,6 @@ def _change(image: image_name.ImageName, move: Any, present: dict[str, str], ver
     }
 
 
-def _releases(present: dict[str, str], versions: Any) -> list[str]:
+def _releases(present: dict[str, str]) -> list[str]:
     """The releases among the tags, oldest first."""
-    return [tag for tag, one in versions.known(present).items() if one.kind == "release"]
+    return [tag for tag, one in image_versions.known(present).items() if one.kind == "release"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import requirements, role_options
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import held, lock_file, resolved
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 
@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
         """Return gpuprov_lock: {path, checked, systems, lines}."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        resolved = requirements.resolved()
+        requirements.need("python-debian", "debian.deb822")
         arguments = self._task.args
         every = [task_vars["hostvars"][host] for host in task_vars["ansible_play_hosts_all"]]
         pins, systems = ([(host.get(arguments[name]) or {}).get(name) for host in every] for name in ("pins", "system"))

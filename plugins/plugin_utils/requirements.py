@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Import what needs Python packages beside Ansible, which gpuprov brings and a bare ansible-playbook may lack."""
+"""Python packages beside Ansible, which gpuprov brings and a bare ansible-playbook may lack.
+
+Files that need one suppress the error of its import, because ansible-test imports every file without it. Callers of
+such a file call need() first.
+"""
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 
 from ansible.errors import AnsibleError
 
 
-def image_versions() -> ModuleType:
-    """Return plugin_utils.images.image_versions. Raises AnsibleError where the package semver is not installed."""
-    return _imported("images.image_versions", "semver")
-
-
-def resolved() -> ModuleType:
-    """Return plugin_utils.lock.resolved. Raises AnsibleError where the package python-debian is not installed."""
-    return _imported("lock.resolved", "python-debian")
-
-
-def _imported(name: str, package: str) -> ModuleType:
+def need(package: str, module: str) -> None:
+    """Raise AnsibleError where a module of a Python package cannot be imported."""
     try:
-        return importlib.import_module(f"ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.{name}")
+        importlib.import_module(module)
     except ImportError as error:
         raise AnsibleError(
             f"the Python that runs ansible-playbook lacks the package {package}: pip install {package} ({error})"

@@ -8,11 +8,13 @@ covers; those of the variant ``alpine`` are ``1.9-alpine``, ``1-alpine`` and ``l
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import semver
+with contextlib.suppress(ImportError):  # plugin_utils.requirements
+    import semver
 
 # Suffixes of pre-releases. Words that are also in use for variants count with a number only: images tagged 1.9.1-dev
 # are often a variant with build tools, and -a100 and -b200 are GPUs.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,9 @@ from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.package_set im
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.resolution import DISTRIBUTIONS
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock.lock_file import Lock, Package, Source, System
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan.host_findings import missing_fix
-from debian.deb822 import Packages
+
+with contextlib.suppress(ImportError):  # plugin_utils.requirements
+    from debian.deb822 import Packages
 
 # Packages without a channel of their own: the newest one works with every engine of the repository.
 _LEADERS = {"docker_ce": ("docker-ce", "docker-ce-cli")}
