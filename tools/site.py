@@ -1,8 +1,8 @@
 """Build the documentation site in build/site, and the man pages in build/man: a part of ``./dev docs``.
 
-The pages are README.md, docs/*.md and the other README files of the checkout, at the places that PAGES and SECTIONS
-give them. The page of the command line is from typer, those of modules and filters are from antsibull-docs. Links
-between pages are rewritten; a link to any other file of the checkout becomes its text. Warnings are errors.
+The pages are README.md, docs/*.md, the changelog and the other README files of the checkout, at the places that PAGES
+and SECTIONS give them. The page of the command line is from typer, those of modules and filters from antsibull-docs.
+Links between pages are rewritten; a link to any other file of the checkout becomes its text. Warnings are errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAGES = {
     "README.md": "index",
     "README.zh-CN.md": "zh-CN",
     "CONTRIBUTING.md": "contributing",
-    "CHANGELOG.md": "changelog",
+    "CHANGELOG.rst": "changelog",
     "SECURITY.md": "security",
     "examples/image/README.md": "example-image",
     "tests/lab/README.md": "lab",
@@ -86,9 +86,10 @@ def _environment(**more: str) -> dict[str, str]:
 def _stage() -> None:
     for file, page in PAGES.items():
         if (ROOT / file).exists():
-            target = SOURCE / f"{page}.md"
+            target = SOURCE / f"{page}{Path(file).suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(rewritten((ROOT / file).read_text(encoding="utf-8"), file), encoding="utf-8")
+            text = (ROOT / file).read_text(encoding="utf-8")
+            target.write_text(rewritten(text, file) if target.suffix == ".md" else text, encoding="utf-8")
     for picture in ROOT.glob("docs/*.svg"):
         shutil.copy(picture, SOURCE)
     commands = subprocess.run(
@@ -111,7 +112,7 @@ def _page(entry: str) -> str:
 
 def _exists(entry: str) -> bool:
     page = _page(entry)
-    return page in ("self", "collection/index") or (SOURCE / f"{page}.md").exists()
+    return page in ("self", "collection/index") or any(SOURCE.glob(f"{page}.*"))
 
 
 def _toctree(pages: list[str], options: str = "") -> str:
@@ -132,7 +133,7 @@ def rewritten(text: str, file: str) -> str:
             page = os.path.relpath(Path("/") / PAGES[of_checkout], here)
             # Sphinx puts the title of the page where there is no text.
             words = "" if words == path and not section else words
-            return f"[{words}]({page}.md{'#' * bool(section)}{section})"
+            return f"[{words}]({page}{Path(of_checkout).suffix}{'#' * bool(section)}{section})"
         return match[0] if path.endswith(".svg") else words
 
     # Pictures keep their place beside the page.

@@ -64,10 +64,10 @@ def test_public_variables_begin_with_the_role_s_name(role: Path) -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    newest = re.search(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert project is not None
-    assert newest is not None
-    assert _load(ROOT / "galaxy.yml")["version"] == project[1] == newest[1]
+    releases = _load(ROOT / "changelogs/changelog.yaml")["releases"]
+    newest = max(releases, key=lambda version: [int(number) for number in version.split(".")])
+    assert _load(ROOT / "galaxy.yml")["version"] == project[1] == newest
 
 
 # ---- Options pass through their specification before anything reads them ------------------------
