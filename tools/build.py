@@ -14,6 +14,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from tools import man
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,6 +24,7 @@ def main(arguments: list[str]) -> int:
     target = Path(arguments[0] if arguments else "dist").absolute()
     target.mkdir(parents=True, exist_ok=True)
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _printed("git", "log", "-1", "--format=%ct"))
+    man.write()
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     words = [sys.executable, "-m", "build", "--outdir", str(target), str(ROOT)]
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer.main
 
 from gpuprov.cli import app
+
+MAN = Path(__file__).resolve().parents[1] / "build/man"
+
+
+def write() -> None:
+    """Write the pages into build/man, where a wheel takes them from."""
+    shutil.rmtree(MAN, ignore_errors=True)
+    MAN.mkdir(parents=True)
+    for name, text in man_pages().items():
+        (MAN / name).write_text(text, encoding="utf-8")
 
 
 def man_pages() -> dict[str, str]:

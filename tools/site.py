@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from tools.man import man_pages
+from tools import man
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
-SITE, MAN, SOURCE, COLLECTION = (BUILD / name for name in ("site", "man", "docs", "collection"))
+SITE, SOURCE, COLLECTION = (BUILD / name for name in ("site", "docs", "collection"))
 _NAME = "ansible_collections/gpuprov/gpuprov"
 
 # {file of the checkout: page}; docs/NAME.md becomes NAME.
@@ -56,18 +56,16 @@ SECTIONS = {
 
 def main() -> int:
     """Build everything; return an exit status."""
-    for directory in (SITE, MAN, SOURCE, COLLECTION):
+    for directory in (SITE, SOURCE, COLLECTION):
         shutil.rmtree(directory, ignore_errors=True)
     _stage()
     _stage_collection()
-    MAN.mkdir(parents=True)
-    for name, text in man_pages().items():
-        (MAN / name).write_text(text, encoding="utf-8")
+    man.write()
     words = ["sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "-c", "tools", str(SOURCE), str(SITE)]
     if subprocess.run([_program(words[0]), *words[1:]], cwd=ROOT, check=False).returncode:
         return 1
     wrong = sorted(set(problems(SITE)))
-    print(*wrong, sep="\n", file=sys.stderr) if wrong else print(f"{SITE / 'index.html'}\n{MAN}")
+    print(*wrong, sep="\n", file=sys.stderr) if wrong else print(f"{SITE / 'index.html'}\n{man.MAN}")
     return bool(wrong)
 
 

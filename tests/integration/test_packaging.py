@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from tests.integration.conftest import Hosts, run
 from tests.lab.lab import Lab
+from tools.man import man_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +33,18 @@ def test_two_builds_are_the_same_bytes(builds: tuple[Path, Path]) -> None:
     )
     assert len(first) == 3
     assert first == second
+
+
+def test_the_wheel_installs_a_man_page_for_each_command(builds: tuple[Path, Path]) -> None:
+    (wheel,) = builds[0].glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        pages = {
+            path.name: archive.read(str(path)).decode()
+            for path in map(PurePosixPath, archive.namelist())
+            if path.parent.match("*.data/data/share/man/man1")
+        }
+    assert "gpuprov-image-ship.1" in pages
+    assert pages == man_pages()
 
 
 def test_the_playbooks_of_the_collection_work_by_their_full_names(
