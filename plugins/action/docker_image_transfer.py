@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
             found = self._inspect(name)
             if not found["images"]:
                 with transfer_progress.Progress("fetching", self._label) as progress:
-                    images, _ = self._read(self._saved(name, found, progress), name)
+                    images = self._read(self._saved(name, found, progress), name)[0]
         if not (names or name):
             raise AnsibleError(
                 f"the image in {self._source} has no name: say one, as in image ship NAME:TAG --from {self._source}"

@@ -228,7 +228,7 @@ def interpreter_setting() -> str | None:
     from ansible import constants
 
     read = getattr(getattr(constants, "config", None), "get_config_value", None)
-    value = read("INTERPRETER_PYTHON") if read else os.environ.get("ANSIBLE_PYTHON_INTERPRETER")
+    value = read("INTERPRETER_PYTHON") if callable(read) else os.environ.get("ANSIBLE_PYTHON_INTERPRETER")
     return None if value is None else str(value)
 
 

@@ -25,7 +25,7 @@ def _read(path: Path) -> deb.Control:
     try:
         return deb.read(path)
     except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise PackageFileError(f"the package file {path} cannot be used: {reason}") from None
 
 

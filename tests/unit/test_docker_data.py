@@ -48,7 +48,12 @@ def test_an_engine_s_directory_goes_and_so_does_a_link_with_its_target(tmp_path:
     link.symlink_to(engine(tmp_path / "target"))
     assert docker_data.holds_data(str(root))
     assert docker_data.holds_data(str(link))
-    assert docker_data.purge(str(root)) == docker_data.purge(str(link)) == docker_data.purge(str(root)) == []
+    assert (
+        docker_data.purge(None, str(root))
+        == docker_data.purge(None, str(link))
+        == docker_data.purge(None, str(root))
+        == []
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -56,7 +61,7 @@ def test_files_of_others_stay_and_are_named(tmp_path: Path) -> None:
     engine(tmp_path)
     (tmp_path / "thesis").write_text("x")
     (tmp_path / "lost+found").mkdir()
-    (said,) = docker_data.purge(str(tmp_path))
+    (said,) = docker_data.purge(None, str(tmp_path))
     assert said == f"{tmp_path}: lost+found, thesis, which the engine did not write"
     assert sorted(os.listdir(tmp_path)) == ["lost+found", "thesis"]
     assert not docker_data.holds_data(str(tmp_path))
@@ -69,13 +74,13 @@ def test_what_is_mounted_inside_stays_and_a_mount_point_is_emptied(
     mounted = str(tmp_path / "volumes/v/_data")
     Path(mounted, "of-somebody").write_text("x")
     monkeypatch.setattr(docker_data, "mounts", lambda path: [(mounted, "ext4"), (path, "xfs")])
-    left = docker_data.purge(str(tmp_path))
+    left = docker_data.purge(None, str(tmp_path))
     assert left[0] == f"{mounted}: mounted there, and left alone"
     assert left[-1] == f"{tmp_path}: a mount point"
     assert Path(mounted, "of-somebody").exists()
     assert os.listdir(tmp_path) == ["volumes"]
     monkeypatch.setattr(docker_data, "mounts", lambda path: [(path, "xfs")])
-    assert docker_data.purge(str(tmp_path)) == [f"{tmp_path}: a mount point, empty now"]
+    assert docker_data.purge(None, str(tmp_path)) == [f"{tmp_path}: a mount point, empty now"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ __metaclass__ = type
 import os
 import re
 import shutil
-import subprocess
 
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.docker import (
     daemon_json,
@@ -91,7 +90,7 @@ def mounts(path):
     return sorted(result, key=lambda one: -len(one[0]))
 
 
-def purge(path):
+def purge(host, path):
     """Remove an engine's data from a directory; return sentences of what is left there.
 
     A link's target is emptied, and the link goes; a mount point is emptied and stays. What is mounted below, and is
@@ -103,7 +102,7 @@ def purge(path):
     own = _of_engine(path) if os.path.isdir(path) else []
     for point, kind in mounts(real):
         if kind in _OF_CONTAINERS and point != real:
-            subprocess.call(["umount", "--lazy", point])
+            host.run_command(["umount", "--lazy", point])
     points = [point for point, _kind in mounts(real)]
     kept = [point for point in points if point != real]
     left = []
@@ -156,7 +155,7 @@ def apply(host, params):
     if not host.check_mode:
         try:
             for path in sorted(paths):
-                left += purge(path)
+                left += purge(host, path)
         except (IOError, OSError) as error:
             raise HostError("the data could not be removed: %s" % error)
     return {"changed": bool(changes), "roots": where, "changes": changes, "docker_data_left": left}

@@ -71,7 +71,8 @@ def decide(found, rules, versions, now, seen=None):
             )
             continue
         # By its name too: an engine may name the image of one platform, where it lists that of all.
-        for key in {one["image"], _whole(one["image_name"])}:
+        keys = {one["image"], _whole(one["image_name"])}
+        for key in keys:
             users.setdefault(key, []).append(one)
         if rules["containers"]:
             stay.append({"id": one["id"], "name": "container " + one["name"], "why": why})

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.bundle import DIRECTORY as DIRECTORY
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.bundle import DIRECTORY
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     ansible_compat,

@@ -104,7 +104,7 @@ class Held:
 
     def named(self, name: str) -> str | None:
         """Return the ID of the image with this name."""
-        return next((one for one, (tags, _) in self.images.items() if name in tags), None)
+        return next((one for one, (tags, _layers) in self.images.items() if name in tags), None)
 
     def has(self, image: Image, name: str) -> bool:
         """Return whether the host has the image under this name, by any manifest or index."""
@@ -113,7 +113,9 @@ class Held:
 
     def partial_tags(self, name: str) -> list[str]:
         """Return the tags that interrupted transfers of this repository left."""
-        return sorted(tag for tags, _ in self.images.values() for tag in tags if tag.startswith(partial_prefix(name)))
+        return sorted(
+            tag for tags, _layers in self.images.values() for tag in tags if tag.startswith(partial_prefix(name))
+        )
 
 
 def _platform(config: dict[str, Any]) -> tuple[str, str, str]:
@@ -149,7 +151,7 @@ def lacking(image: Image, held: Held) -> tuple[Layer, ...]:
         missing = [layer for layer in image.layers if layer.digest not in blobs]
     else:
         wanted = [layer.diff_id for layer in image.layers]
-        chains = [[*diff_ids] for _, diff_ids in held.images.values()]
+        chains = [[*diff_ids] for _tags, diff_ids in held.images.values()]
         counts = (n for n in range(len(wanted) + 1) if any(chain[:n] == wanted[:n] for chain in chains))
         missing = [*image.layers[max(counts, default=0) :]]
     return tuple({layer.digest: layer for layer in missing}.values())

@@ -66,13 +66,13 @@ def load(
         free = f"{held.place} has {fleet.size_text(held.free)} free"
         raise AnsibleError(f"the disk is too full: {free}, the layers that are missing need {need_text}")
     parts = image_archive.parts(image, missing) if changed else []
-    partial = [image_archive.partial_tag(names[0], image.id, count) for count, _ in parts[:-1]]
+    partial = [image_archive.partial_tag(names[0], image.id, count) for count, _new in parts[:-1]]
     tags = [*([tag] for tag in partial), names]
     with transfer_progress.Progress("sending", label, need) as progress:
         # Where the host has failed, its answer tells why.
         with contextlib.suppress(BrokenPipeError):
             _send(pipe, {"name": names[0], "gone": list(dict.fromkeys([*left, *partial]))})
-            with fetcher.ahead([layer for _, new in parts for layer in new]) as fetched:
+            with fetcher.ahead([layer for _count, new in parts for layer in new]) as fetched:
                 for (count, new), tag in zip(parts, tags, strict=False):
                     for layer in new:
                         with next(fetched) as file:

@@ -70,7 +70,7 @@ class Progress(Transfer):
 
 def line(transfer: Transfer, now: float) -> str:
     """Describe a transfer in one line: bytes done, total, rate and remaining time."""
-    host, _, part = transfer.label.partition(" ")
+    host, _space, part = transfer.label.partition(" ")
     done, total = transfer.done / 1e6, transfer.total / 1e6
     rate = done / max(now - transfer.begun, 0.1)
     words = [f"{done:.1f} of {total:.1f} MB" if total else f"{done:.1f} MB", f"{rate:.1f} MB/s"]

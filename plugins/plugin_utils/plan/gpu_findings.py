@@ -172,8 +172,8 @@ def _of_driver(found: dict[str, Any]) -> Iterator[Finding]:
             else "apt-get install -y libcuda1 libnvidia-ml1",
         )
     elif not any(library["use"] == "loader" for library in gpu["libraries"]):
-        path = next(library["path"] for library in gpu["libraries"] if library["use"] == "linked")
-        place = posixpath.dirname(path)
+        linked = [library["path"] for library in gpu["libraries"] if library["use"] == "linked"]
+        place = posixpath.dirname(linked[0])
         yield finding(
             "libraries-hidden",
             f"the driver's libraries are in {place}, where the loader does not look",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.bundle import DIRECTORY
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents, sending
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_planning
@@ -63,7 +64,7 @@ def sent(
         {**step, "params": {**step["params"], "bundle": bundle.sources}} if step["concern"] == "packages" else step
         for step in steps
     ]
-    yield with_bundle, [f"{sending.DIRECTORY}/{path}" for path in needs.images]
+    yield with_bundle, [f"{DIRECTORY}/{path}" for path in needs.images]
     # What an interrupted run has sent stays, and the next run goes on.
     sending.remove(action)
 

@@ -88,7 +88,7 @@ def plan(
     joined = {("docker_ce", "packages"), ("nvidia_docker", "packages")} <= pending
     if ("docker_ce", "packages") in pending and tags.choose("docker_ce", ["service"]):
         pending.add(("docker_ce", "service"))
-    roles = {role for role, _ in pending}
+    roles = {role for role, _step in pending}
     first = configured_first(roles, found) or (engine_changes and leaves_file(changes, judged))
     # Where sources are written, packages are compared with the lock: before anything else changes.
     compared = {(role, "source") for role, part in pending if locked and part == "packages"}

@@ -258,7 +258,7 @@ def _space(text: str) -> dict[str, int | None]:
 
 def _apt(every: _Rows, files: _Files) -> dict[str, Any]:
     packages: dict[str, dict[str, Any]] = {}
-    for name, version, status, _ in every.get("package", []):
+    for name, version, status, _machine in every.get("package", []):
         if version:
             packages[name] = {
                 "version": version,

@@ -137,8 +137,10 @@ def output(*words):
     process = started(words)
 
     def blocks():
-        for block in iter(lambda: os.read(process.stdout.fileno(), BLOCK), b""):
+        block = os.read(process.stdout.fileno(), BLOCK)
+        while block:
             yield block
+            block = os.read(process.stdout.fileno(), BLOCK)
         finish(process)
 
     return blocks()
@@ -183,22 +185,23 @@ def content(address, *words):
 
 
 def manifests(address, digest, blobs):
-    """Yield the complete image manifests that a digest leads to, as bytes and document, without attestations.
+    """Return the complete image manifests that a digest leads to, as bytes and document, without attestations.
 
     Raises Failed, ValueError, KeyError.
     """
     if digest not in blobs:
-        return
-    found = b"".join(content(address, "get", digest))
-    document = decoded(found)
+        return []
+    manifest = b"".join(content(address, "get", digest))
+    document = decoded(manifest)
+    found = []
     for one in document.get("manifests") or []:
         notes, platform = one.get("annotations") or {}, one.get("platform") or {}
         if "vnd.docker.reference.type" not in notes and platform.get("os") != "unknown":
-            for manifest in manifests(address, one["digest"], blobs):
-                yield manifest
+            found += manifests(address, one["digest"], blobs)
     parts = [document["config"]] + document["layers"] if "manifests" not in document else []
     if parts and all(one["digest"] in blobs for one in parts):
-        yield found, document
+        found.append((manifest, document))
+    return found
 
 
 def uses_containerd(info):

@@ -356,6 +356,7 @@ probe_gpus() {
 		slot=${file%/information}
 		slot=${slot##*/}
 		model='' uuid='' minor=''
+		# shellcheck disable=SC2295 # a tab is not a pattern
 		while IFS=":$words" read -r text value; do
 			case $text/$value in
 			Model/*) model=$value ;;
@@ -444,6 +445,7 @@ probe_module_file() {
 	IFS=$newline
 	for text in $lines; do
 		value=${text#*:}
+		# shellcheck disable=SC2295 # a tab is not a pattern
 		value=${value#"${value%%[! $tab]*}"}
 		case $text in
 		filename:*) path=$value ;;

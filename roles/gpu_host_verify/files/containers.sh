@@ -53,6 +53,7 @@ fi
 for left in /var/lib/gpuprov-verify.*; do
 	kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
 done
+# shellcheck disable=SC2015,SC2181 # break too where rm fails; the words of the program are long
 for python in $pythons; do
 	rm -rf "$tree" && mkdir -m 0755 "$tree" || break
 	"$python" -E -S -B -c "$containers" "$image" "$gpu_image" "$cdi" "$flag" "$network" "$seconds" "$program" "$tree"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Removes the volumes that nvidia-docker v1 keeps driver files in; a newer dockerd would wait for
 # their plugin at every start.
+# shellcheck disable=SC2086 # Names and IDs have no blanks, and are listed with them.
 # $1: remove-containers | keep-containers   what to do with containers that use such volumes
 # $2: act | look                            look only says what act would do
 set -eu
