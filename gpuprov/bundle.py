@@ -68,4 +68,5 @@ def bundle(
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{error.filename or output}: {error.strerror}. The next run continues") from None
-    typer.echo(f"{output}: {size / 2**20:.1f} MiB in {time.monotonic() - begun:.0f} s")
+    duration = plugin("plugin_utils/text/fleet").duration(time.monotonic() - begun)
+    typer.echo(f"{output}: {size / 2**20:.1f} MiB in {duration}")

@@ -141,7 +141,7 @@ def show_text(one: dict[str, Any]) -> str:
     rows = {
         "run": one["id"], "command": f"gpuprov {one['command']} {one['inventory']}", "options": ", ".join(options),
         "user": f"{one['user']} on {one['machine']}", "began": one["began"],
-        "ended": one["ended"] + (f", {one['seconds']:.0f} s" if one["status"] is not None else ""),
+        "ended": one["ended"] + (f", {_fleet.duration(one['seconds'])}" if one["status"] is not None else ""),
         "error": one["error"], "versions": ", ".join(" ".join(pair) for pair in one["versions"].items()),
         "log": runner.runs_directory() / one["id"] / "log",
     }  # fmt: skip

@@ -37,7 +37,7 @@ def by_host(hosts: list[Host], lines_of: Callable[[Host], list[str]]) -> str:
 def steps_done(host: Host) -> list[str]:
     """Name the steps that changed something, with their seconds, where that is more than a moment."""
     return [
-        step["name"] + (f" ({step['seconds']:.0f} s)" if step["seconds"] >= 1 else "")
+        step["name"] + (f" ({_fleet.duration(step['seconds'])})" if step["seconds"] >= 1 else "")
         for step in host.steps
         if step["changed"]
     ]
@@ -56,7 +56,7 @@ def time_left(seconds: float, done: int, total: int) -> str:
     left = seconds * (total - done) / done if done else 0
     if done < 5 or left < 10:
         return ""
-    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+    return f"about {_fleet.duration(left if left < 90 else max(round(left / 60), 2) * 60)} left"
 
 
 def screen_lines(run: Run, now: float, width: int, height: int) -> list[str]:
@@ -113,7 +113,7 @@ def _overview(
     to_do_on = sum(not host.error for host in due)
     counts = [f"{counted(to_do_on, 'host')} to {to_do}", f"{failures.count('') - to_do_on} {good}"]
     counts += [f"{failures.count(word)} {word}" for word in ("failed", "unreachable") if word in failures]
-    return f"{by_host(run.hosts, lines)}{title}: {', '.join(counts)}.  {run.seconds:.0f} s\n"
+    return f"{by_host(run.hosts, lines)}{title}: {', '.join(counts)}.  {_fleet.duration(run.seconds)}\n"
 
 
 def lock_text(run: Run) -> str:
@@ -133,7 +133,7 @@ def result_text(run: Run) -> str:
         cells = (_fleet.os_name(host.facts), docker, nvidia, str(len(host.changes) or host.changed))
         groups.setdefault(("" if many else host.name, *cells, _verified(host, run)), []).append(host)
     rows: list[tuple[str, ...]] = [
-        ("hosts" if many else "host", "OS", "docker", "nvidia", "changed", "verified", "seconds")
+        ("hosts" if many else "host", "OS", "docker", "nvidia", "changed", "verified", "time")
     ]
     for (name, *row), of in groups.items():
         rows.append((name or str(len(of)), *row, _span([host.seconds for host in of])))
@@ -145,8 +145,10 @@ def result_text(run: Run) -> str:
 
 
 def _span(seconds: list[float]) -> str:
-    """Return the least and the most of some seconds: ``21 to 31``."""
-    least, most = (f"{value:.0f}" for value in (min(seconds), max(seconds)))
+    """Return the least and the most of some seconds: ``21 to 31 s``."""
+    least, most = (_fleet.duration(value) for value in (min(seconds), max(seconds)))
+    if most.removesuffix(" s").isdigit():
+        least = least.removesuffix(" s") if least != most else least
     return least if least == most else f"{least} to {most}"
 
 
@@ -167,7 +169,7 @@ def steps_text(run: Run) -> str:
     for host in run.hosts:
         for step in host.steps:
             seconds.setdefault(step["name"], []).append(step["seconds"])
-    rows: list[tuple[str, ...]] = [("step", "hosts", "seconds")]
+    rows: list[tuple[str, ...]] = [("step", "hosts", "time")]
     rows += [(name, str(len(all_of)), _span(all_of)) for name, all_of in seconds.items()]
     return joined(_fleet.table_lines(rows)) if seconds else ""
 

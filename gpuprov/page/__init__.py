@@ -70,7 +70,7 @@ def view(document: dict[str, Any], record: dict[str, Any]) -> _Item:
     counts = [f"{statuses.count(status)} {STATUSES[status][0]}" for status in present]
     return {
         "summary": f"{_fleet.counted(len(hosts), 'host')}: {', '.join(counts)}",
-        "when": f"{_began(record)}{document['seconds']:.0f} s",
+        "when": f"{_began(record)}{_fleet.duration(document['seconds'])}",
         "changes": "Predicted changes" if record.get("options", {}).get("check") else "Changes",
         "statuses": [
             {"name": one, "label": STATUSES[one][0], "tone": STATUSES[one][1], "count": statuses.count(one)}
@@ -208,7 +208,7 @@ def _about(document: dict[str, Any], record: dict[str, Any]) -> list[tuple[str, 
     # Earlier versions wrote no version.
     versions = record.get("versions") or {"gpuprov": document.get("gpuprov", "")}
     told |= {
-        "Duration": f"{document['seconds']:.0f} s",
+        "Duration": f"{_fleet.duration(document['seconds'])}",
         "Exit status": str(document["status"]),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -80,7 +80,8 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": str(failure)}
         facts = host_planning.planned(self, own, probe.data_root, found, task_vars, interpreter).facts
         after = facts["gpu_host_plan"]
-        result["ansible_facts"] = facts
+        # Not as facts: those stay in Ansible's main process, and no task reads them after this one.
+        result |= {name: value for name, value in facts.items() if name.startswith("gpu_host_")}
         if after["problems"]:
             return {**result, "failed": True, "msg": host_planning.sentences(after["problems"])}
         text = None if output is None else output.decode("utf-8", "replace")

@@ -425,7 +425,7 @@ def test_a_thousand_hosts_fit_80_columns_and_24_lines() -> None:
 @pytest.mark.parametrize(
     ("seconds", "done", "total", "said"),
     [
-        (100, 10, 20, "about 2 min left"), (60, 10, 20, "about 60 s left"), (3600, 10, 100, "about 540 min left"),
+        (100, 10, 20, "about 2 min left"), (60, 10, 20, "about 60 s left"), (3600, 10, 100, "about 9 h left"),
         (100, 0, 20, ""), (10, 4, 20, ""), (50, 20, 20, ""), (90, 19, 20, ""),
     ],
 )  # fmt: skip

@@ -344,15 +344,15 @@ def test_a_change_reads_as_from_and_to(before: str | None, after: str | None, sa
 @pytest.mark.parametrize(
     ("host", "row"),
     [
-        (Host("a"), ("a", "", "-", "-", "0", "as wanted", "0")),
+        (Host("a"), ("a", "", "-", "-", "0", "as wanted", "0 s")),
         (
             Host("a", facts(docker_ce="5:29.7.2-1~debian.12", nvidia_container_toolkit="1.19.1-1"), seconds=41.6),
-            ("a", "debian 12", "29.7.2", "1.19.1", "0", "as wanted", "42"),
+            ("a", "debian 12", "29.7.2", "1.19.1", "0", "as wanted", "42 s"),
         ),
-        (Host("a", verify={"ok": True}, changes=[change()], changed=5), ("a", "", "-", "-", "1", "yes", "0")),
-        (Host("a", verify={"ok": False}, changed=5), ("a", "", "-", "-", "5", "NO", "0")),
-        (Host("a", error={"message": "x"}), ("a", "", "-", "-", "0", "failed", "0")),
-        (Host("a", error={"message": "x"}, unreachable=True), ("a", "", "-", "-", "0", "unreachable", "0")),
+        (Host("a", verify={"ok": True}, changes=[change()], changed=5), ("a", "", "-", "-", "1", "yes", "0 s")),
+        (Host("a", verify={"ok": False}, changed=5), ("a", "", "-", "-", "5", "NO", "0 s")),
+        (Host("a", error={"message": "x"}), ("a", "", "-", "-", "0", "failed", "0 s")),
+        (Host("a", error={"message": "x"}, unreachable=True), ("a", "", "-", "-", "0", "unreachable", "0 s")),
     ],
 )
 def test_the_table_has_a_row_a_host(host: Host, row: tuple[str, ...]) -> None:
@@ -392,12 +392,23 @@ def test_many_hosts_with_the_same_result_share_a_row_of_the_table() -> None:
     hosts = [Host(f"gpu{number:03}", found, wanted(), seconds=number) for number in range(900)]
     hosts[3].error = hosts[700].error = {"message": "x"}
     assert report.result_text(ran("provision", *hosts)) == (
-        "hosts  OS         docker  nvidia  changed  verified   seconds\n"
-        "898    debian 12  29.7.2  1.19.1  0        as wanted  0 to 899\n"
+        "hosts  OS         docker  nvidia  changed  verified   time\n"
+        "898    debian 12  29.7.2  1.19.1  0        as wanted  0 s to 15 min\n"
         "       gpu[000:002], gpu[004:699], gpu[701:899]\n"
-        "2      debian 12  29.7.2  1.19.1  0        failed     3 to 700\n"
+        "2      debian 12  29.7.2  1.19.1  0        failed     3 s to 12 min\n"
         "       gpu003, gpu700\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"), (89.4, "89 s"), (89.6, "1 min 30 s"), (120, "2 min"), (599.4, "9 min 59 s"), (599.6, "10 min"),
+        (659, "11 min"), (3599, "1 h"), (7500, "2 h 5 min"),
+    ],
+)  # fmt: skip
+def test_durations_are_told_as_people_tell_them(seconds: float, said: str) -> None:
+    assert fleet.duration(seconds) == said
 
 
 def test_who_has_to_log_in_again_is_said_once_for_all_hosts() -> None:
@@ -477,7 +488,7 @@ def test_progress_counts_the_hosts_to_change_that_are_done_and_those_that_failed
 def test_steps_are_listed_with_the_hosts_that_took_them_and_their_seconds() -> None:
     events = [*applied(steps=[step(), step("Prove", 2)]), *applied("b", steps=[step(seconds=31)])]
     rows = [re.split("  +", line) for line in report.steps_text(ran("provision", *collected(*events))).splitlines()]
-    assert rows == [["step", "hosts", "seconds"], ["Install the pinned set", "2", "21 to 31"], ["Prove", "1", "2"]]
+    assert rows == [["step", "hosts", "time"], ["Install the pinned set", "2", "21 to 31 s"], ["Prove", "1", "2 s"]]
     assert report.steps_text(ran("provision", *collected(PENDING))) == ""
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..text import fleet
+
 # Seconds between two writes of a file, and between two lines.
 _EVERY, _LINES_EVERY = 0.2, 5.0
 
@@ -75,7 +77,7 @@ def line(transfer: Transfer, now: float) -> str:
     rate = done / max(now - transfer.begun, 0.1)
     words = [f"{done:.1f} of {total:.1f} MB" if total else f"{done:.1f} MB", f"{rate:.1f} MB/s"]
     if rate and total > done:
-        words.append(f"{(total - done) / rate:.0f} s left")
+        words.append(f"{fleet.duration((total - done) / rate)} left")
     return f"{host} | {f'{transfer.what} {part}'.strip()}: {', '.join(words)}"
 
 

@@ -25,6 +25,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as people read them: 7 s, 1 min 40 s, 12 min, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60) if whole < 600 else (round(whole / 60), 0)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if number]
+    return " ".join(parts)
+
+
 def size_text(number: int) -> str:
     """Return bytes as people read them: 512 B, 4.3 MB, 12.1 GB (of 1000 each, as Docker counts)."""
     value = float(number)
