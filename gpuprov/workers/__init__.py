@@ -9,28 +9,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 import queue
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gpuprov import runner
-from gpuprov.options import UsageError
+from gpuprov.options import Options, UsageError
 from gpuprov.result import Host, Run, redact
 from gpuprov.shared import plugin
 from gpuprov.workers import machines
-from gpuprov.workers.fleet import Fleet
+from gpuprov.workers.fleet import Fleet, chosen
 from gpuprov.workers.machines import Worker
 from gpuprov.workers.parcel import pack
 
 _failures = plugin("plugin_utils/text/failures")
-BEAT = 5  # seconds between two lines to a worker
+BEAT = 1  # seconds between two lines to a worker
 LARGEST = 50  # hosts of a slice
 TAKEN_OVER = 900  # seconds that a host's second worker waits for what the first one left at work there
 OnEvent = Callable[[runner.Event], None]
@@ -41,8 +41,11 @@ def run(run: Run, on_event: OnEvent, say: Callable[[str], None], directory: Path
     tempfile.tempdir = str(directory)  # ansible-runner packs there, and what it packs is secret
     with runner.interruptible(directory / "stop", say) as asked:
         options = run.options
-        fleet, crew = Fleet(options.inventory, options, options.limit, options.only), machines.read(options)
-        for name in fleet.hosts:
+        with ThreadPoolExecutor() as pool:
+            reads = pool.submit(Fleet, options.inventory, options), pool.submit(machines.read, options)
+            run.names = chosen(options)
+            fleet, crew = reads[0].result(), reads[1].result()
+        for name in run.names:
             if fleet.variables.get(name, {}).get("ansible_connection") == "local":
                 raise UsageError(f"{name} is this machine (ansible_connection=local): a worker cannot reach it")
         machines.prepare(crew)
@@ -52,10 +55,11 @@ def run(run: Run, on_event: OnEvent, say: Callable[[str], None], directory: Path
         if not asked and all(worker.lost for worker in crew):
             raise UsageError(f"no worker in {options.workers} can be used")
         shift = _Shift(run, on_event, say, directory, crew, fleet)
+        threading.Thread(target=shift.beat, daemon=True).start()
         if run.command == "provision":
             _provision(shift)
         else:
-            shift.work(run.playbook, fleet.hosts, {})
+            shift.work(run.playbook, run.names, {})
         run.complete, run.interrupted = True, bool(asked)
 
 
@@ -76,8 +80,8 @@ def _provision(shift: _Shift) -> None:
         ) from None
     first_play = {"gpu_host_probe_full": full, "gpu_host_probe_group_prefix": "gpuprov_", "gpuprov_quiet": True}
     # The plans are shown together, before the first task that follows them.
-    shift.work("plan.yml", shift.fleet.hosts, first_play, planning=True)
-    hosts = [run.by_name[name] for name in shift.fleet.hosts if name in run.by_name]
+    shift.work("plan.yml", run.names, first_play, planning=True)
+    hosts = [run.by_name[name] for name in run.names if name in run.by_name]
     due = [host for host in hosts if not host.error and (full or (host.plan or {}).get("steps"))]
     left, sizes = list(due), waves(serial, len(due))
     while left and not shift.stopping and sum(bool(host.error) for host in due) * 100 <= limit * len(due):
@@ -98,23 +102,14 @@ def waves(serial: Any, count: int) -> Iterator[int]:
 
 @dataclasses.dataclass(eq=False)
 class _Slice:
-    """Hosts that a worker works on. missed: {host that this worker cannot reach and another one may: the event}."""
+    """Hosts that a worker works on."""
 
     worker: Worker
     hosts: list[str]
-    directory: Path
-    ssh: subprocess.Popen[bytes] | None = None
-    begun: bool = False
+    stdin: IO[bytes] | None = None  # the worker's, once it has the slice
     complete: bool = False
     explanation: str = ""
     output: list[str] = dataclasses.field(default_factory=list)
-    missed: dict[str, runner.Event] = dataclasses.field(default_factory=dict)
-
-    def tell(self, line: bytes) -> None:
-        """Send a line to the worker, unless the slice has not begun, or has ended."""
-        if self.begun and self.ssh and self.ssh.stdin:
-            with contextlib.suppress(OSError, ValueError):
-                os.write(self.ssh.stdin.fileno(), line)
 
 
 @dataclasses.dataclass
@@ -131,66 +126,54 @@ class _Shift:
     def __post_init__(self) -> None:
         self._events: queue.SimpleQueue[tuple[_Slice, runner.Event | None]] = queue.SimpleQueue()
         self._reserved = {one.name: set[str]().union(*map(self.fleet.members, one.groups)) for one in self.crew}
-        self._numbers = itertools.count(1)
+        self._running: list[_Slice] = []
         self._tried: dict[str, set[str]] = {}  # {host: names of workers}
-        self._missed: dict[str, runner.Event] = {}
+        self._missed: dict[str, runner.Event] = {}  # {host that its first worker could not reach: the event}
 
     @property
     def stopping(self) -> bool:
         """Return whether no more work is given out."""
         return (self.directory / "stop").exists() or bool(self.run.refusal)
 
+    def beat(self) -> None:
+        """Tell the workers again and again that this machine is there, and when to stop."""
+        while True:
+            time.sleep(BEAT)
+            for stdin in [part.stdin for part in self._running if part.stdin]:
+                with contextlib.suppress(OSError, ValueError):  # the slice has ended
+                    stdin.write(b"stop\n" if self.stopping else b"\n")
+                    stdin.flush()
+
     def work(self, playbook: str, hosts: list[str], variables: dict[str, Any], planning: bool = False) -> None:
         """Run a playbook on hosts; return when each has its result, or no worker is left. variables: extra ones.
 
         planning: another playbook follows; only events of hosts are handed on.
         """
-        self._tried, self._missed = {}, {}
-        self._planning = planning
-        todo, running = list(hosts), list[_Slice]()
+        self._tried, self._missed, self._planning = {}, {}, planning
+        todo = list(hosts)
         slots = sum(worker.slots for worker in self.crew if not worker.lost)
         size = min(-(-len(hosts) // max(slots, 1)), LARGEST)
-        ended, told = threading.Event(), False
-
-        def beat() -> None:
-            while not ended.wait(BEAT):
-                for part in list(running):
-                    part.tell(b"\n")
-
-        threading.Thread(target=beat, daemon=True).start()
-        try:
-            while True:
-                if not self.stopping:
-                    for worker in self.crew:
-                        while sum(part.worker is worker for part in running) < worker.slots and (
-                            mine := self._choose(worker, todo, size)
-                        ):
-                            todo = [host for host in todo if host not in mine]
-                            running.append(self._start(worker, mine, playbook, variables))
-                elif not told:
-                    told = all(part.begun for part in running)
-                    for part in running:
-                        part.tell(b"stop\n")
-                if not running:
-                    break
-                with contextlib.suppress(queue.Empty):
-                    part, event = self._events.get(timeout=0.2)
-                    if event is not None:
-                        self._take(part, event)
-                        continue
-                    running.remove(part)
-                    self.run.output += part.output
+        while True:
+            for worker in [] if self.stopping else self.crew:
+                while sum(part.worker is worker for part in self._running) < worker.slots and (
+                    mine := self._choose(worker, todo, size)
+                ):
+                    todo = [host for host in todo if host not in mine]
+                    self._start(worker, mine, playbook, variables)
+            if not self._running:
+                break
+            with contextlib.suppress(queue.Empty):
+                part, event = self._events.get(timeout=0.2)
+                if event is not None:
+                    self._take(part, event)
+                else:
+                    self._running.remove(part)
                     todo += self._end(part)
-        finally:
-            ended.set()
         lost = "; ".join(f"{worker.name}: {worker.lost}" for worker in self.crew if worker.lost)
-        data = {
-            "task": "Find a worker",
-            "res": {"msg": f"no worker is left for this host ({lost or 'none is for it'})"},
-        }
+        message = f"no worker is left for this host ({lost or 'none is for it'})"
         for host in [] if self.stopping else todo:
-            failed = {"event": "runner_on_failed", "event_data": {**data, "host": host}}
-            self.on_event(self._missed.get(host, failed))
+            failed = {"host": host, "task": "Find a worker", "res": {"msg": message}}
+            self.on_event(self._missed.get(host, {"event": "runner_on_failed", "event_data": failed}))
 
     def _may(self, worker: Worker, host: str) -> bool:
         """Return whether a worker can be given a host: of its groups, or of no worker's groups."""
@@ -203,50 +186,43 @@ class _Shift:
         mine = [host for host in todo if self._may(worker, host)]
         return [host for host in mine if (host in self._tried) == (mine[0] in self._tried)][:size]
 
-    def _start(self, worker: Worker, hosts: list[str], playbook: str, variables: dict[str, Any]) -> _Slice:
-        directory = self.directory / f"slice-{next(self._numbers)}"
-        directory.mkdir(mode=0o700)
-        part = _Slice(worker, hosts, directory)
-        given = self.run.options.variables
+    def _start(self, worker: Worker, hosts: list[str], playbook: str, variables: dict[str, Any]) -> None:
+        given = {**self.run.options.variables, **variables}
         if hosts[0] in self._tried:
-            variables = {**variables, "gpuprov_wait": max(TAKEN_OVER, given.get("gpuprov_wait", 0))}
-        options = dataclasses.replace(self.run.options, workers=None, variables={**given, **variables})
-        stream = pack(directory, options, self.fleet, hosts, playbook, worker.root)
-        threading.Thread(target=self._follow, args=(part, stream), daemon=True).start()
-        return part
+            given["gpuprov_wait"] = max(TAKEN_OVER, given.get("gpuprov_wait", 0))
+        options = dataclasses.replace(self.run.options, workers=None, variables=given)
+        self._running.append(_Slice(worker, hosts))
+        threading.Thread(target=self._follow, args=(self._running[-1], options, playbook), daemon=True).start()
 
-    def _follow(self, part: _Slice, stream: Path) -> None:
+    def _follow(self, part: _Slice, options: Options, playbook: str) -> None:
         """Send a slice to its worker, and queue what comes back until it ends."""
         from ansible_runner import interface
 
         worker, status = part.worker, dict[str, Any]()
         env = ("env", f"PYTHONPATH={worker.path}", "PYTHONNOUSERSITE=1", "PYTHONSAFEPATH=1", "LC_ALL=C.UTF-8")
         there = shlex.join([*env, worker.python, "-m", "gpuprov.workers.remote"])
-        with (part.directory / "stderr").open("w+b") as errors:
+        with tempfile.TemporaryFile() as errors:
             try:
-                part.ssh = subprocess.Popen(
-                    [*worker.ssh, there], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                    start_new_session=True,
-                )  # fmt: skip
-                with part.ssh as ssh, stream.open("rb") as source:
+                with (
+                    tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
+                    subprocess.Popen(
+                        [*worker.ssh, there], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                        start_new_session=True,
+                    ) as ssh,
+                ):  # fmt: skip
                     assert ssh.stdin
-                    with contextlib.suppress(BrokenPipeError):
-                        ssh.stdin.write(b"%d\n" % stream.stat().st_size)
-                        shutil.copyfileobj(source, ssh.stdin)
-                        ssh.stdin.flush()
-                    part.begun = True
+                    pack(Path(directory), options, self.fleet, part.hosts, playbook, worker.path, ssh.stdin)
+                    part.stdin = ssh.stdin
                     interface.run(
-                        streamer="process", _input=ssh.stdout, private_data_dir=str(part.directory / "back"),
+                        streamer="process", _input=ssh.stdout, private_data_dir=f"{directory}/back",
                         event_handler=lambda event: self._events.put((part, event)), cancel_callback=lambda: False,
                         status_handler=lambda data, **_: status.update(data), quiet=True, settings={},
                     )  # fmt: skip
-                    part.begun = False
             except Exception as error:  # Whatever it is, the hosts need another worker.
                 status["job_explanation"] = str(error)
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
         part.explanation = said[-1] if said else str(status.get("job_explanation", ""))
-        shutil.rmtree(part.directory, ignore_errors=True)  # the end of the run deletes what is left
         self._events.put((part, None))
 
     def _take(self, part: _Slice, event: runner.Event) -> None:
@@ -256,29 +232,24 @@ class _Shift:
         part.complete |= kind == "playbook_on_stats"
         others = (worker for worker in self.crew if worker is not part.worker)
         if kind == "runner_on_unreachable" and host not in self._tried and any(self._may(one, host) for one in others):
-            part.missed[host] = event
-            return
-        if not (self._planning and kind.startswith("playbook_on_")):
+            self._missed[host] = event
+        elif not (self._planning and kind.startswith("playbook_on_")):
             self.on_event(event)
 
     def _end(self, part: _Slice) -> list[str]:
         """Return the hosts of an ended slice that another worker should take."""
         if self.stopping:
             return []
-        again = list(part.missed)
+        again = [host for host in part.hosts if host in self._missed and host not in self._tried]
         if not part.complete:
             part.worker.lost = redact(part.explanation or _failures.not_begun(part.output, None))
             self.say(f"worker {part.worker.name} is lost: {part.worker.lost}")
-            again += [name for name in part.hosts if name not in again and not self._has_result(name)]
-        self._missed |= part.missed
+            again += [host for host in part.hosts if host not in again and not self._has_result(host)]
         for host in again:
             self._tried.setdefault(host, set()).add(part.worker.name)
         return again
 
     def _has_result(self, name: str) -> bool:
-        host = self.run.by_name.get(name) or Host(name)
-        if host.error:
-            return True
+        host, command = self.run.by_name.get(name) or Host(name), "plan" if self._planning else self.run.command
         of_command = {"plan": host.plan, "doctor": host.findings}
-        command = "plan" if self._planning else self.run.command
-        return of_command.get(command, host.verify or host.steps or None) is not None
+        return bool(host.error) or of_command.get(command, host.verify or host.steps or None) is not None

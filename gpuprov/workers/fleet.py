@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,20 @@ from gpuprov.settings import environment
 from gpuprov.shared import ansible_root, plugin
 
 
-class Fleet:
-    """An inventory. hosts: those of the limit, in the inventory's order; variables: those of every host."""
+def chosen(options: Options) -> list[str]:
+    """Return the hosts that a run is for, in the inventory's order. Raises UsageError."""
+    limit = ("--limit", options.limit) if options.limit else ()
+    listed = _ansible(options.inventory, options, "ansible", "all", "--list-hosts", *limit).splitlines()
+    names = [line.strip() for line in listed if line.startswith("    ")]
+    return [name for name in names if options.only is None or name in options.only]
 
-    def __init__(
-        self, inventory: str, options: Options, limit: str | None = None, only: Collection[str] | None = None
-    ) -> None:
-        """Read an inventory. limit: a pattern; only: no other hosts than these. Raises UsageError."""
-        chosen = ("--limit", limit) if limit else ()
-        with ThreadPoolExecutor() as pool:
-            listed = pool.submit(_ansible, inventory, options, "ansible", "all", "--list-hosts", *chosen)
-            self._groups: dict[str, Any] = json.loads(_ansible(inventory, options, "ansible-inventory", "--list"))
-            self.hosts = [line.strip() for line in listed.result().splitlines() if line.startswith("    ")]
-        self.hosts = [name for name in self.hosts if only is None or name in only]
+
+class Fleet:
+    """An inventory. variables: those of every host."""
+
+    def __init__(self, inventory: str, options: Options) -> None:
+        """Read an inventory. Raises UsageError."""
+        self._groups: dict[str, Any] = json.loads(_ansible(inventory, options, "ansible-inventory", "--list"))
         self.variables: dict[str, dict[str, Any]] = self._groups.pop("_meta")["hostvars"]
 
     def members(self, group: str) -> set[str]:

@@ -23,25 +23,29 @@ from gpuprov.shared import ansible_root
 from gpuprov.workers.fleet import Fleet, quiet
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_MACHINE = os.uname().machine
+_PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 _SSH = (
     "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ControlPath=none",
     "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4",
 )  # fmt: skip
+_FIND_PYTHON = f"$(command -v {_PYTHON} || command -v python3 || echo {_PYTHON})"
 # What a worker runs to describe itself, and to install what comes on standard input.
 _DESCRIBE = """
 import json, os, platform, sys
 path = os.path.join(os.path.expanduser("~"), ".cache/gpuprov/worker", NAME)
-about = {"python": sys.executable, "version": sys.version_info[:2], "machine": platform.machine()}
+version = "python%d.%d" % sys.version_info[:2]
+about = {"python": sys.executable, "version": version, "machine": platform.machine()}
 print(json.dumps({**about, "path": path, "installed": os.path.isdir(path)}))
 """
 _INSTALL = r"""
-import os, shutil, sys, tarfile
-parent, part = os.path.dirname(PATH), f"{PATH}.part-{os.getpid()}"
+import fcntl, os, shutil, sys, tarfile
+parent = os.path.dirname(PATH)
 os.makedirs(parent, 0o700, exist_ok=True)
-for left in os.listdir(parent):
-    if ".part-" in left and not os.path.exists("/proc/" + left.rpartition("-")[2]):
-        shutil.rmtree(os.path.join(parent, left), ignore_errors=True)  # another run may delete it now, too
-try:
+lock, part = open(parent + "/lock", "w"), parent + "/part"
+fcntl.flock(lock, fcntl.LOCK_EX)
+shutil.rmtree(part, ignore_errors=True)
+if not os.path.isdir(PATH):
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as tar:
         tar.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     if not os.path.exists(part + "/complete"):
@@ -50,10 +54,7 @@ try:
     with open(part + "/bin/ansible-playbook", "w") as program:
         program.write(f"#!{sys.executable}\nfrom gpuprov.workers.remote import playbook\n\nplaybook()\n")
     os.chmod(program.name, 0o755)
-    if not os.path.isdir(PATH):
-        os.rename(part, PATH)
-finally:
-    shutil.rmtree(part, ignore_errors=True)  # it is gone where it became PATH
+    os.rename(part, PATH)
 """
 
 
@@ -73,17 +74,12 @@ class Worker:
     path: str = ""  # of the installation
     lost: str = ""
 
-    @property
-    def root(self) -> str:
-        """Return what ansible_root() returns there."""
-        return self.path + ("/gpuprov/ansible" if ansible_root().parent == _PACKAGE else "")
-
 
 def read(options: Options) -> list[Worker]:
     """Return the machines of the workers' inventory. Raises UsageError."""
     assert options.workers
     fleet = Fleet(options.workers, options)
-    return [_machine(name, fleet.variables.get(name, {})) for name in fleet.hosts]
+    return [_machine(name, fleet.variables.get(name, {})) for name in sorted(fleet.members("all"))]
 
 
 def _machine(name: str, own: dict[str, Any]) -> Worker:
@@ -110,10 +106,13 @@ def _prepare(worker: Worker, name: str, lock: threading.Lock) -> None:
     try:
         about = json.loads(_run(worker, f"NAME = {name!r}{_DESCRIBE}"))
         worker.python, worker.path = about["python"], about["path"]
-        here, there = (f"Python {major}.{minor}" for major, minor in (sys.version_info[:2], about["version"]))
-        machine = os.uname().machine
-        if (there, about["machine"]) != (here, machine):
-            raise _Unusable(f"it has {there} on {about['machine']}, and needs {here} on {machine}, as this machine has")
+        if about["machine"] != _MACHINE:
+            raise _Unusable(f"its processor is {about['machine']}, and must be {_MACHINE}, as this machine's is")
+        if about["version"] != _PYTHON:
+            raise _Unusable(
+                f"it has {about['version']}, and needs {_PYTHON}, as this machine has: install {_PYTHON} there, or set "
+                "ansible_python_interpreter to it"
+            )
         if not about["installed"]:
             with lock:
                 archive = _archive()
@@ -125,8 +124,7 @@ def _prepare(worker: Worker, name: str, lock: threading.Lock) -> None:
 def _run(worker: Worker, code: str, data: bytes = b"") -> str:
     """Run Python code on a worker, with data as its standard input; return what it prints. Raises _Unusable."""
     start = f'-c "import sys;exec(sys.stdin.buffer.read({len(code.encode())}))"'
-    same = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    python = shlex.quote(worker.python) if worker.python else f"$(command -v {same} || command -v python3)"
+    python = shlex.quote(worker.python) if worker.python else _FIND_PYTHON
     done = quiet([*worker.ssh, f"sh -c {shlex.quote(f'exec {python} {start}')}"], code.encode() + data)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
@@ -175,10 +173,13 @@ def _closure() -> list[Any]:
 
 
 def _files() -> Iterator[tuple[Path, str]]:
-    """Yield (file here, its place in the installation) of gpuprov and the collection."""
-    checkout = [ansible_root() / name for name in ("ansible.cfg", "meta", "playbooks", "plugins", "roles")]
-    for part in [_PACKAGE, *([] if ansible_root().parent == _PACKAGE else checkout)]:
+    """Yield (file here, its place in the installation) of gpuprov and the collection, as a wheel has them."""
+    parts = {_PACKAGE: "gpuprov"}
+    if ansible_root().parent != _PACKAGE:
+        names = ("ansible.cfg", "meta", "playbooks", "plugins", "roles")
+        parts |= {ansible_root() / name: f"gpuprov/ansible/{name}" for name in names}
+    for part, place in parts.items():
         for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
             # The links of a checkout lead to other parts of it.
             if (path.is_symlink() or path.is_file()) and "__pycache__" not in path.parts:
-                yield path, str(path.relative_to(part.parent))
+                yield path, str(place / path.relative_to(part))

@@ -1,8 +1,8 @@
 """Run one slice on a worker machine, and leave nothing there. gpuprov.workers starts this over ssh.
 
-Standard input is the length of ansible-runner's stream in a line, the stream, and then a line every few seconds, which
-is ``stop`` after the first Ctrl-C. The slice ends at once where standard input ends or stays silent. Two processes
-watch over each other: one that is left alone kills what runs, and deletes the directory with the secrets.
+Standard input is ansible-runner's stream, and then a line every second, which is ``stop`` after the first Ctrl-C. The
+slice ends at once where standard input ends or stays silent. Two processes watch over each other: one that is left
+alone kills what runs, and deletes the directory with the secrets.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from gpuprov.runner import kill_descendants, temporary_directory
 
 SILENCE = 120  # seconds without a line from the controller
+_END = b'{"eof": true}\n'  # of the stream
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -43,9 +44,6 @@ def main() -> None:
         os.wait()
         while kill_descendants():
             time.sleep(0.02)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
 
 
 def playbook() -> None:
@@ -71,13 +69,13 @@ def _work(directory: Path, guard: int) -> None:
     os.environ |= {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(directory)}
     os.environ["GPUPROV_STOP"] = str(directory / "stop")
 
-    def read(size: int) -> bytes:
-        """Return at most size bytes of standard input; end this process where it is silent."""
+    def read() -> bytes:
+        """Return a part of standard input; end this process where that ends or is silent."""
         heard = time.monotonic()
         while not select.select([0], [], [], 1)[0]:
             if os.getppid() != guard or time.monotonic() - heard > SILENCE:
                 end()
-        return os.read(0, size) or end()
+        return os.read(0, 1 << 20) or end()
 
     def end() -> bytes:
         while kill_descendants():
@@ -87,21 +85,17 @@ def _work(directory: Path, guard: int) -> None:
 
     def follow() -> None:
         while True:
-            if b"stop" in read(4096):
+            if b"stop" in read():
                 (directory / "stop").touch()
 
-    line = b""
-    while not line.endswith(b"\n"):
-        line += read(1)
-    stream = io.BytesIO()
-    while missing := int(line) - stream.tell():
-        stream.write(read(min(missing, 1 << 20)))
-    stream.seek(0)
+    stream = b""
+    while _END not in stream[-500:]:
+        stream += read()
     threading.Thread(target=follow, daemon=True).start()
     from ansible_runner import interface
 
     data = str(directory / "data")
-    interface.run(streamer="worker", _input=stream, _output=sys.stdout.buffer, private_data_dir=data)
+    interface.run(streamer="worker", _input=io.BytesIO(stream), _output=sys.stdout.buffer, private_data_dir=data)
 
 
 if __name__ == "__main__":

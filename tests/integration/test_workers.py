@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 from collections.abc import Iterator
@@ -12,22 +13,20 @@ import pytest
 
 from tests import waiting
 from tests.integration.conftest import document, run
-from tests.integration.processes import argument_lists, started
+from tests.integration.processes import argument_lists, command_line, started
 from tests.lab import fleet
-from tests.lab.lab import Host, Lab
+from tests.lab.lab import Host, Lab, podman
 from tests.text import replaced
 
 SECRET = "sesame-4711"
 # A small change, which every host can be given again.
 LAUNCHER = ("--tags", "dockerrun")
-# The brackets keep the shell that looks from finding itself.
-AT_WORK = "pgrep -f 'gpuprov[.]workers|ansible-[p]laybook'"
+# The files of a run on a worker.
+FILES = ("dev/shm/*", "tmp/*gpuprov*", "tmp/ansible*", "tmp/tmp*", "root/.ansible*")
 HOLD = (
     "systemd-run -q --collect --unit hold flock /run/gpuprov.lock sleep infinity; "
     "while flock -n /run/gpuprov.lock true; do sleep 0.1; done"
 )
-# A Python that has the lock's file open.
-WAITS = "find /proc/[0-9]*/fd -lname /run/gpuprov.lock | cut -d/ -f3 | xargs -I+ readlink /proc/+/exe | grep python"
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +64,38 @@ def workers(tmp_path: Path, lab: Lab, crew: list[Host]) -> str:
     return inventory(tmp_path / "workers.ini", lab, crew)
 
 
-def free(crew: list[Host]) -> bool:
-    """Return whether nothing of a run is left on the workers: no process, and no file but the installation."""
-    left = f"{AT_WORK}; ls -A /dev/shm; ls -Ad /tmp/*gpuprov* /tmp/ansible* /tmp/tmp* ~/.ansible* 2>/dev/null"
-    return not any(host.run(left, check=False).stdout for host in crew)
+@functools.cache
+def init(host: Host) -> Path:
+    """Return the directory of a host's first process. This machine sees into the host without a command there."""
+    return Path("/proc", podman("inspect", "-f", "{{.State.Pid}}", host.container).stdout.strip())
+
+
+def processes(host: Host) -> Iterator[Path]:
+    """Yield the directories of the processes of a host."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "ns/pid").readlink() == (init(host) / "ns/pid").readlink():
+                yield path
+
+
+def has_work(host: Host) -> bool:
+    """Return whether a worker has a slice."""
+    lines = (command_line(int(path.name)) for path in processes(host))
+    return any("gpuprov.workers" in line or "ansible-playbook" in line for line in lines)
 
 
 def until_free(crew: list[Host]) -> None:
-    """Wait until nothing of a run is left on the workers."""
-    waiting.until(lambda: free(crew), "nothing is left on the workers")
+    """Wait until nothing of a run is left on the workers: no process, and no file but the installation."""
+
+    def free(host: Host) -> bool:
+        return not has_work(host) and not any(any((init(host) / "root").glob(pattern)) for pattern in FILES)
+
+    waiting.until(lambda: all(map(free, crew)), "nothing is left on the workers")
 
 
 def at_work(crew: list[Host]) -> list[Host]:
     """Return the workers that have a slice."""
-    return [host for host in crew if host.run(AT_WORK, check=False).stdout]
+    return list(filter(has_work, crew))
 
 
 def hold(host: Host) -> None:
@@ -86,9 +103,19 @@ def hold(host: Host) -> None:
     host.run(HOLD)
 
 
+def waits(host: Host) -> bool:
+    """Return whether a Python has the file of the host's lock open."""
+    for path in processes(host):
+        with contextlib.suppress(OSError):
+            opened = [str(file.readlink()) for file in (path / "fd").iterdir()]
+            if "/run/gpuprov.lock" in opened and "python" in str((path / "exe").readlink()):
+                return True
+    return False
+
+
 def until_one_waits(host: Host, crew: list[Host]) -> Host:
     """Wait until a worker waits for the lock of a host, and no other worker is at work; return it."""
-    waiting.until(lambda: host.run(WAITS, check=False).stdout and len(at_work(crew)) == 1, f"one waits for {host.name}")
+    waiting.until(lambda: waits(host) and len(at_work(crew)) == 1, f"one waits for {host.name}")
     return at_work(crew)[0]
 
 
@@ -203,9 +230,32 @@ def test_a_host_that_a_worker_cannot_reach_is_tried_from_another_one(
         Path(bound).write_text(
             Path(bound).read_text().replace("[all:vars]", f"{crew[1].name} worker_groups=none\n[all:vars]")
         )
-        answer = run(["gpuprov", "plan", mine, "--workers", bound], tmp_path)
+        answer = run(["gpuprov", "provision", mine, "--workers", bound, *LAUNCHER], tmp_path)
     assert answer.status == 4, answer.text
     assert f"{hosts[0].name}: unreachable at: " in answer.stdout
+    for host in hosts[:2]:
+        host.run("rm /usr/local/bin/dockerrun")
+    answer = run(["gpuprov", "provision", mine, "--workers", bound, *LAUNCHER, "--retry", "--json"], tmp_path)
+    assert answer.status == 0, answer.text
+    assert {name: one["status"] for name, one in document(answer)["hosts"].items()} == {hosts[0].name: "changed"}
+    until_free(crew)
+
+
+def test_a_host_is_installed_proven_and_examined_by_workers(
+    lab: Lab, crew: list[Host], hosts: list[Host], workers: str, tmp_path: Path
+) -> None:
+    one, every = (inventory(tmp_path / f"{count}.ini", lab, hosts[:count]) for count in (1, 3))
+
+    def statuses(command: str, of: str, *words: str) -> tuple[int, list[str]]:
+        answer = run(["gpuprov", command, of, "--workers", workers, *words, "--json"], tmp_path)
+        return answer.status, [found["status"] for found in document(answer)["hosts"].values()]
+
+    assert statuses("provision", one, "--full") == (0, ["changed"])
+    assert statuses("provision", one, "--full", "--check") == (0, ["up-to-date"])
+    # The other hosts have nothing of what was promised.
+    assert statuses("verify", every) == (2, ["up-to-date", "failed", "failed"])
+    hosts[1].run("rm /dev/nvidiactl")
+    assert statuses("doctor", every) == (2, ["healthy", "ill", "healthy"])
     until_free(crew)
 
 

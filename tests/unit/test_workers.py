@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from gpuprov import settings, workers
 from gpuprov.options import Options, UsageError
 from gpuprov.result import Host, Run
 from gpuprov.workers import machines, parcel, remote
-from gpuprov.workers.fleet import Fleet
+from gpuprov.workers.fleet import Fleet, chosen
 from gpuprov.workers.machines import Worker
 from tests.text import replaced
 
@@ -31,11 +33,13 @@ gpu
 cpu
 site
 """
+HOSTS = ["g2", "g1", "c1"]
 VARIABLES = """\
 raw: !unsafe "{{ no template }}"
 template: "{{ ansible_host }}"
 ansible_ssh_private_key_file: "{{ inventory_dir }}/key"
-ansible_ssh_common_args: -o 'UserKnownHostsFile={here}/known /dev/null' -o ProxyCommand="ssh -i {here}/key -W %h:%p hop"
+ansible_ssh_common_args: -o 'UserKnownHostsFile={here}/known /dev/null' -o ProxyCommand="/bin/sh -x {here}/key %h %p"
+ansible_python_interpreter: /bin/sh
 """
 
 
@@ -48,7 +52,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "group_vars/all.yml").write_text(VARIABLES.replace("{here}", str(home)))
     for name in ("key", "known", "password"):
         (home / name).write_text(f"content of {name}")
-    (home / "ansible.cfg").write_text("[defaults]\nremote_user = ann\nvault_password_file = ./password\n")
+    (home / "ansible.cfg").write_text(
+        "[defaults]\nremote_user = ann\nvault_password_file = ./password\nexecutable = /bin/sh\nlog_path = ./log\n"
+    )
     return home
 
 
@@ -71,6 +77,7 @@ class Crew(workers._Shift):
 
     def __init__(self, options: Options, fleet: Fleet, fails: tuple[str, ...], pending: tuple[str, ...]) -> None:
         super().__init__(Run("provision", options), lambda event: None, print, Path("/nonexistent"), [], fleet)
+        self.run.names = HOSTS
         self.fails, self.pending = fails, pending
         self.given: list[tuple[str, list[str], dict[str, Any]]] = []
 
@@ -95,7 +102,7 @@ def test_waves_have_the_sizes_that_ansible_gives_them(serial: Any, sizes: list[i
 @pytest.mark.parametrize(
     ("variables", "fails", "waves"),
     [
-        ({}, ("g2",), [["g2", "g1", "c1"]]),
+        ({}, ("g2",), [HOSTS]),
         ({"gpuprov_serial": "1"}, (), [["g2"], ["g1"], ["c1"]]),
         ({"gpuprov_serial": "1,2"}, ("g2",), [["g2"]]),
         ({"gpuprov_serial": "2,1", "gpuprov_max_fail_percentage": 50}, ("g2",), [["g2", "g1"], ["c1"]]),
@@ -110,14 +117,14 @@ def test_waves_hold_across_the_workers(
     crew = Crew(options, fleet, fails, ("g1", "g2", "c1"))
     workers._provision(crew)
     planned, *applied = crew.given
-    assert planned[:2] == ("plan.yml", ["g2", "g1", "c1"])
+    assert planned[:2] == ("plan.yml", HOSTS)
     assert [hosts for _playbook, hosts, _variables in applied] == waves
     # A slice has no waves of its own.
     assert {given["gpuprov_serial"] for _playbook, _hosts, given in applied} == {"100%"}
 
 
 def test_only_pending_hosts_are_applied_unless_full_is_given(options: Options, fleet: Fleet) -> None:
-    for extra, hosts in (([], [["g1"]]), (["gpuprov_full=true"], [["g2", "g1", "c1"]])):
+    for extra, hosts in (([], [["g1"]]), (["gpuprov_full=true"], [HOSTS])):
         options.extra_vars = extra
         crew = Crew(options, fleet, (), ("g1",))
         workers._provision(crew)
@@ -131,16 +138,16 @@ def test_a_worker_for_groups_is_given_their_hosts_and_no_others(options: Options
         Run("plan", options), lambda event: None, print, Path("/nonexistent"), [site, other, lost], fleet
     )
     shift._tried = {"g1": {"o"}}
-    assert shift._choose(site, fleet.hosts, 9) == ["g2"]  # g1 was tried before: it has a slice of its own
+    assert shift._choose(site, HOSTS, 9) == ["g2"]  # g1 was tried before: it has a slice of its own
     assert shift._choose(site, ["g1", "c1"], 9) == ["g1"]
-    assert shift._choose(other, fleet.hosts, 9) == ["c1"]
-    assert shift._choose(lost, fleet.hosts, 9) == []
+    assert shift._choose(other, HOSTS, 9) == ["c1"]
+    assert shift._choose(lost, HOSTS, 9) == []
 
 
 def test_the_inventory_of_the_workers_is_read(options: Options, tmp_path: Path) -> None:
     options.workers = options.inventory
     found = {worker.name: worker for worker in machines.read(options)}
-    assert [(name, worker.slots) for name, worker in found.items()] == [("g2", 1), ("g1", 4), ("c1", 1)]
+    assert [(name, worker.slots) for name, worker in found.items()] == [("c1", 1), ("g1", 4), ("g2", 1)]
     assert found["g2"].ssh[-1] == "192.0.2.2"
     assert "BatchMode=yes" in found["g2"].ssh
     path = tmp_path / "workers.ini"
@@ -148,6 +155,23 @@ def test_the_inventory_of_the_workers_is_read(options: Options, tmp_path: Path) 
     options.workers = str(path)
     with pytest.raises(UsageError, match="worker_slots of the worker g1 is none, and must be a number from 1 on"):
         machines.read(options)
+
+
+def test_a_worker_with_another_python_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"python": "/usr/bin/python3", "version": "python3.9", "machine": os.uname().machine, "path": "/there"}
+    monkeypatch.setattr(machines, "_run", lambda *_: json.dumps(about))
+    worker = Worker("w", [], 1, [], "")
+    machines.prepare([worker])
+    own = f"python3.{sys.version_info[1]}"
+    assert worker.lost == (
+        f"it has python3.9, and needs {own}, as this machine has: install {own} there, or set "
+        "ansible_python_interpreter to it"
+    )
+
+
+def copies_of(directory: Path) -> dict[str, Path]:
+    """The copies of files in a parcel, by the names of the files."""
+    return {path.name.partition("-")[2]: path for path in (directory / "data/files").iterdir()}
 
 
 def test_what_a_worker_is_given_names_nothing_of_this_machine(
@@ -161,6 +185,8 @@ def test_what_a_worker_is_given_names_nothing_of_this_machine(
     options.vault_password_files = [script]
     options.passwords, options.variables = {"--connection-password-file": "hidden"}, {"gpuprov_full": True}
     sent = parcel._Parcel(tmp_path / "data")
+    for name in ("hosts.json", "limit"):
+        sent.write(f"site/{name}", "g2")
     words = parcel._arguments(sent, options)
     host = parcel._variables(sent, fleet.variables["g2"], home)
     environment = parcel._environment(sent, "/there")
@@ -173,16 +199,22 @@ def test_what_a_worker_is_given_names_nothing_of_this_machine(
     assert host["template"] == "{{ ansible_host }}"
     assert host["ansible_ssh_common_args"].count("../files/") == 2
     assert "/dev/null" in host["ansible_ssh_common_args"]
+    # Programs are those of the host and of the worker.
+    assert "/bin/sh -x ../files/" in host["ansible_ssh_common_args"]
+    assert (host["ansible_python_interpreter"], "executable = /bin/sh" in config) == ("/bin/sh", True)
     assert "remote_user = ann" in config
-    copies = {path.name.partition("-")[2]: path for path in (tmp_path / "data/files").iterdir()}
+    assert "log_path" not in config
+    assert environment["ANSIBLE_VAULT_PASSWORD_FILE"] == "../files/" + copies_of(tmp_path)["password"].name
+    copies = copies_of(tmp_path)
     assert copies["script"].read_text() == "told\n"
     assert copies["key"].read_text() == "content of key"
     assert {path.stat().st_mode & 0o777 for path in copies.values()} == {0o600}
 
 
 def test_an_inventory_that_is_sent_is_the_one_that_was_read(options: Options, fleet: Fleet, tmp_path: Path) -> None:
-    assert fleet.hosts == ["g2", "g1", "c1"]
-    assert Fleet(options.inventory, options, "site").hosts == ["g2", "g1"]
+    assert chosen(options) == HOSTS
+    options.limit = "site"
+    assert chosen(options) == ["g2", "g1"]
     assert fleet.members("site") == {"g1", "g2"}
     (tmp_path / "sent.json").write_text(json.dumps(fleet.inventory(fleet.variables)))
     again = Fleet(str(tmp_path / "sent.json"), options)
@@ -199,5 +231,6 @@ def test_a_bundle_stays_on_this_machine(options: Options, tmp_path: Path) -> Non
 def test_the_side_of_the_worker_is_where_the_commands_look_for_it() -> None:
     assert remote.__name__ == "gpuprov.workers.remote"
     names = [name for _path, name in machines._files()]
-    assert {"gpuprov/workers/remote.py", "playbooks/plan.yml", "ansible.cfg"} <= set(names)
+    of_collection = {f"gpuprov/ansible/{name}" for name in ("playbooks/plan.yml", "ansible.cfg")}
+    assert {"gpuprov/workers/remote.py", *of_collection} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
