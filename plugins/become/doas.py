@@ -3,12 +3,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
-from ansible.plugins.become import BecomeBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-
 # Not by a fragment: Ansible reads this at each start of a checkout, also where it does not find the collection.
 DOCUMENTATION = """
     name: doas
@@ -17,7 +11,7 @@ DOCUMENTATION = """
       - Becomes another account by OpenDoas, without the collection community.general.
       - doas reads a password from a terminal only. Modules are not pipelined with it; ansible-core before
         2.19 does not know this, there set ansible_pipelining=false where doas asks for a password.
-    author: gpuprov contributors
+    author: gpuprov contributors (!UNKNOWN)
     options:
       become_user:
         description: The account to become.
@@ -50,6 +44,12 @@ DOCUMENTATION = """
         vars: [{name: ansible_become_password}, {name: ansible_become_pass}, {name: ansible_doas_pass}]
         env: [{name: ANSIBLE_BECOME_PASS}, {name: ANSIBLE_DOAS_PASS}]
 """
+
+import re
+from typing import Any
+
+from ansible.plugins.become import BecomeBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 
 class BecomeModule(BecomeBase):

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import builtin_become
-
 DOCUMENTATION = """
     name: su
     short_description: Become another account by su
     description:
       - As ansible.builtin.su, and reports a missing password at the prompt instead of waiting for a timeout.
-    author: gpuprov contributors
+    author: gpuprov contributors (!UNKNOWN)
     extends_documentation_fragment: gpuprov.gpuprov.become.su
 """
 
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import builtin_become
 
 Su: Any = builtin_become("su").BecomeModule
 

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import builtin_become
-
 DOCUMENTATION = """
     name: sudo
     short_description: Become another account by sudo or sudo-rs
     description:
       - As ansible.builtin.sudo, and recognises the password prompt and the errors of sudo-rs too.
-    author: gpuprov contributors
+    author: gpuprov contributors (!UNKNOWN)
     extends_documentation_fragment: gpuprov.gpuprov.become.sudo
 """
 
+from typing import Any
+
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat import builtin_become
 
 Sudo: Any = builtin_become("sudo").BecomeModule
 

@@ -3,13 +3,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-
 DOCUMENTATION = r"""
 name: play_hosts
 type: aggregate
@@ -18,8 +11,15 @@ description:
   - Writes a line for each host of the first play to the file that the environment variable E(GPUPROV_HOSTS) names, so
     that progress can count hosts whose turn has not come, and a run that ends early knows them.
   - C(gpuprov) enables it.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 """
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 
 class CallbackModule(CallbackBase):

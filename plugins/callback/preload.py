@@ -3,15 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from pathlib import Path
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY, specification
-
 DOCUMENTATION = r"""
 name: preload
 type: aggregate
@@ -23,8 +14,17 @@ description:
   - On Linux it lets the timers of Ansible's processes be up to 5 ms late. While all forks are busy, Ansible looks for a
     free one every 0.1 ms, which costs half a core.
   - C(gpuprov) enables it.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 """
+
+import contextlib
+import gc
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.role_options import ROLES_DIRECTORY, specification
 
 # Nanoseconds.
 TIMER_SLACK = 5_000_000

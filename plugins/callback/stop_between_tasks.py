@@ -3,12 +3,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
-
 DOCUMENTATION = r"""
 name: stop_between_tasks
 type: aggregate
@@ -17,8 +11,14 @@ description:
   - Where the file exists that the environment variable E(GPUPROV_STOP) names, the run ends before its
     next task as if it were interrupted then, once the tasks in flight are complete on every host.
   - C(gpuprov) enables it, and makes the file at the first Ctrl-C.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 """
+
+import os
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat
 
 
 class CallbackModule(CallbackBase):

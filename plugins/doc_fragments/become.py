@@ -8,12 +8,15 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.ansible_compat imp
 
 
 def _options(name: str) -> str:
-    documentation = yaml.safe_load(builtin_become(name).DOCUMENTATION)
-    return yaml.safe_dump({"options": documentation["options"]})
+    options = yaml.safe_load(builtin_become(name).DOCUMENTATION)["options"]
+    for option in options.values():
+        option.pop("version_added", None)  # a version of ansible-core, where one of this collection is expected
+    return yaml.safe_dump({"options": options})
 
 
 class ModuleDocFragment:
     """Read by Ansible as ``gpuprov.gpuprov.become.sudo`` and ``gpuprov.gpuprov.become.su``."""
 
-    SUDO = _options("sudo")
-    SU = _options("su")
+    # With types: in a plain assignment, ansible-test expects a text.
+    SUDO: str = _options("sudo")
+    SU: str = _options("su")

@@ -13,7 +13,7 @@ description:
   - Has apt name every file that it would download there. Signatures are verified as always.
   - Runs on one host of each release and architecture, the first that is reached; the others are skipped.
   - Needs the Python package python-debian on the controller.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   pins:
     description: Name of the variable in which all hosts registered the result of M(gpuprov.gpuprov.lock_pins).

@@ -13,7 +13,7 @@ description:
   - Fails where the bundle lacks something, or apt would install what the lock does not name.
   - The actions of M(gpuprov.gpuprov.gpu_host_plan), M(gpuprov.gpuprov.gpu_host_apply) and
     M(gpuprov.gpuprov.docker_packages) run it where the variable C(gpuprov_bundle) is set.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   sets:
     description: The package sets, as in M(gpuprov.gpuprov.docker_packages).

@@ -11,7 +11,7 @@ description:
   - Returns which files of a context are missing or different on the host, and, given an archive of those, updates the
     copy.
   - Part of M(gpuprov.gpuprov.docker_image_build), which sends the files.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   directory:

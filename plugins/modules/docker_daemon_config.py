@@ -19,7 +19,7 @@ description:
     did not take over becomes a restart only where O(restart=always).
   - Where dockerd is not installed or not running, only the file is written. The module
     M(gpuprov.gpuprov.docker_service) then starts dockerd with it.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   options:

@@ -12,7 +12,7 @@ description:
     and containerd's configuration.
   - Removes the engines' data there and in the default directories. A link's target is emptied and the link goes; a
     mount point is emptied and stays; files of others stay, and are named.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   state:

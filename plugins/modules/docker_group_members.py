@@ -14,7 +14,7 @@ description:
     being created, and so is a new member of a group that is not in /etc/group.
   - Works in check mode on a host that has no such group yet.
   - A warning names those who have to log in again.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   group:

@@ -13,7 +13,7 @@ description:
     from the directory itself. Other connections than local and ssh are refused.
   - The output is shown while it comes. The build ends with the connection.
   - Part of the role docker_image, which has the script that builds.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   name:
     description: The image with its tag.

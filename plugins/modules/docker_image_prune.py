@@ -14,7 +14,7 @@ description:
   - Decided on the controller, where versions are compared by the Python package semver, and again on the
     host right before anything is removed; what came up in between stays. Nothing is forced, so dockerd
     has the last word.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   containers:
     description: Stopped containers. Without O(containers) and O(images) both are meant.

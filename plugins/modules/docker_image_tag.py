@@ -13,7 +13,7 @@ description:
     A pre-release and a build (1.9.1-3) move none.
   - Versions are compared on the controller by the Python package semver. What is decided there is done
     on the host only where the tags still are as they were.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   name:
     description: The image with its version, such as V(registry.example.com:5000/train:1.9.1).

@@ -10,7 +10,7 @@ short_description: Run one step of an image transfer
 description:
   - Part of the role docker_image_transfer, which runs the steps. Hosts need Python 2.7 or newer.
   - In check mode it reports what would be sent.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   step:
     description:

@@ -9,7 +9,7 @@ module: docker_images
 short_description: List a host's images, and what uses them
 description:
   - Asks dockerd at its socket, in an API that engines from 18.09 to 29 answer, with either image store.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   containers:
     description: List the containers too.

@@ -21,7 +21,7 @@ description:
     container that starts with a GPU while apt runs may be without it until apt has ended.
   - Where dockerd ran before a transaction that fails, it is started again.
   - A host on which nothing differs is left alone, without asking the network.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   sets:

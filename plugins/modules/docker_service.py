@@ -12,7 +12,7 @@ description:
   - Where dockerd does not start, says why in its own words. Where C(daemon.json) was written for this start by
     M(gpuprov.gpuprov.docker_daemon_config), the file as it was comes back, so that no host is left with a dockerd
     that cannot start because of it.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   timeout:

@@ -11,7 +11,7 @@ description:
   - Compares the two files on a host with what is wanted and writes those that differ, each whole or not
     at all.
   - A file of somebody else's that is replaced is kept in C(/var/backups/gpuprov).
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   wanted:

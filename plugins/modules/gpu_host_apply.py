@@ -12,7 +12,7 @@ description:
     Where one fails, the others are not begun.
   - Reads the host again then, demands an empty plan, and runs the containers that the plan asks for.
   - What the steps need comes from the variables of the roles, as in the plan.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 attributes:
   check_mode:
     description: Predicts without touching the host, and proves nothing.

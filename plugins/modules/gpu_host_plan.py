@@ -13,7 +13,7 @@ description:
   - Compares, on the controller, what the variables of the roles want with what was found.
   - Fails, before anything is touched, on a host that cannot be provisioned, and on variables that
     do not fit the roles' argument specifications; unless it is only to report.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 attributes:
   action:
     description: Compares on the controller.

@@ -10,7 +10,7 @@ short_description: Prove that a host is as wanted and runs containers
 description:
   - Judges the answers of the role P(gpuprov.gpuprov.gpu_host_probe#role) and M(gpuprov.gpuprov.gpu_host_plan),
     then runs containers on the host in one round trip. Needs no Python there.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   options:
     description: The options of the role C(gpu_host_verify), by their names without the role's.

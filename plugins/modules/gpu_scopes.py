@@ -10,7 +10,7 @@ short_description: List running containers that would lose their GPUs when syste
 description:
   - Compares the GPU devices that containers were given with those that systemd knows of.
   - Changes nothing. M(gpuprov.gpuprov.docker_packages) tells systemd of these devices before it runs apt.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options: {}
 attributes:
   check_mode:

@@ -9,7 +9,7 @@ module: lock_pins
 short_description: Tell which package sets a host's variables declare, for a lock
 description:
   - Works on the controller alone, after M(gpuprov.gpuprov.gpu_host_plan).
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 attributes:
   action:
     description: Works on the controller.

@@ -12,7 +12,7 @@ description:
     python-debian.
   - Writes nothing where a release and architecture could not be resolved. What the lock has for others stays where
     C(--limit) left hosts out, or hosts were not reached.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   pins:
     description: Name of the variable in which all hosts registered the result of M(gpuprov.gpuprov.lock_pins).

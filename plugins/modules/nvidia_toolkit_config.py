@@ -11,7 +11,7 @@ description:
   - Sets the toolkit's mode, makes links in /dev/char, and generates a CDI specification that is kept fresh,
     as far as the versions on the host ask for it.
   - Does without C(systemctl daemon-reload), at which containers could lose their GPUs.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 extends_documentation_fragment: [gpuprov.gpuprov.lock]
 options:
   stack:

@@ -11,7 +11,7 @@ description:
   - Fetches the layers that a pull-through cache on the host lacks, each once, and has the cache fetch the manifests.
   - The cache is docker-registry, with its layers in a directory.
   - Before that, checks that docker-registry can use the upstream registry. Without names it only checks that.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   names:
     description: Images of Docker Hub, such as V(busybox:1.36).

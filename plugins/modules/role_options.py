@@ -13,7 +13,7 @@ description:
     C(-e name=value) or a template gives is converted too, with JSON for lists and dictionaries.
   - Where C(private_role_vars) or a dynamic include hides the defaults of another role of the play, they are read
     from its files.
-author: gpuprov contributors
+author: gpuprov contributors (!UNKNOWN)
 options:
   role:
     description: The role of this collection.

@@ -88,6 +88,7 @@ class Repository:
         raise RegistryError(f"{self.image}: {digest} is not an image, or of a kind that is not supported")
 
     def _asked(self, url: str, method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
+        said = ""
         try:
             with self.open(url, accept=f"{_KINDS}, */*", method=method) as answer:
                 return answer, answer.read(_LONGEST)
