@@ -37,7 +37,10 @@ def bundle(
     ] = None,
     verify: Annotated[bool, Option("--verify", help="Download nothing; name files that are not as they were.")] = False,
 ) -> None:
-    """Download what hosts without a network need: the lock's packages, and images. An interrupted run is continued."""
+    """Download what hosts without a network need.
+
+    That is the packages of the lock, and images. An interrupted run is continued.
+    """
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

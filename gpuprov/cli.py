@@ -58,7 +58,7 @@ def provision(
         Option(metavar="N", min=0, max=100, help="Percentage of a wave that may fail before the run ends; default 0."),
     ] = None,
 ) -> None:
-    """Show the plan, apply it, and verify the result on the hosts."""
+    """Show the plan, apply it, and verify the result."""
     size = r"\s*([1-9]\d{0,5}|([1-9]\d?|100)%)\s*"
     if serial is not None and not re.fullmatch(f"{size}(,{size})*", serial):
         raise UsageError(f"--serial takes numbers of hosts and percentages, such as 1,10%,25%: not {serial!r}")
@@ -71,13 +71,13 @@ def provision(
 
 @command(app, "html", "junit", "retry", "workers")
 def verify(options: Options) -> None:
-    """Verify that the hosts match the inventory and run containers. Changes nothing."""
+    """Verify that hosts match the inventory and run containers. Changes nothing."""
     run("verify", options, *RESULT_VIEWS)
 
 
 @command(app, "html", "junit", "prometheus", "retry", "workers", epilog=DOCTOR_HELP)
 def doctor(options: Options) -> None:
-    """Read the hosts and report what is wrong, why it matters, and how to fix it. Changes nothing."""
+    """Report what is wrong, why it matters, and its cure. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     run("doctor", options, report.findings_text, report.errors_text)
 
@@ -89,7 +89,7 @@ def lock(
         bool, Option("--upgrade", help="Take the newest versions in docker_ce_channel and nvidia_docker_channel.")
     ] = False,
 ) -> None:
-    """Resolve the pins to exact files, and write gpuprov.lock.yml beside the inventory. Changes no host.
+    """Resolve the pins to exact files. Writes gpuprov.lock.yml beside the inventory; changes no host.
 
     With --check it writes nothing, and reports whether the lock still fits the inventory and the repositories.
     """

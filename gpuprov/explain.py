@@ -47,7 +47,7 @@ def explain(
         ),
     ],
 ) -> None:  # fmt: skip
-    """Explain a finding of doctor, a change in a plan, or a variable."""
+    """Explain a finding, a change in a plan, or a variable."""
     texts = plugin("plugin_utils/text/explained")
     known = {} if name in texts.FINDINGS else variables()
     change = texts.change(name)

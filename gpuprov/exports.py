@@ -26,7 +26,7 @@ def report(
     junit: Junit = None,
     prometheus: Prometheus = None,
 ) -> None:
-    """Write files about an earlier run; gpuprov runs lists the runs."""
+    """Write a page or files about an earlier run."""
     files = {"html": html, "junit": junit, "prometheus": prometheus}
     if not any(files.values()):
         raise UsageError("report writes files: give --html FILE, --junit FILE or --prometheus FILE")

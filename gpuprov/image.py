@@ -118,7 +118,10 @@ def build_args(texts: list[str]) -> dict[str, str | None]:
 
 @command(app, "check")
 def tag(options: Options, name: ImageName) -> None:
-    """Move the tags 1.9, 1 and latest to the newest versions on the hosts, after NAME:1.9.1 was added."""
+    """Move the tags 1.9, 1 and latest to the newest versions.
+
+    For when NAME:1.9.1 was added to the hosts.
+    """
     image = _versioned(name, "tag takes a name with a version, such as train:1.9.1")
     parsed("plugin_utils/images/image_versions", "read", image.tag)
     options.variables["docker_image_name"] = str(image)
@@ -132,7 +135,7 @@ def tag(options: Options, name: ImageName) -> None:
 
 @command(app)
 def ls(options: Options) -> None:
-    """List the images of the hosts, those that differ between hosts first. Changes nothing."""
+    """List images, those that differ between hosts first. Changes nothing."""
     options.variables["gpuprov_quiet"] = True
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     run("image ls", options, _view(_text.table, lambda _run: width), report.short_errors_text)

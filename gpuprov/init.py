@@ -19,7 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def init(directory: Annotated[Path, Argument(metavar="[DIR]", help="Created if it is missing.")] = Path(".")) -> None:
-    """Write hosts.ini and group_vars/all.yml, commented, with the hosts that ssh knows. Overwrites nothing."""
+    """Write a commented inventory to start from.
+
+    hosts.ini, with the hosts that ssh knows, and group_vars/all.yml. Overwrites nothing.
+    """
     example, found = ansible_root() / "inventory", sorted(set(_hosts_of_ssh()))
     title = ["From your ssh configuration and known_hosts:"] if found else []
     known = "".join(f"; {line}\n" for line in title + found)

@@ -107,7 +107,7 @@ def _overview(
     run: Run, title: str, lines_of: Callable[[Host], list[str]], due: list[Host], to_do: str, good: str
 ) -> str:
     def lines(host: Host) -> list[str]:
-        return [f"{host.failure}: {host.error['message'].splitlines()[0]}"] if host.error else lines_of(host)
+        return [host.failure] if host.error else lines_of(host)
 
     failures = [host.failure for host in run.hosts]
     to_do_on = sum(not host.error for host in due)
@@ -204,14 +204,15 @@ def _state(host: Host) -> str:
 
 
 def errors_text(run: Run) -> str:
-    """Return the task, the cause and what to do next for each host that failed."""
-    lines = []
+    """Return the task, the cause and what to do next of hosts that failed; those with the same error are grouped."""
+    errors = []
     for host in run.hosts:
         if host.error:
-            lines.append(f"{host.name}: {host.failure} at: {host.error['task']}")
-            lines += [f"  {line}" for line in host.error["message"].splitlines()]
-            lines += [f"  What to do: {host.error['hint']}"] if host.error["hint"] else []
-    return joined(lines)
+            lines = [f"{host.failure} at: {host.error['task']}", *host.error["message"].splitlines()]
+            if host.error["hint"]:
+                lines += textwrap.wrap(f"What to do: {host.error['hint']}", 76, break_on_hyphens=False)
+            errors.append(("\n  ".join(lines), host.name))
+    return joined(f"{names}: {text}" for text, names in grouped(errors).items())
 
 
 def short_errors_text(run: Run) -> str:

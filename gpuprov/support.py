@@ -42,7 +42,10 @@ def support_bundle(
         Path | None, Option("--output", "-o", metavar="FILE", help="Default: gpuprov-support-TIME.tar.gz here.")
     ] = None,
 ) -> None:
-    """Collect what a bug report needs in one file, without secrets: versions, Ansible settings, the last runs."""
+    """Collect what a bug report needs, without secrets.
+
+    One file: versions, Ansible settings, the last runs.
+    """
     # The imports are slow, and only this command needs them.
     from gpuprov.runner import runs_directory
     from gpuprov.settings import environment

@@ -98,9 +98,19 @@ _UNREACHABLE = (
         "check that it is sshd which listens there; if so, use fewer --forks, or raise its MaxStartups",
     ),
     (
+        r"No (?:\S+ )?host key is known for (\S+)",
+        r"the host key of \1 is not known",
+        "log in once with ssh; compare the key that it shows with /etc/ssh/ssh_host_*_key.pub there (ssh-keygen -lf)",
+    ),
+    (
+        r"Host key for (\S+) has changed",
+        r"the host key of \1 has changed",
+        r"if it was installed anew: ssh-keygen -R '\1', and log in once with ssh; if not, find out who answers there",
+    ),
+    (
         r"Host key verification failed",
-        "the host key is not known, or has changed: check it, then put it into known_hosts",
-        "",
+        "the host key is not known, or has changed",
+        "log in once with ssh, and compare the key that it shows with that of the host",
     ),
     (
         r"(Permission denied \([^)]*\))",
@@ -109,6 +119,7 @@ _UNREACHABLE = (
     ),
     (r"Connection timed out", "no answer within the time allowed", "see that the host is on, and not overloaded"),
 )
+_NO_HOSTS = "the inventory names no hosts: each is a line of its own, without ; or # before it"
 _NAMED = re.compile(r"(?:Missing|Incorrect) (\S+) password|(?:^|: )(sudo|su|doas): ", re.MULTILINE)
 
 
@@ -128,7 +139,7 @@ def unreachable(result: dict[str, Any]) -> tuple[str, str]:
     for pattern, words, cure in _UNREACHABLE:
         match = re.search(pattern, text)
         if match:
-            return match.expand(words), cure
+            return match.expand(words), match.expand(cure)
     said = text.removeprefix("Task failed: ").removeprefix("Failed to connect to the host via ssh:").strip()
     return said or "ssh ended without a message", ""
 
@@ -176,8 +187,8 @@ def not_begun(output: Iterable[str], limit: str | None) -> str:
         reason = re.sub(r"^(?:Failed to parse inventory|YAML parsing failed): ", "", match.group(2))
         return f"the inventory {path} cannot be read: {reason.removeprefix(f'{path}:')}"
     if "no hosts to target" in text or "Could not match supplied host pattern" in text:
-        return f"no host of the inventory matches --limit {limit}" if limit else "the inventory names no hosts"
+        return f"no host of the inventory matches --limit {limit}" if limit else _NO_HOSTS
     errors = [line for line in lines if re.match(r"(\[?ERROR\]?[:!]?|fatal:)", line)]
     if not errors and ("no hosts matched" in text or "provided hosts list is empty" in text):
-        return "the inventory names no hosts"
+        return _NO_HOSTS
     return [*errors, *lines[-1:], "ansible-playbook did not start"][0]
