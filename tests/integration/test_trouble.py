@@ -289,7 +289,7 @@ def test_a_login_that_sshd_resets_is_tried_again_and_dead_names_are_named(
         "gpu1": None,
         "gpu2": f"connection refused by {host.address} port 20002",
         "gpu3": None,
-        "gpu4": f"the host key of [{host.address}]:20004 is not known",
+        "gpu4": "the host key is not known",
     }, answer.text
     host.run("rm /etc/ssh/sshd_config.d/zz.conf; systemctl restart ssh")
 
@@ -329,7 +329,7 @@ def test_each_kind_of_trouble_in_a_fleet_is_named_and_slow_hosts_are_not_in_trou
         "late": None,
         "refused": f"connection refused by {port['refused']}",
         "silent": f"no answer from {port['silent']}",
-        "unknown": f"the host key of [{host.address}]:{port['unknown'].split()[-1]} is not known",
+        "unknown": "the host key is not known",
         "wrong": "the host, or a bastion before it, ended every login before it began",
         "garbage": "the host did not answer to the probe: it said ~~ garbage ~~",
     }, answer.text

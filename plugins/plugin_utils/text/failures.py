@@ -98,19 +98,14 @@ _UNREACHABLE = (
         "check that it is sshd which listens there; if so, use fewer --forks, or raise its MaxStartups",
     ),
     (
-        r"No (?:\S+ )?host key is known for (\S+)",
-        r"the host key of \1 is not known",
-        "log in once with ssh; compare the key that it shows with /etc/ssh/ssh_host_*_key.pub there (ssh-keygen -lf)",
-    ),
-    (
         r"Host key for (\S+) has changed",
         r"the host key of \1 has changed",
         r"if it was installed anew: ssh-keygen -R '\1', and log in once with ssh; if not, find out who answers there",
     ),
     (
         r"Host key verification failed",
-        "the host key is not known, or has changed",
-        "log in once with ssh, and compare the key that it shows with that of the host",
+        "the host key is not known",
+        "log in once with ssh; compare the key that it shows with /etc/ssh/ssh_host_*_key.pub there (ssh-keygen -lf)",
     ),
     (
         r"(Permission denied \([^)]*\))",
