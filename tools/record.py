@@ -20,7 +20,7 @@ PICTURE = ROOT / "docs/demo.svg"
 WIDTH, HEIGHT = 88, 200
 # Each command as a person sees it; the last statuses are 0, and 2 where a plan has changes.
 SCRIPT = """
-cd "$1" && for command in plan provision plan; do
+cd "$1" && for command in provision plan; do
   printf '\\033[1m$ gpuprov %s hosts.ini\\033[0m\\n' "$command"
   gpuprov "$command" hosts.ini
   status=$?

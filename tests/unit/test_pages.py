@@ -115,6 +115,18 @@ def test_the_table_of_supported_systems_has_the_pins_of_the_roles() -> None:
     assert rows == pins
 
 
+def test_the_picture_of_a_run_has_the_pins_of_the_roles() -> None:
+    docker, nvidia = (
+        yaml.safe_load((ROOT / f"roles/{role}/vars/main.yml").read_text()) for role in ("docker_ce", "nvidia_docker")
+    )
+    versions = {
+        re.split("[:~-]", docker["docker_ce_releases"][name]["docker_ce"])[1] for name in ("bookworm", "trixie")
+    }
+    versions.add(nvidia["__nvidia_docker_versions"]["toolkit"].split("-")[0])
+    picture = (ROOT / "docs/demo.svg").read_text()
+    assert [version for version in versions if version not in picture] == [], "it is old: ./dev record"
+
+
 def test_every_variable_of_the_playbooks_is_documented() -> None:
     page = (ROOT / "docs/ansible.md").read_text()
     assert [name for name in role_options.PLAYBOOK_OPTIONS if name not in page] == []
