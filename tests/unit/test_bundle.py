@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents, download, images, repository
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import (
+    contents,
+    download,
+    errors,
+    images,
+    repository,
+)
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 
 KEY = ("noble", "amd64")
@@ -219,11 +225,11 @@ def test_a_repository_that_serves_something_else_is_refused(site: tuple[Path, st
     assert contents.problems(bundle) == []
     engine = lock.systems[KEY].packages[0]
     other = replace(engine, sha256="0" * 64)
-    with pytest.raises(contents.BundleError, match=r"has not the docker-ce 5:29.7.2-1 of the lock, by its SHA-256"):
+    with pytest.raises(errors.BundleError, match=r"has not the docker-ce 5:29.7.2-1 of the lock, by its SHA-256"):
         make(lock_file.Lock({KEY: replace(lock.systems[KEY], packages=(other,))}), bundle)
     shutil.rmtree(bundle)
     (root / "docker/ubuntu/dists/noble/InRelease").write_text("SHA256:\n")
-    with pytest.raises(contents.BundleError, match="noble has changed since the lock was written: run gpuprov lock"):
+    with pytest.raises(errors.BundleError, match="noble has changed since the lock was written: run gpuprov lock"):
         make(lock, bundle)
 
 
@@ -231,7 +237,7 @@ def test_a_key_with_another_fingerprint_is_not_taken(site: tuple[Path, str], tmp
     lock = publish(*site)
     system = lock.systems[KEY]
     sources = {**system.sources, "docker_ce": replace(system.sources["docker_ce"], key="A" * 40)}
-    with pytest.raises(contents.BundleError, match=f"the key {'A' * 40} is at no usual place"):
+    with pytest.raises(errors.BundleError, match=f"the key {'A' * 40} is at no usual place"):
         make(lock_file.Lock({KEY: replace(system, sources=sources)}), tmp_path / "bundle")
 
 
@@ -343,9 +349,9 @@ def test_the_command_takes_the_lock_beside_the_inventory(site: tuple[Path, str],
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(contents.BundleError, match="is neither empty nor a bundle"):
+    with pytest.raises(errors.BundleError, match="is neither empty nor a bundle"):
         make(lock_file.Lock({}), tmp_path)
-    with pytest.raises(contents.BundleError, match="is not a bundle"):
+    with pytest.raises(errors.BundleError, match="is not a bundle"):
         contents.problems(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -355,7 +361,7 @@ def test_only_the_named_releases_of_a_lock_are_bundled(site: tuple[Path, str]) -
     both = lock_file.Lock({**lock.systems, ("trixie", "amd64"): lock.systems[KEY]})
     assert list(contents.chosen(both, ["trixie"]).systems) == [("trixie", "amd64")]
     assert contents.chosen(both, []).systems == both.systems
-    with pytest.raises(contents.BundleError, match="the lock has no xenial, only noble, trixie"):
+    with pytest.raises(errors.BundleError, match="the lock has no xenial, only noble, trixie"):
         contents.chosen(both, ["xenial"])
 
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import sending
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import errors, sending
 
 PLACE = "sources/docker_ce/trixie/amd64"
 FILES = {
@@ -43,7 +43,7 @@ def test_a_stream_of_files_is_what_tar_reads(bundle: sending.Bundle) -> None:
 @pytest.mark.parametrize("data", [b"", b"shorter", b"longer" * 100])
 def test_a_file_that_changes_while_it_is_sent_ends_the_stream(data: bytes, bundle: sending.Bundle) -> None:
     (bundle.directory / PLACE / "pool/docker-ce_29.7.2-1~debian.13~trixie_amd64.deb").write_bytes(data)
-    with pytest.raises(sending.SendingError, match="changed while it was sent"):
+    with pytest.raises(errors.BundleError, match="changed while it was sent"):
         archive(bundle)
 
 
@@ -71,5 +71,5 @@ def test_an_index_that_is_out_of_date_is_said(bundle: sending.Bundle) -> None:
 def test_a_wrong_file_is_named_before_it_is_sent(spoil, said: str, bundle: sending.Bundle) -> None:  # type: ignore[no-untyped-def]
     sending._check(bundle, bundle.indexes)
     spoil(bundle.directory / PLACE / "key.gpg")
-    with pytest.raises(sending.SendingError, match=said):
+    with pytest.raises(errors.BundleError, match=said):
         sending._check(bundle, bundle.indexes)

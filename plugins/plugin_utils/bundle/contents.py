@@ -24,6 +24,7 @@ from ...module_utils.apt import openpgp
 from .. import deb
 from ..lock import lock_file
 from . import download, repository
+from .errors import BundleError
 from .images import DIRECTORY, PARTS, Archive, Image, archives, pack
 
 FORMAT = 1
@@ -35,10 +36,6 @@ _SNAPSHOTS = {
     "debian-security": "https://snapshot.debian.org/archive/debian-security",
     "ubuntu": "https://snapshot.ubuntu.com/ubuntu",
 }
-
-
-class BundleError(ValueError):
-    """The bundle cannot be made or read; the message is one line for people."""
 
 
 # ---- Making --------------------------------------------------------------------------------------

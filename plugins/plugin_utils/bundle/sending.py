@@ -15,7 +15,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.bundle import DIRECTORY
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.images import image_name
@@ -28,6 +27,7 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import (
     run_cache,
 )
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle.errors import BundleError
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.images import transfer_progress
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
@@ -35,10 +35,6 @@ from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 # Files are for all to read: apt reads them as _apt.
 _UNPACK = 'umask 022; mkdir -p "$1" && chmod 755 "${1%/*}" "$1" && exec tar -x --no-same-owner -f - -C "$1"'
 _BLOCK = 512  # of tar
-
-
-class SendingError(AnsibleError):
-    """The bundle cannot be used for a host; the message is one line for people."""
 
 
 class Bundle(NamedTuple):
@@ -63,22 +59,19 @@ class Needs(NamedTuple):
     size: int  # bytes
 
 
-def of(resolver: role_options.Resolver) -> Bundle | None:
-    """Return the bundle that the variable gpuprov_bundle names, None without one. resolver: of a host with facts.
+def of(resolver: role_options.Resolver, directory: Path) -> Bundle:
+    """Return the part of the bundle in a directory for a host. resolver: of a host with facts.
 
-    Raises SendingError, BundleError and LockFileError.
+    Raises BundleError and LockFileError.
     """
-    directory = resolver.bundle()
-    if directory is None:
-        return None
     codename, architecture = resolver.variables["ansible_facts"]["distribution_release"], resolver.architecture()
     files, images = contents.read(directory)
     if not files:
-        raise SendingError(f"the bundle {directory} is not complete: run gpuprov bundle again, it continues")
+        raise BundleError(f"the bundle {directory} is not complete: run gpuprov bundle again, it continues")
     lock = lock_file.load(directory / lock_file.NAME)
     if (codename, architecture) not in lock.systems:
         have = ", ".join(" ".join(kind) for kind in sorted(lock.systems)) or "nothing"
-        raise SendingError(f"the bundle {directory} has nothing for {codename} {architecture}, only {have}")
+        raise BundleError(f"the bundle {directory} has nothing for {codename} {architecture}, only {have}")
     system = lock.systems[codename, architecture]
     sources = []
     for name in contents.VENDORS:
@@ -90,7 +83,7 @@ def of(resolver: role_options.Resolver) -> Bundle | None:
     own = {path: one for path, one in files.items() if path.startswith(tuple(f"{one['path']}/" for one in sources))}
     there = {sha256 for sha256, _size in own.values()}
     if lacking := [f"{one.name} {one.version}" for one in system.packages if one.sha256 not in there]:
-        raise SendingError(f"the bundle {directory} lacks {', '.join(lacking)} of its lock: make it again")
+        raise BundleError(f"the bundle {directory} lacks {', '.join(lacking)} of its lock: make it again")
     fitting = {
         image_name.parse_tagged(one.name): one.path.relative_to(directory).as_posix()
         for one in images
@@ -118,10 +111,10 @@ def needs(
 ) -> Needs:  # fmt: skip
     """Have the action's host name what it lacks. names: of the images that it will run. It changes nothing there.
 
-    Raises SendingError where the bundle lacks something, or a file of it is not as it was made.
+    Raises BundleError where the bundle lacks something, or a file of it is not as it was made.
     """
     if any("file" in package for one in sets for package in one["packages"]):
-        raise SendingError("gpuprov_bundle and docker_ce_package_files both name the packages: set one of them")
+        raise BundleError("gpuprov_bundle and docker_ce_package_files both name the packages: set one of them")
     _check(bundle, bundle.indexes)
     with ansible_compat.temporary_directory(action) as directory:
         arguments = {
@@ -130,17 +123,17 @@ def needs(
         }  # fmt: skip
         answer = action._execute_module("gpuprov.gpuprov.bundle_needs", arguments, task_vars=task_vars)
     if "files" not in answer:
-        raise SendingError(answer.get("msg") or "the host did not say what it needs of the bundle")
+        raise BundleError(answer.get("msg") or "the host did not say what it needs of the bundle")
     paths = {sha256: path for path, (sha256, _size) in bundle.files.items()}
     missing = [name for name, _size, sha256 in answer["files"] if sha256 not in paths]
     if missing:
-        raise SendingError(f"the bundle {bundle.directory} lacks {', '.join(missing)}: make it again")
+        raise BundleError(f"the bundle {bundle.directory} lacks {', '.join(missing)}: make it again")
     files = [paths[sha256] for _name, _size, sha256 in answer["files"]]
     archives = []
     for name in answer["images"]:
         archive = bundle.images.get(image_name.parse_tagged(name))
         if archive is None:
-            raise SendingError(
+            raise BundleError(
                 f"the image {name}, which verifies the host, is neither there nor in the bundle: "
                 f"add it with gpuprov bundle --image {name}, or set gpu_host_verify_containers to none"
             )
@@ -149,14 +142,14 @@ def needs(
     size = sum(bundle.files[path][1] for path in (*files, *archives))
     if size > answer["free"]:
         free = fleet.size_text(answer["free"])
-        raise SendingError(
+        raise BundleError(
             f"the disk is too full: /var/lib has {free} free, the bundle's files need {fleet.size_text(size)}"
         )
     return Needs(files, archives, size)
 
 
 def send(action: ActionBase, bundle: Bundle, wanted: Needs, task_vars: dict[str, Any]) -> None:
-    """Send the indexes and what a host lacks to DIRECTORY there. Raises SendingError, and what host_pipe raises."""
+    """Send the indexes and what a host lacks to DIRECTORY there. Raises BundleError, and what host_pipe raises."""
     host = task_vars["inventory_hostname"]
     words = ["sh", "-c", _UNPACK, "gpuprov", DIRECTORY]
     command = host_pipe.on_host(action, words, host_command.interpreter(action, task_vars))
@@ -170,7 +163,7 @@ def send(action: ActionBase, bundle: Bundle, wanted: Needs, task_vars: dict[str,
         # tar's first line may tell how much was written, and its last one that there were others.
         said = [line for line in completed.stderr.splitlines() if "Cannot" in line]
         why = said[0] if said else host_pipe.reason(completed)
-        raise SendingError(f"the bundle's files could not be written to {DIRECTORY}: {why}")
+        raise BundleError(f"the bundle's files could not be written to {DIRECTORY}: {why}")
 
 
 def remove(action: ActionBase) -> None:
@@ -180,7 +173,7 @@ def remove(action: ActionBase) -> None:
 
 
 def _check(bundle: Bundle, paths: Iterable[str]) -> None:
-    """Raise SendingError where files are not as they were made. Each file is read once in a run."""
+    """Raise BundleError where files are not as they were made. Each file is read once in a run."""
     for path in paths:
         file, (sha256, size) = bundle.directory / path, bundle.files[path]
         try:
@@ -188,9 +181,9 @@ def _check(bundle: Bundle, paths: Iterable[str]) -> None:
             key = f"bundle {file} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
             right = status.st_size == size and run_cache.cached(key, functools.partial(deb.sha256, file)) == sha256
         except OSError as error:
-            raise SendingError(f"the bundle's file {file} cannot be read: {error.strerror}") from None
+            raise BundleError(f"the bundle's file {file} cannot be read: {error.strerror}") from None
         if not right:
-            raise SendingError(f"the bundle's file {file} is not as it was made: see gpuprov bundle --verify")
+            raise BundleError(f"the bundle's file {file} is not as it was made: see gpuprov bundle --verify")
 
 
 def _packed(bundle: Bundle) -> Path:
@@ -209,7 +202,7 @@ def _packed(bundle: Bundle) -> Path:
 def _archive(
     bundle: Bundle, paths: Iterable[str], counted: Callable[[Iterator[bytes]], Iterable[bytes]]
 ) -> Iterator[bytes]:
-    """Yield files of a bundle as tar has them, without its end. Raises SendingError for one that changed."""
+    """Yield files of a bundle as tar has them, without its end. Raises BundleError for one that changed."""
     for path in paths:
         size = bundle.files[path][1]
         info = tarfile.TarInfo(path)
@@ -220,7 +213,7 @@ def _archive(
             sent += len(block)
             yield block
         if sent != size:
-            raise SendingError(f"the bundle's file {bundle.directory / path} changed while it was sent")
+            raise BundleError(f"the bundle's file {bundle.directory / path} changed while it was sent")
         yield bytes(-size % _BLOCK)
 
 

@@ -7,15 +7,16 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+# What handles bundles is imported where there is one: it would be 6 % of the start of every run.
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.module_utils.apt.bundle import DIRECTORY
-from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import contents, sending
+from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import errors
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.lock import lock_file
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import host_planning
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.text import fleet
 
 # What is wrong with a bundle, or lacks in it: one line for people.
-PROBLEMS = (contents.BundleError, lock_file.LockFileError, sending.SendingError)
+PROBLEMS = (errors.BundleError, lock_file.LockFileError)
 Steps = list[dict[str, Any]]  # of host_planning.steps
 
 
@@ -31,9 +32,13 @@ def sets_of(steps: Steps) -> list[dict[str, Any]]:
 def notes(action: ActionBase, steps: Steps, images: list[str], task_vars: dict[str, Any]) -> list[dict[str, str]]:
     """Ask a host what its steps need of the bundle, and return the plan's notes about it. Raises PROBLEMS."""
     sets = sets_of(steps)
-    bundle = sending.of(host_planning.resolver_of(action, task_vars)) if sets or images else None
-    if bundle is None:
+    resolver = host_planning.resolver_of(action, task_vars)
+    directory = resolver.bundle() if sets or images else None
+    if directory is None:
         return []
+    from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import sending
+
+    bundle = sending.of(resolver, directory)
     wanted = sending.needs(action, bundle, sets, _locked(steps), images, task_vars)
     said = [f"{sentence}" for sentence in sending.expired(bundle)] if sets else []
     if wanted.files or wanted.images:
@@ -53,11 +58,14 @@ def sent(
     Without a bundle, and in check mode, the steps stay as they are. Raises PROBLEMS.
     """
     sets = sets_of(steps)
-    wanted = (sets or images) and not action._task.check_mode
-    bundle = sending.of(host_planning.resolver_of(action, task_vars)) if wanted else None
-    if bundle is None:
+    resolver = host_planning.resolver_of(action, task_vars)
+    directory = resolver.bundle() if (sets or images) and not action._task.check_mode else None
+    if directory is None:
         yield steps, []
         return
+    from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.bundle import sending
+
+    bundle = sending.of(resolver, directory)
     needs = sending.needs(action, bundle, sets, _locked(steps), images, task_vars)
     sending.send(action, bundle, needs, task_vars)
     with_bundle = [
