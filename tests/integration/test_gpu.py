@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from collections.abc import Callable
@@ -171,7 +172,7 @@ def test_the_gpus_are_looked_for_by_python_27_too_and_in_an_image_of_ones_own(
     words += ["/usr/bin/python2.7", containers]
     looks = {line.split("\t")[0]: line.split("\t")[1:] for line in host.run(shlex.join(words)).stdout.splitlines()}
     assert [verdict for verdict, _said in looks.values()] == ["ok"] * 4
-    device = json.loads(looks["all"][1])["cuda"]["devices"][0]
+    device = ast.literal_eval(looks["all"][1])["cuda"]["devices"][0]
     assert (device["uuid"], device["error"]) == (FIRST[4:], None)
 
     libraries = "/usr/lib/x86_64-linux-gnu/libffi.so* /lib/x86_64-linux-gnu/lib*.so* /lib64"

@@ -85,7 +85,7 @@ class Apt:
                 return
             if time.time() > deadline:
                 raise HostError(
-                    "%s has held apt's lock for %d s; wait for it, or raise the lock timeout"
+                    "%s has held apt's lock for %d s; wait for it, or raise docker_ce_lock_timeout"
                     % (holder, self.lock_timeout)
                 )
             time.sleep(1)

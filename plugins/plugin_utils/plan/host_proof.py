@@ -6,7 +6,7 @@ Shapes of ``found`` and ``plan``: see roles/gpu_host_probe/README.md.
 
 from __future__ import annotations
 
-import json
+import ast
 import re
 from collections.abc import Callable
 from typing import Any
@@ -207,10 +207,10 @@ def _check(name: str, ok: bool, detail: str | None) -> _Check:
 def _seen(said: str) -> dict[str, Any] | None:
     """Parse what gpu_check.py printed; None for anything else."""
     try:
-        seen = json.loads(said)
-        return seen if isinstance(seen, dict) and {"nodes", "nvml", "cuda"} <= set(seen) else None
-    except ValueError:
+        seen = ast.literal_eval(said)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+    return seen if isinstance(seen, dict) and {"nodes", "nvml", "cuda"} <= set(seen) else None
 
 
 def _host_gpus(gpu: dict[str, Any]) -> _Gpus:

@@ -5,7 +5,7 @@
 # $5: CDI device to ask for, or empty   $6: device to ask --gpus for, or empty for an engine without that option
 # $7: network of the containers that check GPUs   $8: text of gpu_check.py
 # $9: Pythons of this host, separated by blanks   $10: text of gpu_containers.py
-# Print one line for each step: NAME<TAB>ok|failed<TAB>message in one line; for a check of GPUs the JSON of gpu_check.py.
+# Print one line for each step: NAME<TAB>ok|failed<TAB>message in one line; for a check of GPUs the line of gpu_check.py.
 set -u
 LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH-}
 export LC_ALL PATH

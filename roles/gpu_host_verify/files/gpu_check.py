@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Says what this process has of the GPUs, as one line of JSON. Made to run in a container.
+"""Says what this process has of the GPUs, as a Python literal in one line. Made to run in a container.
 
 python gpu_check.py look      device nodes, and the GPUs that NVML and CUDA show
 python gpu_check.py compute   the same, and a kernel on each device of CUDA
@@ -9,12 +9,11 @@ which the driver compiles. For Python 2.7, and 3.5 and newer: what the hosts hav
 
 {"nodes": [PATH], "nvml": {"error", "gpus": [{"uuid", "mig": [UUID]}]},
  "cuda": {"error", "version", "devices": [{"name", "uuid", "error", "busy"}]}}
-An error is text or null; that of a device is null where its arithmetic was right. busy: its error
+An error is text or None; that of a device is None where its arithmetic was right. busy: its error
 is that a job of somebody else has the device, or its memory, for itself.
 """
 
 import ctypes
-import json
 import os
 import sys
 
@@ -58,6 +57,11 @@ CUDA_ERROR_OUT_OF_MEMORY = 2
 CUDA_ERROR_DEVICE_UNAVAILABLE = 46
 NVML_ERROR_NO_PERMISSION = 4
 NVML_DEVICE_MIG_ENABLE = 1
+
+try:
+    ASCII = ascii
+except NameError:  # Python 2, whose repr is that
+    ASCII = repr
 
 
 class DriverError(Exception):
@@ -232,7 +236,8 @@ def main(mode):
         "nvml": nvml(),
         "cuda": cuda(mode == "compute"),
     }
-    print(json.dumps(report, sort_keys=True))
+    # To import json takes a container longer than Python's start.
+    print(ASCII(report))
 
 
 if __name__ == "__main__":
