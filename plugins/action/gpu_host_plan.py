@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils import ansible_compat, host_command, role_options
 from ansible_collections.gpuprov.gpuprov.plugins.plugin_utils.plan import (
@@ -23,8 +22,8 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ansible_facts with gpu_host_probe, gpu_host_plan and gpu_host_findings; gpuprov's runs keep them only
-        where a later task reads them.
+        """Return ansible_facts with gpu_host_probe, gpu_host_plan and gpu_host_findings; with a group prefix they are
+        only facts where there is something to do.
 
         Where strict, fail with one line for each problem.
         """
@@ -61,11 +60,10 @@ class ActionModule(ActionBase):
         plan["notes"] += host_plan.outlook(plan, found, losing, policies)
         due = own["full"] or bool(plan["steps"])
         cannot = host_plan.cannot_provision(found) if own["group_prefix"] and due else None
-        read_later = due if own["group_prefix"] else not boolean(task_vars.get("gpuprov_quiet", False))
-        if read_later:
+        if due or not own["group_prefix"]:
             result["ansible_facts"] = facts
         else:
-            # As facts they would stay in Ansible's main process, about half a MiB for each host.
+            # Provision has no more tasks for this host: its facts would stay in Ansible's main process for nothing.
             result |= {name: value for name, value in facts.items() if name.startswith("gpu_host_")}
         of_playbook = {name: task_vars[name] for name in role_options.PLAYBOOK_OPTIONS if name in task_vars}
         problems = role_options.playbook_problems(ansible_compat.render(self, of_playbook))
