@@ -17,7 +17,8 @@ MAN = Path(__file__).resolve().parents[1] / "build/man"
 
 def write() -> None:
     """Write the pages into build/man, where a wheel takes them from."""
-    shutil.rmtree(MAN, ignore_errors=True)
+    if MAN.exists():
+        shutil.rmtree(MAN)
     MAN.mkdir(parents=True)
     for name, text in man_pages().items():
         (MAN / name).write_text(text, encoding="utf-8")

@@ -208,7 +208,7 @@ def _about(document: dict[str, Any], record: dict[str, Any]) -> list[tuple[str, 
     # Earlier versions wrote no version.
     versions = record.get("versions") or {"gpuprov": document.get("gpuprov", "")}
     told |= {
-        "Duration": f"{_fleet.duration(document['seconds'])}",
+        "Duration": _fleet.duration(document["seconds"]),
         "Exit status": str(document["status"]),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

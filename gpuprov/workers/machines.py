@@ -44,7 +44,7 @@ parent = os.path.dirname(PATH)
 os.makedirs(parent, 0o700, exist_ok=True)
 lock, part = open(parent + "/lock", "w"), parent + "/part"
 fcntl.flock(lock, fcntl.LOCK_EX)
-shutil.rmtree(part, ignore_errors=True)
+shutil.rmtree(part, ignore_errors=True)  # mostly it is absent; only an installation that was cut off leaves it
 if not os.path.isdir(PATH):
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as tar:
         tar.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
