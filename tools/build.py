@@ -1,12 +1,14 @@
 """Build the wheel, the source archive and the collection: ``./dev build [DIRECTORY]``.
 
 The same commit gives the same bytes: the time of everything is that of the commit (or SOURCE_DATE_EPOCH).
+GPUPROV_REPOSITORY is the address of the repository, which Galaxy requires of a collection.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -28,18 +30,23 @@ def main(arguments: list[str]) -> int:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     words = [sys.executable, "-m", "build", "--outdir", str(target), str(ROOT)]
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
+    collection(target, epoch, os.environ.get("GPUPROV_REPOSITORY", ""))
+    print(*sorted(target.glob("gpuprov*")), sep="\n")
+    return 0
+
+
+def collection(target: Path, epoch: int, repository: str) -> None:
+    """Write the collection's archive into a directory. repository is an address, or empty."""
     with tempfile.TemporaryDirectory() as directory:
         galaxy = Path(sys.executable).with_name("ansible-galaxy")
         words = [str(galaxy), "collection", "build", "--output-path", directory, str(ROOT)]
         subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
         for archive in Path(directory).glob("*.tar.gz"):
-            (target / archive.name).write_bytes(repacked(archive.read_bytes(), epoch))
-    print(*sorted(target.glob("gpuprov*")), sep="\n")
-    return 0
+            (target / archive.name).write_bytes(repacked(archive.read_bytes(), epoch, repository))
 
 
-def repacked(archive: bytes, epoch: int) -> bytes:
-    """Return a tar.gz with its members sorted, all of one time and without owners.
+def repacked(archive: bytes, epoch: int, repository: str) -> bytes:
+    """Return a tar.gz with its members sorted, all of one time and without owners, and with the repository's address.
 
     ansible-galaxy writes the time of the build into it.
     """
@@ -50,7 +57,14 @@ def repacked(archive: bytes, epoch: int) -> bytes:
         for member in sorted(old, key=lambda one: (one.name not in first, one.name)):
             member.mtime, member.uid, member.gid, member.uname, member.gname = epoch, 0, 0, "", ""
             member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+            source = old.extractfile(member)
+            content = source.read() if source else b""
+            if member.name == "MANIFEST.json":
+                manifest = json.loads(content)
+                manifest["collection_info"]["repository"] = repository or None
+                content = json.dumps(manifest, indent=1).encode()
+                member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
     return gzip.compress(packed.getvalue(), mtime=epoch)
 
 
