@@ -65,7 +65,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: int) -> None:
-    lab = Lab("bench")
+    lab = Lab("bench", ssh_options="")
     lab.up(f"debian12:{max([*sizes, *idle_sizes])}", pristine=True)
     hosts = lab.hosts()
     mirrors, others = [lab.mirror], [lab.mirror, "http://second.invalid"]
@@ -107,7 +107,7 @@ def _measure(sizes: list[int], idle_sizes: list[int], turns: int, first_turns: i
 
 def _measure_offline(size: int, turns: int) -> None:
     _forget("offline", "bundle")
-    lab = Lab("bench-offline")
+    lab = Lab("bench-offline", ssh_options="")
     offline.measure(lab, size, turns, _take, _keep)
     lab.down()
 
@@ -122,7 +122,7 @@ def _forget(*beginnings: str) -> None:
 
 def _measure_images(turns: int) -> None:
     _forget("ship")
-    lab = Lab("bench-images")
+    lab = Lab("bench-images", ssh_options="")
     ship.measure(lab, many=10, turns=turns, keep=_keep)
     lab.down()
 

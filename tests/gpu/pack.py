@@ -1,9 +1,9 @@
 """Pack what `tests/gpu/host.sh` needs on a GPU machine without a network, in parts of a size that can be carried.
 
-    python3 -m tests.gpu.pack --toolkit 1.19.0=DIR --toolkit 1.19.1=DIR --out DIR
+    python3 -m tests.gpu.pack --toolkit 1.19.0=DIR --toolkit 1.19.1=DIR --library DIR --out DIR
 
 Each DIR is a checkout of NVIDIA/nvidia-container-toolkit at that tag with its programs, built by `go build`, in
-bin/. --library DIR is a built checkout of NVIDIA/libnvidia-container: without it the legacy mode is not tried.
+bin/. --library DIR is a built checkout of NVIDIA/libnvidia-container, which docker run --gpus and the legacy mode need.
 The root file system is the lab's debian13 (`tests.lab` builds it), made smaller.
 """
 
@@ -90,7 +90,7 @@ def tools(target: Path, workspace: Path) -> None:
     images.run("apt-get", *options, "download", *(f"{name}/{SUITE}" for name in TOOLS), directory=target)
 
 
-def payload(target: Path, toolkits: dict[str, Path], library: Path | None) -> None:
+def payload(target: Path, toolkits: dict[str, Path], library: Path) -> None:
     """Lay out what the host uses: packages, registry, toolkits, gpuprov and what it imports."""
     cache = target / "cache"
     distro = images.debs(SUITE) / "distro"
@@ -101,15 +101,14 @@ def payload(target: Path, toolkits: dict[str, Path], library: Path | None) -> No
     for version, source in toolkits.items():
         for name in TOOLKIT:
             shutil.copytree(source / name, target / "toolkit" / version / name)
-    if library:
-        (target / "library").mkdir()
-        # The newest library is the file, the other names are links to it.
-        for path in (
-            library / CLI,
-            *library.glob("libnvidia-container*.so.*"),
-            *library.glob("deps/usr/lib/*/*-go.so.*"),
-        ):
-            shutil.copy(path, target / "library")
+    (target / "library").mkdir()
+    # The newest library is the file, the other names are links to it.
+    for path in (
+        library / CLI,
+        *library.glob("libnvidia-container*.so.*"),
+        *library.glob("deps/usr/lib/*/*-go.so.*"),
+    ):
+        shutil.copy(path, target / "library")
     site = Path(next(path for path in sys.path if path.endswith("site-packages")))
     ignore = shutil.ignore_patterns("__pycache__")
     for path in site.iterdir():
@@ -126,7 +125,7 @@ def main() -> int:
     """Pack, and write part-00 and so on."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.gpu.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--toolkit", action="append", required=True, metavar="VERSION=DIR", help="older version first")
-    parser.add_argument("--library", type=Path, help="a built checkout of libnvidia-container")
+    parser.add_argument("--library", type=Path, required=True, help="a built checkout of libnvidia-container")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     toolkits = {version: Path(place) for version, place in (one.split("=", 1) for one in arguments.toolkit)}

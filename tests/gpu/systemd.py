@@ -109,13 +109,11 @@ def toolkit(bring: Path, version: str, repositories: Any) -> list[Any]:
     base[environment] = source / "deployments/systemd/nvidia-cdi-refresh.env"
     hook = {"usr/bin/nvidia-container-runtime-hook": source / "bin/nvidia-container-runtime-hook"}
     library, cli = {}, {}
-    brought = bring / "library"
-    if brought.is_dir():
-        for path in brought.iterdir():
-            if path.name == "nvidia-container-cli":
-                cli["usr/libexec/nvidia-container-cli"] = path
-            else:
-                library[f"usr/lib/x86_64-linux-gnu/{path.name}"] = path
+    for path in (bring / "library").iterdir():
+        if path.name == "nvidia-container-cli":
+            cli["usr/libexec/nvidia-container-cli"] = path
+        else:
+            library[f"usr/lib/x86_64-linux-gnu/{path.name}"] = path
     return [
         repositories._vendors(
             "nvidia-container-toolkit", full, tree=tree("toolkit", hook),
@@ -388,8 +386,7 @@ def try_all(trial: Trial, host: Host, bring: Path) -> None:
     )
     trial.expect("doctor", findings is not None and not errors, said)
     trial.machine["failed units"] = output("systemctl", "--failed", "--no-legend") or "none"
-    if (bring / "library").is_dir():
-        try_legacy(trial, host, count, older)
+    try_legacy(trial, host, count, older)
 
 
 def try_default_runtime(trial: Trial, host: Host, count: int) -> None:

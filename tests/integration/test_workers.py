@@ -187,7 +187,7 @@ def test_secrets_are_in_no_argument_list_and_leave_nothing_on_a_worker(
     extra.write_text(json.dumps({"docker_daemon_proxy": {"http": "http://u:of-the-proxy@p:1"}}))
     # The worker knows the host because this machine does.
     known = lab.directory / "known_hosts"
-    mine.write_text(replaced(mine.read_text(), f"'-o UserKnownHostsFile={known}'", "''"))
+    mine.write_text(replaced(mine.read_text(), lab.variables()["ansible_ssh_common_args"], "''"))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/known_hosts").write_bytes(known.read_bytes())
     words = ["gpuprov", "provision", str(mine), "--workers", workers, *LAUNCHER, *vault, "-e", f"@{extra}"]
