@@ -112,13 +112,19 @@ class Host:
     container: str
     directory: Path
 
+    @property
+    def container_id(self) -> Path:
+        """The file with the ID of the host's container."""
+        return self.directory / f"{self.name}.id"
+
     def run(self, command: str, check: bool = True, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run shell commands on the host as root, past ssh; input is their standard input.
 
         With check, raises RuntimeError with the output where they fail.
         """
+        # runc, as podman would have it done: podman itself takes three times the processor time of the rest.
         done = subprocess.run(
-            _command("exec", "-i", self.container, "bash", "-c", command),
+            ["runc", "exec", self.container_id.read_text(encoding="utf-8"), "bash", "-c", command],
             text=True, capture_output=True, input=input or "", check=False,
         )  # fmt: skip
         if check and done.returncode:
@@ -296,6 +302,7 @@ class Lab:
             and one["State"]["Status"] == "running"
             and one["ImageName"] == images.image(host.distro)
             and self._address(one) == host.address
+            and host.container_id.exists()
             # Not "running" alone: a test may have left a failed unit, which is its own business.
             and host.run(f"test -e {READY} && {_state(host)}", check=False).stdout in ("running\n", "degraded\n")
         )
@@ -319,8 +326,10 @@ class Lab:
             list(pool.map(self._wait, hosts))
 
     def _create(self, host: Host) -> None:
+        host.container_id.unlink(missing_ok=True)
         words = (
             "run", "-d", "--pull=never", "--replace", "--name", host.container, "--hostname", host.name,
+            "--cidfile", str(host.container_id),
             "--label", f"{LABEL}={self.network}", "--network", self.network, "--ip", host.address,
             "--mac-address", _mac(host.address), *HOST_OPTIONS,
         )  # fmt: skip
