@@ -41,7 +41,7 @@ SHARED = "  ControlMaster auto\n  ControlPersist 60s\n  ControlPath {directory}/
 
 def measure(count: int, spec: str, turns: int) -> None:
     """Bring a fleet up, measure it, and write the tables. The last host of the spec is the bastion."""
-    lab = Lab("bench-fleet", ssh_options="")
+    lab = Lab("bench-fleet")
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
